@@ -1,0 +1,26 @@
+"""The command line: parses, calls, prints. No logic of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from pausedata.cli.app import app
+from pausedata.cli.common import Terminated
+
+
+def main() -> None:
+    """Run the command line; the process ends with the exit status that the command gives."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if "--debug" in sys.argv[1:]:  # wherever it stands
+        sys.argv = [sys.argv[0], "--debug", *(a for a in sys.argv[1:] if a != "--debug")]
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Terminated:
+        sys.exit(143)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise Terminated

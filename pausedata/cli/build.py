@@ -1,0 +1,117 @@
+"""``init``, ``plan`` and ``build``: from a recipe to a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pausedata.cli.common import (
+    AsJson,
+    Limit,
+    Output,
+    RecipePath,
+    Replace,
+    Set,
+    Update,
+    command,
+    command_line,
+    console,
+    print_json,
+    progress,
+    say,
+)
+
+
+@command
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
+) -> None:
+    """Write a commented recipe to start from.
+
+    Example: pausedata init my-recipe.yaml
+    """
+    from pausedata.recipe_template import write_template
+
+    write_template(path)
+    say(f"wrote {path}. Edit it, then: pausedata plan {path}")
+
+
+@command
+def plan(
+    recipe: RecipePath,
+    output: Output = None,
+    set: Set = None,
+    limit: Limit = None,
+    replace: Replace = False,
+    update: Update = False,
+    json: AsJson = False,
+) -> None:
+    """Say what build would do, load and skip, and about how long and how large; do none of it.
+
+    Example: pausedata plan recipes/quickstart.yaml
+    """
+    from pausedata import plan as planning
+
+    loaded, root = _load(recipe, output, set, limit)
+    result = planning.plan(loaded, root, replace=replace, update=update)
+    if json:
+        print_json(result.as_json())
+        return
+    from pausedata.report.plan import render_plan
+
+    console().print(render_plan(result))
+
+
+@command
+def build(
+    recipe: RecipePath,
+    output: Output = None,
+    set: Set = None,
+    limit: Limit = None,
+    replace: Replace = False,
+    update: Update = False,
+    json: AsJson = False,
+) -> None:
+    """Make a dataset from a recipe: all steps; after any stop it goes on where it was.
+
+    Example: pausedata build recipes/gsm8k.yaml --limit 100
+    """
+    from pausedata.build import build as run
+
+    loaded, root = _load(recipe, output, set, limit)
+    outcome = run(
+        loaded,
+        root,
+        command=command_line(),
+        replace=replace,
+        update=update,
+        progress=progress(),
+    )
+    report(outcome, json)
+
+
+def report(outcome: Any, as_json: bool) -> None:
+    """Say what a command made: on standard error, or as JSON on standard output."""
+    from pausedata.report.outcome import describe, outcome_json
+
+    if as_json:
+        print_json(outcome_json(outcome))
+    else:
+        for line in describe(outcome):
+            say(line)
+
+
+def _load(recipe: Path, output: Path | None, set: list[str] | None, limit: int | None) -> Any:
+    """The recipe with the command line's overrides, and the dataset's folder."""
+    from pausedata.recipe import load_recipe, parse_set
+
+    overrides = parse_set(set or [], "--set")
+    if limit is not None:
+        overrides["source.limit"] = limit
+    loaded = load_recipe(recipe, overrides)
+    return loaded, output or Path(loaded.recipe.output)
+
+
+COMMANDS = {"init": init, "plan": plan, "build": build}

@@ -1,0 +1,168 @@
+"""What the commands share: options, errors, output."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from pausedata.errors import PausedataError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pausedata.progress import Progress
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Terminated(BaseException):
+    """SIGTERM came: a scheduler takes the machine away."""
+
+
+@dataclass
+class Settings:
+    """What the options before the command say."""
+
+    debug: bool = False
+
+
+settings = Settings()
+
+DatasetPath = Annotated[Path, typer.Argument(help="The dataset's folder.", metavar="DATASET")]
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")
+]
+AtVersion = Annotated[
+    int | None, typer.Option("--version", help="Read this version instead of the current one.")
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Remake what is there under this name, made otherwise.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="The dataset's folder, instead of the recipe's output."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the recipe; the value is YAML."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="The first N rows of each split alone.")
+]
+Update = Annotated[bool, typer.Option("--update", help="Resolve revisions and the backend anew.")]
+
+
+def command(function: Function) -> Function:
+    """A command whose errors are messages and exit statuses, not tracebacks."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except PausedataError as error:
+            fail(str(error), error.exit_code, error)
+        except KeyboardInterrupt as error:
+            fail("interrupted; finished shards are kept. The same command goes on.", 130, error)
+        except Terminated as error:
+            fail("terminated; finished shards are kept. The same command goes on.", 143, error)
+        except BrokenPipeError:  # the reader of our output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except OSError as error:
+            fail(_explain(error), 1, error)
+
+    return run  # type: ignore[return-value]
+
+
+def fail(message: str, status: int, error: BaseException) -> None:
+    """Print ``message`` as an error and end with ``status``; the traceback under --debug alone."""
+    if settings.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(status) from None
+
+
+def print_json(value: Any) -> None:
+    """The one JSON document on standard output."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def say(message: str) -> None:
+    """A message for the person, on standard error."""
+    typer.echo(message, err=True)
+
+
+def progress() -> Progress:
+    """Who listens to the steps: bars on a terminal, plain lines elsewhere."""
+    from pausedata.report.progress import listener
+
+    return listener()
+
+
+def console() -> Console:
+    """Standard output, as Rich sees it."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def command_line() -> str:
+    """The command as it was given, with folders left out: a manifest names no machine path."""
+    words = [_base_name(word) for word in sys.argv[1:] if word != "--debug"]
+    return shlex.join(words)
+
+
+def parameters(given: list[str] | None) -> dict[str, Any]:
+    """``--param K=V`` options as a mapping; values are read as YAML."""
+    from pausedata.recipe import parse_set
+
+    return parse_set(given or [], "--param")
+
+
+def checked_name(name: str, what: str) -> str:
+    """``name`` if it may be a run's, a placement's or an export's."""
+    import re
+
+    from pausedata.recipe import NAME_PATTERN
+
+    if not re.match(NAME_PATTERN, name):
+        raise UsageError(
+            f"'{name}' cannot name {what}: use letters, digits, '.', '_' and '-', at most 64, "
+            "beginning with a letter or digit."
+        )
+    return name
+
+
+def _base_name(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if equals:
+        return f"{key}={_base_name(value)}"
+    return Path(word).name if os.sep in word and len(word.split()) == 1 else word
+
+
+def _explain(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    reason = error.strerror or str(error).splitlines()[0]
+    todo = {
+        errno.ENOSPC: "Free some room and run the same command again: finished shards are kept.",
+        errno.EDQUOT: "Free some room and run the same command again: finished shards are kept.",
+        errno.EROFS: "Choose a folder that can be written to (--output).",
+        errno.EACCES: "Choose a folder that you may write to, or change its permissions.",
+        errno.EPERM: "Choose a folder that you may write to, or change its permissions.",
+    }.get(error.errno or 0, "What was committed is unharmed.")
+    return f"{where}{reason}. {todo}"

@@ -1,0 +1,266 @@
+"""``place``, ``export``, ``sql``, ``show`` and ``verify``: what is done with a dataset."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pausedata.cli.build import report
+from pausedata.cli.common import (
+    AsJson,
+    AtVersion,
+    DatasetPath,
+    Replace,
+    checked_name,
+    command,
+    command_line,
+    console,
+    parameters,
+    print_json,
+    progress,
+    say,
+)
+from pausedata.errors import UsageError, listing
+
+
+@command
+def place(
+    dataset: DatasetPath,
+    name: Annotated[str, typer.Argument(help="The new placement's name.")],
+    strategy: Annotated[str, typer.Option("--strategy", help="See `pausedata strategies`.")],
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the strategy."),
+    ] = None,
+    run: Annotated[str | None, typer.Option("--run", help="The scoring run to read.")] = None,
+    replace: Replace = False,
+    json: AsJson = False,
+) -> None:
+    """Add a placement, from stored scores: no model is loaded.
+
+    Example: pausedata place build/gsm8k three --strategy lowest_logprob --param positions=3
+    """
+    from pausedata.build import place as add
+    from pausedata.recipe import Placement
+
+    checked_name(name, "a placement")
+    given = parameters(param)
+    if "strategy" in given or "run" in given:
+        raise UsageError("--param sets the strategy's own keys; use --strategy and --run.")
+    spec = Placement(strategy=strategy, run=run, **given)
+    outcome = add(dataset, name, spec, command=command_line(), replace=replace, progress=progress())
+    report(outcome, json)
+
+
+@command
+def export(
+    dataset: DatasetPath,
+    placement: Annotated[str, typer.Option("--placement", help="The placement to export.")],
+    format: Annotated[str, typer.Option("--format", help="See `pausedata formats`.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The export's name (PLACEMENT-FORMAT).")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write outside the dataset: FILE.jsonl or a folder."),
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="With -o: this split alone.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="KEY=VALUE", help="An option of the format."),
+    ] = None,
+    replace: Replace = False,
+    json: AsJson = False,
+) -> None:
+    """Write what a trainer reads: into a new version of the dataset, or outside it with -o.
+
+    Example: pausedata export build/gsm8k --placement dit --format tokenized -o train.jsonl
+    """
+    from pausedata import exporters
+    from pausedata.exporters.usage import how_to_use
+    from pausedata.recipe import Export
+
+    options = parameters(param)
+    if "placement" in options or "format" in options:
+        raise UsageError("--param sets the format's own keys; use --placement and --format.")
+    if output is not None:
+        if name is not None:
+            raise UsageError("--name names an export inside the dataset; with -o there is none.")
+        result = _export_outside(dataset, placement, format, options, output, split)
+    else:
+        if split is not None:
+            raise UsageError("--split goes with -o: an export in the dataset has every split.")
+        from pausedata.build import export as add
+
+        exporters.get(format)
+        own = checked_name(name or f"{placement}-{format}", "an export")
+        spec = Export(placement=placement, format=format, **options)
+        outcome = add(
+            dataset, own, spec, command=command_line(), replace=replace, progress=progress()
+        )
+        result = _exported(outcome, own)
+    if json:
+        print_json(result)
+        return
+    for path in result["files"]:
+        say(f"wrote {path}")
+    for split_name, tally in result["splits"].items():
+        say(
+            f"{split_name}: {tally['rows']:,} rows, {tally['tokens']:,} tokens, "
+            f"{tally['pauses']:,} pauses, {tally['loss_tokens']:,} loss-bearing tokens, "
+            f"longest row {tally['longest']:,}"
+        )
+    if result["version"] is not None:
+        say(f"version {result['version']}" + ("" if result["committed"] else ": was there already"))
+    typer.echo(how_to_use(result["pause"], result["files"][0]))
+
+
+def _exported(outcome: Any, name: str) -> dict[str, Any]:
+    table = outcome.version.table(f"exports/{name}")
+    return {
+        "export": name,
+        "version": outcome.version.number,
+        "committed": outcome.committed,
+        "files": [
+            str(outcome.root / "versions" / outcome.version.folder.name / file.path)
+            for file in table.entry.files
+            if file.path.endswith(".jsonl")
+        ],
+        "splits": table.entry.provenance["splits"],
+        "pause": outcome.version.manifest.pause.model_dump(mode="json"),
+    }
+
+
+def _export_outside(
+    dataset: Path,
+    placement: str,
+    format: str,
+    options: dict[str, Any],
+    output: Path,
+    split: str | None,
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from pausedata import exporters
+    from pausedata.progress import Silent
+    from pausedata.steps.export import write_outside
+    from pausedata.store.dataset import open_version
+    from pausedata.work import Work
+
+    version = open_version(dataset)
+    chosen = exporters.get(format)
+    parsed = exporters.parse(chosen, options, "--param")
+    splits = version.splits
+    if split is not None:
+        if split not in splits:
+            raise UsageError(f"no split '{split}'. There: {listing(splits)}.")
+        splits = [split]
+    single = output.suffix == ".jsonl"
+    if single and len(splits) > 1:
+        raise UsageError(
+            f"{output} is one file, and there are the splits {listing(splits)}: name one with "
+            "--split, or give a folder."
+        )
+    if not single and output.suffix and not output.is_dir():
+        raise UsageError(f"{output}: give FILE.jsonl, or a folder without an ending.")
+    origin = Work(dataset, version, Silent()).origin(placement)
+    tallies = write_outside(output, chosen, parsed, origin, splits, version.number, progress())
+    return {
+        "export": None,
+        "version": None,
+        "committed": False,
+        "files": [str(output)] if single else [str(output / f"{s}.jsonl") for s in splits],
+        "splits": {name: asdict(tally) for name, tally in tallies.items()},
+        "pause": version.manifest.pause.model_dump(mode="json"),
+    }
+
+
+@command
+def sql(
+    dataset: DatasetPath,
+    query: Annotated[str, typer.Argument(help="The query; - reads it from standard input.")],
+    format: Annotated[
+        str, typer.Option("--format", help="table, csv, json, jsonl or parquet.")
+    ] = "table",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write to this file.")
+    ] = None,
+    version: AtVersion = None,
+    json: AsJson = False,
+) -> None:
+    """Ask in SQL. Views: examples, tokens, pauses; as stored: tokens_nested, scores, placements,
+    vocab.
+
+    Example: pausedata sql build/gsm8k "select token, min(logprob) from tokens group by token"
+    """
+    from pausedata.query import output as writing
+    from pausedata.query.run import run
+    from pausedata.store.dataset import open_version
+
+    if query == "-":
+        query = sys.stdin.read()
+    if json:
+        format = "json"
+    if output is not None and format == "table":
+        format = writing.format_of(output)
+    result = run(open_version(dataset, version), query)
+    if format == "table":
+        from pausedata.report.table import render_result
+
+        console().print(render_result(result))
+        return
+    writing.write(result, format, output, sys.stdout)
+    if output is not None:
+        say(f"wrote {output}")
+
+
+@command
+def show(
+    dataset: DatasetPath,
+    id: Annotated[str | None, typer.Argument(help="The example's id (default: the first).")] = None,
+    placement: Annotated[str | None, typer.Option("--placement", help="Whose pauses.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="Whose scores.")] = None,
+    version: AtVersion = None,
+    json: AsJson = False,
+) -> None:
+    """Show one example as a heat map of surprisal, with its pauses.
+
+    Example: pausedata show build/gsm8k --placement dit
+    """
+    from pausedata.report import heatmap
+    from pausedata.store.dataset import open_version
+
+    opened = open_version(dataset, version)
+    if json:
+        print_json(heatmap.example_json(opened, id, placement, run))
+        return
+    out = console()
+    out.print(heatmap.render_example(opened, id, placement, run, console=out))
+
+
+@command
+def verify(dataset: DatasetPath, version: AtVersion = None, json: AsJson = False) -> None:
+    """Check every checksum and invariant of a dataset; exit status 1 where something is wrong.
+
+    Example: pausedata verify build/gsm8k
+    """
+    from pausedata.store.dataset import open_version
+    from pausedata.verify import verify as check
+
+    opened = open_version(dataset, version)
+    problems = check(opened, progress())
+    if json:
+        print_json({"version": opened.number, "ok": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            typer.echo(problem)
+        checked = f"version {opened.number}: {len(opened.tables)} tables"
+        say(f"{checked}, {len(problems)} problems" if problems else f"{checked}, all whole")
+    if problems:
+        raise typer.Exit(1)
+
+
+COMMANDS = {"place": place, "export": export, "sql": sql, "show": show, "verify": verify}

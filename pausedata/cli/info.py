@@ -1,0 +1,99 @@
+"""``strategies``, ``formats``, ``schema`` and ``doctor``: what is available here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pausedata.cli.common import AsJson, command, console, print_json
+from pausedata.errors import UsageError, nearest
+
+
+@command
+def strategies(json: AsJson = False) -> None:
+    """List the strategies that place pauses, with their parameters.
+
+    Example: pausedata strategies
+    """
+    from pausedata import strategies as registry
+
+    _list(registry.describe(), json)
+
+
+@command
+def formats(json: AsJson = False) -> None:
+    """List the formats that exports can have, with their options.
+
+    Example: pausedata formats --json
+    """
+    from pausedata import exporters as registry
+
+    described = [
+        entry | {"readers": registry.get(entry["name"]).readers} for entry in registry.describe()
+    ]
+    _list(described, json)
+
+
+@command
+def schema(
+    name: Annotated[str | None, typer.Argument(help="recipe or manifest.")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Write NAME.schema.json files to this folder.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of recipes or manifests.
+
+    Example: pausedata schema recipe > recipe.schema.json
+    """
+    from pausedata.recipe import recipe_schema
+    from pausedata.store.manifest import manifest_schema
+
+    schemas = {"recipe": recipe_schema, "manifest": manifest_schema}
+    if name is not None and name not in schemas:
+        raise UsageError(f"no schema '{name}'.{nearest(name, schemas)} There: recipe, manifest.")
+    if write is not None:
+        from pausedata.store.files import write_json
+
+        for each, make in schemas.items():
+            if name in (None, each):
+                write_json(write / f"{each}.schema.json", make())
+        return
+    if name is None:
+        raise UsageError("name one: recipe or manifest.")
+    print_json(schemas[name]())
+
+
+@command
+def doctor(json: AsJson = False) -> None:
+    """State of the installation: versions, backends, devices; with advice where one is missing.
+
+    Example: pausedata doctor
+    """
+    from pausedata.doctor import examine
+
+    found = examine()
+    if json:
+        print_json(found)
+        return
+    for name, version in found["versions"].items():
+        typer.echo(f"{name:14} {version or 'not installed'}")
+    for backend in found["backends"]:
+        typer.echo(f"{'backend':14} {backend['name']}: {backend['state']}")
+    typer.echo(f"{'device':14} {found['device']}")
+    typer.echo(f"{'machine':14} {found['cores']} cores, {found['memory_gib']} GiB")
+    for advice in found["advice"]:
+        typer.echo(f"advice: {advice}")
+
+
+def _list(described: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(described)
+        return
+    from pausedata.report.table import render_registry
+
+    console().print(render_registry(described))
+
+
+COMMANDS = {"strategies": strategies, "formats": formats, "schema": schema, "doctor": doctor}

@@ -1,0 +1,78 @@
+"""The state of the installation: what is there, what can be used, what to do about the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib import metadata
+from typing import Any
+
+from pausedata.scorers import BACKENDS
+
+PACKAGES = [
+    "pausedata",
+    "datasets",
+    "duckdb",
+    "pyarrow",
+    "transformers",
+    "torch",
+    "gguf",
+    "accelerate",
+]
+NEEDS = {"transformers": ["torch", "transformers"]}
+
+
+def examine() -> dict[str, Any]:
+    """Versions, backends, device, machine and advice, JSON-able."""
+    versions = {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
+    backends, advice = [], []
+    for name in BACKENDS:
+        missing = [p for p in NEEDS.get(name, []) if not versions.get(p)]
+        state = f"needs {', '.join(missing)}" if missing else "usable"
+        backends.append({"name": name, "usable": not missing, "state": state})
+        if missing:
+            advice.append(f"to score with {name}: pip install 'pausedata[{name}]'")
+    if versions["transformers"] and not versions["gguf"]:
+        advice.append("to read .gguf models: pip install 'pausedata[transformers]'")
+    free = shutil.disk_usage(".").free
+    if free < 1 << 30:
+        advice.append(f"only {free >> 20} MiB of disk are free here")
+    return {
+        "versions": versions,
+        "backends": backends,
+        "device": _device(bool(versions["torch"])),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "disk_free_gib": round(free / (1 << 30), 1),
+        "advice": advice,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device(has_torch: bool) -> str:
+    if not has_torch:
+        return "none: torch is not installed"
+    try:
+        import torch
+    except Exception as error:  # a broken installation is what doctor is asked about
+        return f"torch cannot be imported: {str(error).splitlines()[0]}"
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return "cpu"
+
+
+def _memory_gib() -> float | None:
+    try:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+    return round(pages * size / (1 << 30), 1)

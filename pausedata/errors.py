@@ -1,0 +1,45 @@
+"""The errors that a person sees: one or two lines that say what, where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PausedataError(Exception):
+    """An error whose message is meant for the user; the command line prints it bare.
+
+    ``exit_code`` is what the process ends with: 1 where the data or a check failed.
+    """
+
+    exit_code = 1
+
+
+class DataError(PausedataError):
+    """The data, or a check of it, failed (exit status 1)."""
+
+
+class UsageError(PausedataError):
+    """The command, the recipe or an argument is wrong (exit status 2)."""
+
+    exit_code = 2
+
+
+class ConflictError(PausedataError):
+    """Another writer committed something that this change cannot stand beside."""
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the candidate closest to ``word``, or an empty string."""
+    match = difflib.get_close_matches(str(word), [str(c) for c in candidates], n=1, cutoff=0.5)
+    return f" Did you mean '{match[0]}'?" if match else ""
+
+
+def listing(names: Iterable[str]) -> str:
+    """``'a', 'b', 'c'`` in the order given, or ``none`` where there is nothing."""
+    return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+def missing_extra(package: str, extra: str, purpose: str) -> UsageError:
+    """The error for an optional dependency that is not installed, with the command to mend it."""
+    return UsageError(f"{purpose} needs {package}. Install it: pip install 'pausedata[{extra}]'")

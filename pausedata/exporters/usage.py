@@ -1,0 +1,31 @@
+"""The few lines of transformers that make a model ready for an export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def how_to_use(pause: dict[str, Any], path: str) -> str:
+    """Python that loads the export at ``path`` and adds the token to ``tokenizer`` and ``model``.
+
+    ``pause`` has ``token``, ``id`` and ``id_is_new``, as in the manifest. The code expects
+    ``tokenizer`` and ``model`` to be the ones that the export's ids belong to.
+    """
+    lines = [
+        "# tokenizer, model: the ones that this dataset was tokenised with",
+        "from datasets import load_dataset",
+        f'rows = load_dataset("json", data_files={path!r}, split="train")',
+    ]
+    if pause["id_is_new"]:
+        lines.append(f"tokenizer.add_tokens([{pause['token']!r}], special_tokens=True)")
+    lines.append(f"pause_id = tokenizer.convert_tokens_to_ids({pause['token']!r})")
+    lines.append(f"assert pause_id == {pause['id']}  # as in the export")
+    if pause["id_is_new"]:
+        lines += [
+            "if model.get_input_embeddings().num_embeddings < len(tokenizer):",
+            "    model.resize_token_embeddings(len(tokenizer))  # the new row: the others' mean",
+            "else:  # the matrix is padded: resizing would shrink it, and its row is untrained",
+            "    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):",
+            "        layer.weight.data[pause_id] = layer.weight.data[:pause_id].mean(dim=0)",
+        ]
+    return "\n".join(lines)

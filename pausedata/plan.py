@@ -1,0 +1,324 @@
+"""What ``build`` would do, without doing it: steps, figures, and what cannot be known here."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pausedata import models, strategies
+from pausedata.build import examples_differ
+from pausedata.errors import PausedataError, UsageError
+from pausedata.progress import Silent
+from pausedata.recipe import ColumnPrompt, LoadedRecipe
+from pausedata.resolve import Resolved, resolve, token_settings
+from pausedata.sources import BadRow
+from pausedata.sources.templates import Renderer
+from pausedata.steps import prepare as prepare_step
+from pausedata.steps import score as score_step
+from pausedata.store.dataset import Table, Version, open_version, read_pointer
+from pausedata.tokens import Rejected, TokenBuilder, TokenRules
+from pausedata.work import Work, recorded_exports, recorded_placements
+
+SAMPLE = 256  # rows that are tokenised to estimate the rest
+
+# Bytes on disk, measured on SmolLM2 scores of GSM8K and of the quickstart (docs/format.md).
+BYTES_PER_PROMPT_TOKEN = 4.0  # text, meta and ids
+BYTES_PER_RESPONSE_TOKEN = 5.5  # text, ids and character spans
+BYTES_PER_SCORE = 7.0  # log-probability, rank, entropy
+BYTES_PER_EXPORTED_TOKEN = 15.0  # JSONL, and the rows as Parquet
+VOCABULARY_BYTES_PER_TOKEN = 13.0
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What would happen to one table."""
+
+    table: str
+    action: str  # keep, make, resume, remake
+    why: str
+
+
+@dataclass
+class Plan:
+    """All that can be told beforehand; what cannot stands in ``unknown``."""
+
+    output: str
+    state: str
+    steps: list[StepPlan] = field(default_factory=list)
+    rows: dict[str, int | None] = field(default_factory=dict)
+    prompt_tokens: int | None = None
+    response_tokens: int | None = None
+    tokens_are: str = "unknown"  # exact, or estimated with the standard error
+    tokens_to_score: int | None = None
+    seconds: float | None = None
+    seconds_from: str = ""
+    new_bytes: int | None = None
+    unknown: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+    def figures(self) -> dict[str, str]:
+        """The figures, for people."""
+        found = {}
+        for split, rows in self.rows.items():
+            found[f"rows, {split}"] = "unknown" if rows is None else f"{rows:,}"
+        if self.prompt_tokens is not None and self.response_tokens is not None:
+            total = self.prompt_tokens + self.response_tokens
+            found["tokens"] = (
+                f"{total:,}: {self.prompt_tokens:,} of prompts, {self.response_tokens:,} of "
+                f"responses ({self.tokens_are})"
+            )
+        if self.tokens_to_score is not None:
+            found["to score"] = f"{self.tokens_to_score:,} tokens"
+        if self.seconds is not None:
+            found["time"] = f"about {_duration(self.seconds)} of scoring ({self.seconds_from})"
+        if self.new_bytes is not None:
+            found["disk"] = f"about {self.new_bytes / 1e6:,.1f} MB new"
+        return found
+
+
+def plan(loaded: LoadedRecipe, root: Path, *, replace: bool = False, update: bool = False) -> Plan:
+    """Work out what ``build`` with the same arguments would do; nothing is written."""
+    base = open_version(root) if read_pointer(root) else None
+    result = Plan(str(root), f"version {base.number}" if base else "a new dataset")
+    try:
+        resolved = resolve(loaded, root, base, update=update, pin=False)
+    except PausedataError as error:
+        if not getattr(error, "needs_network", False):
+            raise
+        result.unknown.append(f"{error}")
+        return result
+    tokens = _plan_examples(resolved, root, base, replace, result)
+    _plan_scores(resolved, root, base, tokens, result)
+    _plan_rest(resolved, base, tokens, result)
+    _estimate_time(resolved, base, result)
+    _estimate_size(resolved, base, result)
+    return result
+
+
+def _plan_examples(
+    resolved: Resolved, root: Path, base: Version | None, replace: bool, result: Plan
+) -> Table | None:
+    """The first tables; returns ``tokens`` where it is there already, committed or staged."""
+    if base is not None:
+        different = examples_differ(resolved, base)
+        if not different:
+            for name in ("examples", "vocab", "tokens"):
+                result.steps.append(StepPlan(name, "keep", f"as in version {base.number}"))
+            tokens = base.table("tokens")
+            _count_exactly(tokens, result)
+            return tokens
+        if not replace:
+            raise UsageError(
+                f"{root}: the recipe would change the examples that are there "
+                f"({'; '.join(different)}). build stops here unless --replace is given."
+            )
+        action, why = "remake", "; ".join(different)
+    else:
+        action, why = "make", f"from {resolved.recipe.source.hub or 'files'}"
+    staged = prepare_step.finished(resolved, root)
+    if staged is not None:
+        action, why = "resume", "prepared by an earlier build that did not end"
+        _count_exactly(staged.tables["tokens"], result)
+    else:
+        _estimate_tokens(resolved, result)
+    result.steps += [StepPlan(name, action, why) for name in ("examples", "vocab", "tokens")]
+    return staged.tables["tokens"] if staged else None
+
+
+def _plan_scores(
+    resolved: Resolved, root: Path, base: Version | None, tokens: Table | None, result: Plan
+) -> None:
+    scoring = resolved.recipe.scoring
+    if scoring is None:
+        return
+    total = (result.prompt_tokens or 0) + (result.response_tokens or 0)
+    left = 0
+    for run, model in resolved.recipe.scoring_runs().items():
+        name, ref = f"scores/{run}", resolved.runs[run]
+        label = f"{ref.name}, {model.dtype}, {resolved.backend}"
+        if tokens is None:
+            result.steps.append(StepPlan(name, "make", f"with {label}"))
+            left += total
+            continue
+        wanted = score_step.inputs(
+            run, ref, model.dtype, str(resolved.backend), scoring, tokens.entry.content
+        )
+        if base is not None and name in base.tables:
+            made_from = base.table(name).entry.provenance["inputs"]
+            if made_from == wanted:
+                result.steps.append(StepPlan(name, "keep", f"as in version {base.number}"))
+                continue
+        done, shards = score_step.shards_done(root, run, wanted, tokens), len(tokens.shards)
+        if done:
+            why = f"{done} of {shards} shards were scored by an earlier build; {label}"
+            result.steps.append(StepPlan(name, "resume", why))
+        else:
+            known = base is not None and name in base.tables
+            result.steps.append(StepPlan(name, "remake" if known else "make", f"with {label}"))
+        left += round(total * (1 - done / shards))
+    result.tokens_to_score = left
+
+
+def _plan_rest(
+    resolved: Resolved, base: Version | None, tokens: Table | None, result: Plan
+) -> None:
+    """Placements and exports: kept where nothing that they rest on would change."""
+    changing = {step.table for step in result.steps if step.action != "keep"}
+    work = Work(Path(result.output), base, Silent()) if base and tokens else None
+    recipe = resolved.recipe
+    for name, spec in (recorded_placements(base) | recipe.placements).items():
+        table = f"placements/{name}"
+        strategy = strategies.get(spec.strategy)
+        run = spec.run or (recipe.scoring.run if recipe.scoring else None)
+        rests_on = {"tokens", *([f"scores/{run}"] if strategy.needs else [])}
+        why = f"{spec.strategy}" + (
+            f" from scores/{run}" if strategy.needs else ", needs no scores"
+        )
+        kept = False
+        if work is not None and not rests_on & changing and table in work.tables:
+            if recipe.scoring:
+                work.default_run = recipe.scoring.run
+            kept = work.has(table, work.placement_inputs(name, spec)[0])
+        action = "keep" if kept else ("remake" if base and table in base.tables else "make")
+        result.steps.append(StepPlan(table, action, why))
+        changing |= set() if kept else {table}
+    for name, spec in (recorded_exports(base) | recipe.exports).items():
+        table = f"exports/{name}"
+        kept = (
+            work is not None
+            and table in work.tables
+            and f"placements/{spec.placement}" not in changing
+            and work.has(table, work.export_inputs(name, spec))
+        )
+        action = "keep" if kept else ("remake" if base and table in base.tables else "make")
+        result.steps.append(StepPlan(table, action, f"{spec.format} of {spec.placement}"))
+
+
+def _count_exactly(tokens: Table, result: Plan) -> None:
+    prompt = response = 0
+    for shard in tokens.shards:
+        rows = tokens.read(shard, ["prompt_ids", "response_ids"])
+        prompt += len(rows.column("prompt_ids").combine_chunks().flatten())
+        response += len(rows.column("response_ids").combine_chunks().flatten())
+        result.rows[str(shard.split)] = (result.rows.get(str(shard.split)) or 0) + shard.rows
+    result.prompt_tokens, result.response_tokens = prompt, response
+    result.tokens_are = "exact"
+
+
+def _estimate_tokens(resolved: Resolved, result: Plan) -> None:
+    """Tokenise rows spread over the beginning of each split; say how sure the total is."""
+    recipe, tokenizer = resolved.recipe, resolved.tokenizer
+    chat = tokenizer.chat if resolved.is_chat else None
+    builder = TokenBuilder(
+        tokenizer,
+        TokenRules(
+            pause_token=recipe.pause.token,
+            chat=resolved.is_chat,
+            **token_settings(recipe.token_rules),
+        ),
+    )
+    prompts: list[float] = []
+    responses: list[float] = []
+    whole, error = True, 0.0
+    totals = np.zeros(2)
+    for split in recipe.source.splits:
+        renderer = Renderer(recipe.prompt, recipe.response, recipe.source, chat)
+        count = resolved.source.count(split)
+        sample = list(islice(resolved.source.rows(split), SAMPLE))
+        if count is None and len(sample) < SAMPLE:
+            count = len(sample)
+        result.rows[split] = count
+        rendered = [
+            example
+            for row in sample
+            if not isinstance(row, BadRow)
+            for example in renderer.render(row)
+            if not isinstance(example, BadRow)
+        ]
+        encoded = builder.encode([r.prompt for r in rendered], [r.response for r in rendered])
+        kept = [t for t in encoded if not isinstance(t, Rejected)]
+        prompts = [float(len(t.prompt_ids)) for t in kept]
+        responses = [float(len(t.response_ids)) for t in kept]
+        if count is None:
+            result.unknown.append(f"how many rows split '{split}' has")
+            continue
+        if not sample or not kept:
+            continue
+        scale = count / len(sample)
+        totals += np.array([sum(prompts), sum(responses)]) * scale
+        if count > len(sample):
+            whole = False
+            lengths = [a + b for a, b in zip(prompts, responses, strict=True)]
+            spread = statistics.stdev(lengths) if len(lengths) > 1 else 0.0
+            error += (spread * count / len(lengths) ** 0.5) ** 2
+        if isinstance(recipe.prompt, ColumnPrompt) and recipe.prompt.turns == "each":
+            result.unknown.append("rows: one conversation gives several examples")
+    result.prompt_tokens, result.response_tokens = (round(n) for n in totals)
+    percent = 100 * 1.96 * error**0.5 / max(totals.sum(), 1)
+    result.tokens_are = "exact" if whole else f"estimated from {SAMPLE} rows, ±{percent:.0f}%"
+
+
+def _estimate_time(resolved: Resolved, base: Version | None, result: Plan) -> None:
+    """From what scoring took before here, else from the model's size and this machine."""
+    if not result.tokens_to_score:
+        return
+    for run in base.runs if base else []:
+        assert base is not None
+        facts = base.table(f"scores/{run}").entry.provenance
+        if facts.get("seconds") and facts.get("scored_tokens"):
+            result.seconds = result.tokens_to_score * facts["seconds"] / facts["scored_tokens"]
+            result.seconds_from = f"at the pace of run '{run}'"
+            return
+    parameters = models.parameter_count(resolved.model)
+    if parameters is None:
+        result.unknown.append("how long scoring takes: the model's size is not known here")
+        return
+    result.seconds = result.tokens_to_score * 2 * parameters / _flops()
+    result.seconds_from = f"{parameters / 1e6:,.0f}M parameters on this machine's CPU, rough"
+
+
+def _flops() -> float:
+    """What a float32 matrix product reaches here, per second; a model reaches about half of it."""
+    matrix = np.ones((768, 768), np.float32)
+    matrix @ matrix
+    started, rounds = time.perf_counter(), 0
+    while time.perf_counter() - started < 0.2:
+        matrix @ matrix
+        rounds += 1
+    return rounds * 2 * 768**3 / (time.perf_counter() - started) / 2
+
+
+def _estimate_size(resolved: Resolved, base: Version | None, result: Plan) -> None:
+    if result.prompt_tokens is None or result.response_tokens is None:
+        return
+    prompt, response = result.prompt_tokens, result.response_tokens
+    size = 0.0
+    for step in result.steps:
+        if step.action == "keep":
+            continue
+        kind = step.table.split("/")[0]
+        if kind == "tokens":
+            size += prompt * BYTES_PER_PROMPT_TOKEN + response * BYTES_PER_RESPONSE_TOKEN
+        elif kind == "scores":
+            size += response * BYTES_PER_SCORE
+        elif kind == "exports":
+            size += (prompt + response) * BYTES_PER_EXPORTED_TOKEN
+        elif kind == "vocab":
+            vocabulary = base.table("vocab").entry.rows if base else len(resolved.tokenizer)
+            size += vocabulary * VOCABULARY_BYTES_PER_TOKEN
+    result.new_bytes = round(size)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

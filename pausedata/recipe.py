@@ -1,0 +1,419 @@
+"""What a recipe says. These models are the source of ``schemas/recipe.schema.json``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from pausedata.errors import UsageError, nearest
+
+RECIPE_FORMAT = "pausedata-recipe/1"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SPLIT_PATTERN = r"^\w+(\.\w+)*$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Split = Annotated[str, Field(pattern=SPLIT_PATTERN)]
+
+
+class Part(BaseModel):
+    """A part of a recipe: unknown keys are errors, values are never changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Part):
+    """Where the rows come from: a dataset of the Hub, or files."""
+
+    hub: str | None = Field(None, description="Hub dataset id, or ./folder laid out like one")
+    config: str | None = Field(None, description="configuration of the Hub dataset")
+    revision: str | None = Field(None, description="null resolves to a commit, which is pinned")
+    files: list[str] | None = Field(None, description="JSONL, JSON, CSV or Parquet; .gz too")
+    split: Split | list[Split] = "train"
+    limit: int | None = Field(None, ge=1, description="the first N rows of each split")
+    id: str | None = Field(None, description="the column that holds an id")
+    keep: list[str] | None = Field(
+        None, description="columns for `meta`; null: those that no template uses"
+    )
+    max_bad_rows: int = Field(0, ge=0, description="more unusable rows than this is an error")
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Source:
+        if (self.hub is None) == (not self.files):
+            raise ValueError("give either hub or files, not both and not neither")
+        if self.files and not isinstance(self.split, str):
+            raise ValueError("with files, split is the one name that the rows get, not a list")
+        if len(set(self.splits)) != len(self.splits) or not self.splits:
+            raise ValueError("split names must be given once each")
+        return self
+
+    @property
+    def splits(self) -> list[str]:
+        """The split names, in the recipe's order."""
+        return [self.split] if isinstance(self.split, str) else list(self.split)
+
+
+class Message(Part):
+    """One turn whose content is a Jinja2 template."""
+
+    role: str
+    content: str
+
+
+class ChatPrompt(Part):
+    """A prompt made of turns, rendered through the model's chat template."""
+
+    messages: list[Message] = Field(min_length=1)
+
+
+class ColumnPrompt(Part):
+    """A column that holds the whole conversation; its assistant turns are the responses."""
+
+    messages_column: str
+    turns: Literal["last", "each"] = "last"
+
+
+def _prompt_kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, ColumnPrompt) or (isinstance(value, dict) and "messages_column" in value):
+        return "messages_column"
+    if isinstance(value, ChatPrompt | dict):
+        return "messages"
+    return None
+
+
+Prompt = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[ChatPrompt, Tag("messages")]
+    | Annotated[ColumnPrompt, Tag("messages_column")],
+    Discriminator(_prompt_kind),
+]
+
+
+class Model(Part):
+    """The model that scores, and whose tokenizer makes the ids."""
+
+    id: str = Field(description="Hub id, folder, or .gguf file")
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class Scoring(Part):
+    """How the corpus is scored, and how its rows are tokenised for that."""
+
+    backend: str = Field("auto", description="auto, or a name that `pausedata doctor` lists")
+    run: Name = "base"
+    max_length: int = Field(2048, ge=2, description="prompt, response and EOS; pauses not counted")
+    overlong: Literal["error", "skip", "truncate"] = "error"
+    append_eos: bool = True
+    device: str = "auto"
+    batch_tokens: int | None = Field(None, ge=1, description="padded tokens a batch")
+    engine: dict[str, Any] = Field(default_factory=dict, description="goes to vLLM as it is")
+
+
+class Run(Part):
+    """A further scoring run, of the same tokens by another model."""
+
+    model: Model
+
+
+class Pause(Part):
+    """The pause token's text."""
+
+    token: str = Field("[PAUSE]", min_length=1)
+
+
+class Placement(BaseModel):
+    """A placement: a strategy, the run it reads, and the strategy's own parameters beside."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    strategy: str
+    run: Name | None = Field(None, description="the scoring run; null: scoring.run")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The keys that belong to the strategy."""
+        return dict(self.model_extra or {})
+
+
+class Export(BaseModel):
+    """An export: a placement in a format, and the format's own options beside."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    placement: Name
+    format: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the format."""
+        return dict(self.model_extra or {})
+
+
+class Recipe(Part):
+    """Everything that makes a dataset."""
+
+    format: Literal["pausedata-recipe/1"] = RECIPE_FORMAT
+    name: Name
+    source: Source
+    prompt: Prompt = Field(description="Jinja2, or {messages: […]}, or {messages_column: name}")
+    response: str | None = Field(None, description="Jinja2; left out with messages_column")
+    model: Model
+    scoring: Scoring | None = Field(default_factory=lambda: Scoring())
+    runs: dict[Name, Run] = Field(default_factory=dict)
+    pause: Pause = Field(default_factory=lambda: Pause())
+    placements: dict[Name, Placement] = Field(default_factory=dict)
+    exports: dict[Name, Export] = Field(default_factory=dict)
+    shard_rows: int | None = Field(None, ge=1, description="examples a shard; null chooses")
+    output: str = Field(description="the dataset's folder, relative to the current one")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if isinstance(self.prompt, ColumnPrompt):
+            if self.response is not None:
+                raise ValueError("leave response out: with messages_column it is the last turn")
+        elif self.response is None:
+            raise ValueError("response: give a template")
+        if self.runs and self.scoring is None:
+            raise ValueError("runs need scoring: it is null")
+        if self.scoring and self.scoring.run in self.runs:
+            raise ValueError(f"runs: '{self.scoring.run}' is scoring.run's name already")
+        return self
+
+    @property
+    def token_rules(self) -> Scoring:
+        """The settings that shape tokens, which hold without scoring too."""
+        return self.scoring or Scoring()
+
+    def scoring_runs(self) -> dict[str, Model]:
+        """The runs to score, by name, the main one first; empty without scoring."""
+        if self.scoring is None:
+            return {}
+        return {self.scoring.run: self.model} | {n: r.model for n, r in self.runs.items()}
+
+
+class LoadedRecipe(BaseModel):
+    """A recipe with where it was found: paths in it are relative to ``folder``."""
+
+    model_config = ConfigDict(frozen=True)
+    recipe: Recipe
+    folder: Path
+    label: str
+
+
+def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> LoadedRecipe:
+    """Read and check the recipe at ``path``; ``overrides`` maps dotted keys to values.
+
+    Raises UsageError that names the file, the key and, for a misspelling, the nearest right name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: no such recipe. `pausedata init` writes one to start from."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {_one_line(error)}") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: a recipe is a mapping of keys. `pausedata init` shows one.")
+    for key, value in (overrides or {}).items():
+        _override(data, key, value)
+    recipe = parse_recipe(data, str(path))
+    return LoadedRecipe(recipe=recipe, folder=path.resolve().parent, label=str(path))
+
+
+def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
+    """Check ``data`` as a recipe; ``label`` is how errors call it."""
+    from pausedata import exporters, strategies
+
+    token = data.get("pause", {}).get("token") if isinstance(data.get("pause"), dict) else None
+    if isinstance(token, list):
+        raise UsageError(
+            f"{label}: pause.token is a list: YAML reads a bare [PAUSE] as one. "
+            """Quote it: token: "[PAUSE]" (on a command line: --set 'pause.token="[PAUSE]"')."""
+        )
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(explain(error, label, Recipe)) from None
+    runs = recipe.scoring_runs()
+    for name, placement in recipe.placements.items():
+        where = f"{label}: placements.{name}"
+        strategy = strategies.get(placement.strategy, f"{where}.strategy")
+        strategies.parse(strategy, placement.parameters, where)
+        if strategy.needs and not runs:
+            raise UsageError(f"{where}: '{strategy.name}' needs scores, and scoring is null.")
+        # A run may also be one that `score` added to the dataset: build looks for it there.
+    for name, export in recipe.exports.items():
+        where = f"{label}: exports.{name}"
+        if export.placement not in recipe.placements:
+            raise UsageError(
+                f"{where}.placement: no placement '{export.placement}'."
+                f"{nearest(export.placement, recipe.placements)}"
+            )
+        exporters.parse(exporters.get(export.format, f"{where}.format"), export.options, where)
+    if recipe.scoring:
+        from pausedata.scorers import resolve_backend
+
+        resolve_backend(recipe.scoring.backend)
+    return recipe
+
+
+def explain(error: ValidationError, label: str, model: type[BaseModel]) -> str:
+    """One or two lines from a pydantic error: file, key, what is wrong, the nearest right key."""
+    problem = error.errors()[0]
+    # Tags of the prompt union are steps in pydantic's path, not keys of the file.
+    steps = [s for s in problem["loc"] if s not in ("text", "messages_column") or s == 0]
+    if len(steps) > 1 and steps[0] == "prompt" and steps[1] == "messages":
+        steps.pop(1)
+    key = ".".join(str(step) for step in steps)
+    if problem["type"] == "extra_forbidden":
+        holder = _model_at(model, steps[:-1])
+        known = list(holder.model_fields) if holder else []
+        hint = nearest(str(steps[-1]), known)
+        return f"{label}: unknown key '{key}'.{hint}" + (
+            "" if hint else f" Keys there: {', '.join(known)}." if known else ""
+        )
+    if problem["type"] == "missing":
+        return f"{label}: '{key}' is missing."
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_pattern_mismatch":
+        message = (
+            "use letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
+            if problem.get("ctx", {}).get("pattern") == NAME_PATTERN
+            else "a split name is letters, digits and '_', with single dots between"
+        )
+    more = len(error.errors()) - 1
+    tail = f" (and {more} more)" if more else ""
+    shown = problem["input"]
+    got = f", not {shown!r}" if isinstance(shown, str | int | float | bool | None) else ""
+    return f"{label}: {key or 'recipe'}: {message}{got if steps else ''}.{tail}"
+
+
+def parse_set(assignments: list[str], option: str = "--set") -> dict[str, Any]:
+    """``a.b=value`` assignments, given with ``option``, as a mapping; values are read as YAML."""
+    parsed = {}
+    for assignment in assignments:
+        key, equals, raw = assignment.partition("=")
+        if not equals or not re.fullmatch(r"[\w-]+(\.[\w.-]+)*", key):
+            raise UsageError(f"{option} {assignment}: write it as key=value.")
+        try:
+            parsed[key] = yaml.load(raw, Loader=_UniqueKeys)
+        except yaml.YAMLError as error:
+            raise UsageError(
+                f"{option} {assignment}: the value is not YAML: {_one_line(error)}"
+            ) from None
+    return parsed
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, with every strategy's parameters and format's options."""
+    from pausedata import exporters, strategies
+
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "pausedata recipe"
+    schema["$defs"]["Placement"] = {
+        "description": Placement.__doc__,
+        "oneOf": [
+            _variant("strategy", name, strategies.get(name).options, Placement)
+            for name in strategies.names()
+        ],
+    }
+    schema["$defs"]["Export"] = {
+        "description": Export.__doc__,
+        "oneOf": [
+            _variant("format", name, exporters.get(name).options, Export)
+            for name in exporters.names()
+        ],
+    }
+    return schema
+
+
+def _variant(key: str, name: str, own: type[BaseModel], base: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a placement (export) whose ``key`` is ``name``, with that one's own keys."""
+    shared, extra = base.model_json_schema(), own.model_json_schema()
+    properties = shared["properties"] | extra.get("properties", {})
+    properties[key] = {"const": name}
+    required = sorted({*shared.get("required", []), *extra.get("required", [])})
+    return {
+        "type": "object",
+        "description": (own.__doc__ or "").strip().splitlines()[0],
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _model_at(model: type[BaseModel], steps: list[Any]) -> type[BaseModel] | None:
+    """The pydantic model that the keys ``steps`` lead to, as far as annotations tell."""
+    current: Any = model
+    for step in steps:
+        field = getattr(current, "model_fields", {}).get(step)
+        annotation = field.annotation if field else None
+        if annotation is None:  # a dict's key or a list's index: stay with what it holds
+            continue
+        found = [c for c in _classes(annotation) if issubclass(c, BaseModel)]
+        current = found[0] if len(found) == 1 else None
+    return current
+
+
+def _classes(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [c for arg in getattr(annotation, "__args__", ()) for c in _classes(arg)]
+
+
+def _override(data: dict[str, Any], dotted: str, value: Any) -> None:
+    keys = dotted.split(".")
+    holder = data
+    for key in keys[:-1]:
+        if not isinstance(holder.get(key), dict):
+            holder[key] = {}
+        holder = holder[key]
+    holder[keys[-1]] = value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, since the first would vanish unseen."""
+
+
+def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in mapping:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key '{key}' is given twice", key_node.start_mark
+            )
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

@@ -1,0 +1,87 @@
+"""Plug-ins with typed options: what strategies and export formats have in common."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pausedata.errors import UsageError, listing, nearest
+
+
+class Named(Protocol):
+    """What a registry holds: something with a name and a model of its options."""
+
+    @property
+    def name(self) -> str:
+        """The name that recipes use."""
+        ...
+
+    @property
+    def options(self) -> type[BaseModel]:
+        """The options, typed; their docstring's first line says what the thing does."""
+        ...
+
+
+T = TypeVar("T", bound=Named)
+Options = TypeVar("Options", bound=BaseModel)
+
+
+class Registry(Generic[T]):
+    """Named things of one ``kind`` (``strategy``, ``format``), in the order registered."""
+
+    def __init__(self, kind: str, items: list[T]) -> None:
+        self.kind = kind
+        self._items = {item.name: item for item in items}
+
+    def names(self) -> list[str]:
+        """All names."""
+        return list(self._items)
+
+    def get(self, name: str, where: str = "") -> T:
+        """The thing called ``name``; UsageError, beginning with ``where``, names the nearest."""
+        if name not in self._items:
+            prefix = f"{where}: " if where else ""
+            hint = nearest(name, self._items) or f" There: {listing(self._items)}."
+            raise UsageError(f"{prefix}unknown {self.kind} '{name}'.{hint}")
+        return self._items[name]
+
+    def parse(self, item: T, values: dict[str, Any], where: str) -> BaseModel:
+        """``values`` as the thing's typed options; UsageError names the wrong key or value."""
+        try:
+            return item.options.model_validate(values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(str(step) for step in problem["loc"])
+            known = list(item.options.model_fields)
+            if problem["type"] == "extra_forbidden":
+                hint = nearest(key, known) or f" Its keys: {', '.join(known) or 'none'}."
+                raise UsageError(
+                    f"{where}: {self.kind} '{item.name}' has no key '{key}'.{hint}"
+                ) from None
+            if problem["type"] == "missing":
+                raise UsageError(f"{where}: {self.kind} '{item.name}' needs '{key}'.") from None
+            message = problem["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{where}.{key}: {message}, not {problem['input']!r}.") from None
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every thing with its options' names, types, defaults and meanings, JSON-able."""
+        return [
+            {
+                "name": item.name,
+                "summary": (item.options.__doc__ or "").strip().splitlines()[0],
+                "options": [
+                    {
+                        "name": name,
+                        "type": schema.get("type", "any"),
+                        "required": name in item.options.model_json_schema().get("required", []),
+                        "default": schema.get("default"),
+                        "description": schema.get("description", ""),
+                    }
+                    for name, schema in item.options.model_json_schema()
+                    .get("properties", {})
+                    .items()
+                ],
+            }
+            for item in self._items.values()
+        ]

@@ -1,0 +1,73 @@
+"""What a command made, for people and for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pausedata.work import Outcome
+
+
+def describe(outcome: Outcome) -> list[str]:
+    """A few lines: what was made, kept, counted, and what to try next."""
+    root, manifest = outcome.root, outcome.version.manifest
+    if not outcome.committed:
+        return [f"{root}: up to date (version {manifest.version}); nothing to do."]
+    lines = [f"{root}: version {manifest.version}"]
+    for name in outcome.made:
+        lines.append(f"  made     {name:28} {_facts(outcome, name)}")
+    lines += [f"  kept     {name}" for name in outcome.kept]
+    lines += [f"  dropped  {name}: {why}" for name, why in outcome.removed.items()]
+    for split, rows in manifest.rows.items():
+        counted = {**rows.dropped, **{k: v for k, v in rows.noted.items() if v}}
+        details = "".join(f", {count:,} {reason}" for reason, count in counted.items())
+        lines.append(f"  {split}: {rows.into:,} rows in, {rows.out:,} out{details}")
+    if outcome.copied:
+        lines.append(f"  no hard links here: {outcome.copied / 1e6:.1f} MB were copied instead")
+    return lines + [f"  try: {command}" for command in _next(outcome)]
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """The same for programs."""
+    manifest = outcome.version.manifest
+    return {
+        "dataset": str(outcome.root),
+        "version": manifest.version,
+        "committed": outcome.committed,
+        "made": outcome.made,
+        "kept": outcome.kept,
+        "removed": outcome.removed,
+        "rows": {s: r.model_dump(mode="json", by_alias=True) for s, r in manifest.rows.items()},
+        "copied_bytes": outcome.copied,
+    }
+
+
+def _facts(outcome: Outcome, name: str) -> str:
+    entry = outcome.version.table(name).entry
+    facts = entry.provenance
+    if name.startswith("scores/"):
+        carried = facts.get("carried_examples")
+        kept = f" ({carried:,} carried over)" if carried else ""
+        return f"{entry.rows:,} examples{kept}, mean log-probability {facts['mean_logprob']:.3f}"
+    if name.startswith("placements/"):
+        kept_off = facts["kept_off_characters"]
+        inside = f", {kept_off:,} kept off the inside of a character" if kept_off else ""
+        return f"{facts['pauses']:,} pauses at {facts['places']:,} places{inside}"
+    if name.startswith("exports/"):
+        tokens = sum(tally["tokens"] for tally in facts["splits"].values())
+        return f"{entry.rows:,} rows, {tokens:,} tokens"
+    return f"{entry.rows:,} rows"
+
+
+def _next(outcome: Outcome) -> list[str]:
+    root, version = outcome.root, outcome.version
+    commands = [f"pausedata show {root}"]
+    if version.runs:
+        commands.append(
+            f'pausedata sql {root} "select token, count(*) n, avg(logprob) from tokens '
+            'group by 1 having n > 9 order by 3 limit 9"'
+        )
+    if version.placements and not version.exports:
+        commands.append(
+            f"pausedata export {root} --placement {version.placements[0]} --format tokenized"
+        )
+    return commands

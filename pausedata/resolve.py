@@ -1,0 +1,181 @@
+"""What the names in a recipe stand for here and now: revisions, files, models, the backend.
+
+What is resolved once is pinned for the dataset, so that a later build needs no network and gets
+the same; ``--update`` resolves anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pausedata import models, sources
+from pausedata.models import ModelRef
+from pausedata.recipe import ChatPrompt, ColumnPrompt, LoadedRecipe, Recipe, Scoring
+from pausedata.scorers import resolve_backend
+from pausedata.sources import OpenSource, hub, is_local_hub
+from pausedata.store.dataset import Version
+from pausedata.store.files import canonical_json, digest
+from pausedata.store.staging import Pins
+from pausedata.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe with everything that it names found."""
+
+    loaded: LoadedRecipe
+    source: OpenSource
+    model: ModelRef
+    runs: dict[str, ModelRef]
+    backend: str | None
+    pins: dict[str, str]
+    _store: Pins
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it was written."""
+        return self.loaded.recipe
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether prompts go through the chat template."""
+        return isinstance(self.recipe.prompt, ChatPrompt | ColumnPrompt)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, loaded when first asked for."""
+        return Tokenizer(models.load_tokenizer(self.model))
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """The tokenizer's hash; known without loading it where it was loaded before."""
+        return self._tokenizer_facts["hash"]
+
+    @property
+    def chat_template_hash(self) -> str | None:
+        """The chat template's hash, or None where prompts do not go through it."""
+        return self._tokenizer_facts["chat_template"] if self.is_chat else None
+
+    @cached_property
+    def _tokenizer_facts(self) -> dict[str, Any]:
+        def find() -> dict[str, Any]:
+            template = self.tokenizer.hf.chat_template
+            return {
+                "hash": self.tokenizer.hash(self.recipe.pause.token),
+                "chat_template": digest(template) if template else None,
+            }
+
+        identity = canonical_json([self.model.tokenizer_identity(), self.recipe.pause.token])
+        return self._store.resolve(f"tokenizer {identity.decode()}", find)
+
+    def recorded_recipe(self) -> dict[str, Any]:
+        """The recipe as the manifest records it: no machine path, revisions and backend filled."""
+        data = self.recipe.model_dump(mode="json", exclude_none=True)
+        if self.recipe.scoring is None:
+            data["scoring"] = None
+        else:
+            data["scoring"]["backend"] = self.backend
+        data["source"] |= self._recorded_source()
+        data["model"] |= self.model.identity()
+        for name, ref in self.runs.items():
+            if name in data.get("runs", {}):
+                data["runs"][name]["model"] |= ref.identity()
+        # Where the dataset lies is the machine's business, not the dataset's.
+        data["output"] = Path(self.recipe.output).name
+        return data
+
+    def _recorded_source(self) -> dict[str, Any]:
+        provenance = self.source.provenance()
+        if self.recipe.source.files:
+            return {"files": [file["name"] for file in provenance["files"]]}
+        return {key: provenance[key] for key in ("hub", "revision") if provenance.get(key)}
+
+
+def resolve(
+    loaded: LoadedRecipe,
+    root: Path,
+    base: Version | None,
+    *,
+    update: bool = False,
+    pin: bool = True,
+) -> Resolved:
+    """Find everything that the recipe names; UsageError says what is missing and what to do.
+
+    Without ``pin`` what is found is not kept for the next time: nothing is written.
+    """
+    recipe, pins = loaded.recipe, Pins(root, _recorded_pins(base), keep=pin)
+    source, chosen = recipe.source, {}
+    revision = source.revision
+    if source.hub and not is_local_hub(source.hub):
+        revision = pins.resolve(
+            f"source.revision {source.hub}@{source.revision or ''}",
+            lambda: hub.resolve_revision(str(source.hub), source.revision),
+            anew=update,
+        )
+        chosen["source.revision"] = revision
+    model, found = _model(recipe.model, loaded.folder, pins, update)
+    chosen |= {"model.revision": found} if found else {}
+    runs: dict[str, ModelRef] = {}
+    for name, spec in recipe.scoring_runs().items():
+        runs[name], found = _model(spec, loaded.folder, pins, update)
+        if found and spec is not recipe.model:
+            chosen[f"runs.{name}.model.revision"] = found
+    backend = None
+    if recipe.scoring:
+        asked = recipe.scoring.backend
+        backend = pins.resolve(
+            f"scoring.backend {asked}", lambda: resolve_backend(asked), anew=update
+        )
+        chosen["scoring.backend"] = backend
+    return Resolved(
+        loaded=loaded,
+        source=sources.open_source(source, loaded.folder, revision),
+        model=model,
+        runs=runs,
+        backend=backend,
+        pins=chosen,
+        _store=pins,
+    )
+
+
+def _recorded_pins(base: Version | None) -> dict[str, str]:
+    """The pins of a committed version, under the keys that staging uses.
+
+    A dataset that was copied without its staging folder still needs no network.
+    """
+    if base is None:
+        return {}
+    recipe, pins = base.manifest.recipe, base.manifest.pins
+    found = {}
+    if "source.revision" in pins:
+        found[f"source.revision {recipe['source'].get('hub')}@"] = pins["source.revision"]
+    if "model.revision" in pins:
+        found[f"model.revision {recipe['model']['id']}@"] = pins["model.revision"]
+    for key, revision in pins.items():
+        if key.startswith("runs."):
+            name = key.removeprefix("runs.").removesuffix(".model.revision")
+            found[f"model.revision {recipe['runs'][name]['model']['id']}@"] = revision
+    if "scoring.backend" in pins:
+        found["scoring.backend auto"] = pins["scoring.backend"]
+    return found
+
+
+def _model(spec: Any, folder: Path, pins: Pins, update: bool) -> tuple[ModelRef, str | None]:
+    """The model that ``spec`` names, and the commit it was resolved to where it is on the Hub."""
+    ref = ModelRef.parse(spec.id, spec.revision, folder)
+    if ref.kind != "hub":
+        return ref, None
+    revision = pins.resolve(
+        f"model.revision {spec.id}@{spec.revision or ''}",
+        lambda: models.resolve_revision(ref).revision,
+        anew=update,
+    )
+    return ModelRef.parse(spec.id, revision, folder), revision
+
+
+def token_settings(scoring: Scoring) -> dict[str, Any]:
+    """The parts of `scoring` that shape tokens."""
+    return scoring.model_dump(include={"max_length", "overlong", "append_eos"})

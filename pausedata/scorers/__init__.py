@@ -1,0 +1,168 @@
+"""Token log-probabilities: what a scorer takes and gives, and which backends there are.
+
+Importing this loads no torch: a backend is named here and imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pausedata.errors import DataError, UsageError, listing, nearest
+
+if TYPE_CHECKING:
+    from pausedata.models import ModelRef
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+# What a rounding may leave on the wrong side of zero, in nats; more than this is a fault.
+ROUNDING = 1e-4
+
+# 'module:function'; the function has the signature of `load_scorer` without `backend`.
+BACKENDS: dict[str, str] = {"transformers": "pausedata.scorers.transformers:load"}
+DEFAULT_BACKEND = "transformers"
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of one prompt (at least one) and of the response that is scored given it."""
+
+    prompt_ids: Sequence[int] | Ints
+    response_ids: Ints
+
+    def __len__(self) -> int:
+        """Tokens of prompt and response together."""
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+@dataclass
+class Scores:
+    """One entry for each response token, given the prompt and all earlier response tokens.
+
+    ``logprob`` is a natural logarithm; ``rank`` is 1 + the number of tokens with a strictly
+    higher logit; ``entropy``, in nats, is of the distribution that predicts the token. A backend
+    that cannot give ``rank`` or ``entropy`` leaves None.
+    """
+
+    logprob: Floats
+    rank: Ints | None = None
+    entropy: Floats | None = None
+
+
+def ignore_progress(tokens: int) -> None:
+    """An ``on_tokens`` that does nothing."""
+
+
+class Scorer(Protocol):
+    """A loaded model that scores examples."""
+
+    name: str
+    rank_ties: str  # 'excluded': tokens that tie with the target do not raise its rank
+
+    @property
+    def context_length(self) -> int | None:
+        """The most tokens an example may have; None where the model sets no limit."""
+        ...
+
+    def score(
+        self, examples: Sequence[Example], on_tokens: Callable[[int], None] = ignore_progress
+    ) -> list[Scores]:
+        """Scores in the order given; the same examples give the same bits.
+
+        ``on_tokens`` hears, after each batch, how many tokens (prompt and response, no padding)
+        were done. DataError for an example that cannot be scored.
+        """
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """The versions of the libraries that can change a score's last bits."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory; the scorer is of no use afterwards."""
+        ...
+
+
+def resolve_backend(name: str) -> str:
+    """The backend that ``name`` stands for (``auto`` is transformers); UsageError if unknown."""
+    if name == "auto":
+        return DEFAULT_BACKEND
+    if name not in BACKENDS:
+        names = ["auto", *BACKENDS]
+        hint = nearest(name, names) or f" There: {listing(names)}."
+        raise UsageError(f"scoring.backend: unknown backend '{name}'.{hint}")
+    return name
+
+
+def load_scorer(
+    backend: str,
+    model: ModelRef,
+    dtype: str = "float32",
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    engine: dict[str, Any] | None = None,
+) -> Scorer:
+    """Load ``model`` with ``backend`` (a name or ``auto``).
+
+    ``batch_tokens`` is a batch's padded tokens, None for the backend's default; ``engine`` goes to
+    vLLM. UsageError for a wrong argument, a missing extra or a model that cannot be loaded.
+    """
+    module, _, function = BACKENDS[resolve_backend(backend)].partition(":")
+    load: Callable[..., Scorer] = getattr(importlib.import_module(module), function)
+    return load(
+        model, dtype=dtype, device=device, batch_tokens=batch_tokens, engine=dict(engine or {})
+    )
+
+
+def check_scores(example: Example, scores: Scores, where: str) -> Scores:
+    """``scores`` if they can be those of ``example``, roundings past zero set to zero.
+
+    ``where`` names the example in the DataError that a wrong count, a value that is not finite or
+    one beyond its range ends in. Meant for every example whatever the backend: a score that is
+    wrong without a word is worse than none.
+    """
+    wanted = len(example.response_ids)
+    for name in ("logprob", "rank", "entropy"):
+        values = getattr(scores, name)
+        if values is not None and values.shape != (wanted,):
+            raise DataError(
+                f"{where}: the backend returned {len(values)} values of {name} for {wanted} "
+                "response tokens: this is a fault of the backend, try `scoring.backend: "
+                "transformers` and report it."
+            )
+    logprob = _clamped(scores.logprob, "logprob", where, below=True)
+    entropy = scores.entropy
+    if entropy is not None:
+        entropy = _clamped(entropy, "entropy", where, below=False)
+    if scores.rank is not None and wanted and int(scores.rank.min()) < 1:
+        at = int(scores.rank.argmin())
+        raise DataError(
+            f"{where}: rank {int(scores.rank[at])} at response token {at}, ranks begin at 1: "
+            "this is a fault of the backend, try `scoring.backend: transformers` and report it."
+        )
+    return Scores(logprob, scores.rank, entropy)
+
+
+def _clamped(values: Floats, name: str, where: str, *, below: bool) -> Floats:
+    """``values`` (n) kept to one side of zero; DataError if not finite or far on the other."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        at = int(finite.argmin())
+        raise DataError(
+            f"{where}: {name} {values[at]} at response token {at}. The model overflows or its "
+            "weights are damaged: try `model.dtype: float32`, or fetch the model again."
+        )
+    wrong = values > ROUNDING if below else values < -ROUNDING
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise DataError(
+            f"{where}: {name} {values[at]} at response token {at} has the wrong sign: this is a "
+            "fault of the backend, try `scoring.backend: transformers` and report it."
+        )
+    return np.minimum(values, np.float32(0)) if below else np.maximum(values, np.float32(0))

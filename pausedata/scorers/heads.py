@@ -1,0 +1,96 @@
+"""From hidden states to logits: the output head, alone where the model does no more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+# Hidden states (rows, size) to float32 logits (rows, vocabulary), valid until the next call.
+Head = Callable[[torch.Tensor], torch.Tensor]
+
+# Scaling hidden states up makes a soft cap show that ordinary logits would hardly reach.
+_LOUD = 50.0
+
+
+class LinearHead:
+    """The model's output matrix by itself, computing in float32, into room that is kept."""
+
+    def __init__(self, linear: torch.nn.Linear, max_rows: int) -> None:
+        weight = linear.weight
+        # Half-precision logits would throw away what the model knows: 8 bits of a bfloat16 are a
+        # step of 0.06 at a logit of 10. A GPU multiplies halves and adds up in float32; a CPU,
+        # which does halves slowly in any case, gets a float32 copy.
+        self._mixed = weight.device.type == "cuda" and weight.dtype != torch.float32
+        self._weight = weight if self._mixed else weight.float()
+        self._bias = None if linear.bias is None else linear.bias.float()
+        self._room = torch.empty(max_rows, len(weight), dtype=torch.float32, device=weight.device)
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of at most ``max_rows`` rows."""
+        logits = self._room[: len(hidden)]
+        if self._mixed:
+            torch.mm(hidden, self._weight.t(), out_dtype=torch.float32, out=logits)
+        else:
+            torch.mm(hidden.float(), self._weight.t(), out=logits)
+        return logits if self._bias is None else logits.add_(self._bias)
+
+
+class ModelHead:
+    """The model's own forward with its body replaced by the hidden states that are there already.
+
+    So whatever the model does to logits, soft-capping or scaling, happens, and yet only the rows
+    that are wanted go through the head.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of any number of rows."""
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        body = self._model.base_model
+        given = BaseModelOutputWithPast(last_hidden_state=hidden[None])  # pyright: ignore
+        ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+        body.forward = lambda *_, **__: given  # on the instance: the class's own comes back below
+        try:
+            return self._model(input_ids=ids, use_cache=False).logits[0].float()
+        finally:
+            del body.forward
+
+
+def choose_head(model: Any, max_rows: int) -> Head | None:
+    """The quickest head that gives the model's own logits on a probe; None where none does.
+
+    None means that logits can only come from the model's whole forward.
+    """
+    body, linear = model.base_model, model.get_output_embeddings()
+    size = model.get_input_embeddings().num_embeddings
+    ids = torch.linspace(1, size - 1, 8, device=model.device).long()[None]
+    try:
+        if body is model:
+            return None
+        hidden = body(input_ids=ids, use_cache=False).last_hidden_state[0]
+        own = ModelHead(model)
+        if not _close(own(hidden), model(input_ids=ids, use_cache=False).logits[0]):
+            return None
+        # Only of a plain matrix is it known what it computes: one that is quantised is no Linear.
+        if type(linear) is torch.nn.Linear:
+            alone = LinearHead(linear, max_rows)
+            loud = hidden * _LOUD
+            if _close(alone(hidden), own(hidden)) and _close(alone(loud), own(loud)):
+                return alone
+    except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError):
+        return None  # a model of an unusual build; its whole forward is always right
+    return own
+
+
+def _close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    """Whether two (rows, vocabulary) logits differ by no more than ``theirs``' precision."""
+    if ours.shape != theirs.shape:
+        return False
+    within = 1e-4 if theirs.dtype == torch.float32 else 3e-2
+    difference = (ours - theirs.float()).abs().max()
+    return bool(difference <= within * theirs.float().abs().max().clamp_min(1e-3))

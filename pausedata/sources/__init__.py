@@ -1,0 +1,30 @@
+"""Rows from the Hub or from files; :mod:`pausedata.sources.templates` makes examples of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pausedata.recipe import Source
+from pausedata.sources.records import BadRow, OpenSource, Row
+
+__all__ = ["BadRow", "OpenSource", "Row", "is_local_hub", "open_source"]
+
+
+def open_source(source: Source, folder: Path, revision: str | None = None) -> OpenSource:
+    """Open what ``source`` names; relative paths are relative to ``folder``, the recipe's.
+
+    ``revision`` is the commit to read from the Hub; files and local folders ignore it. Raises
+    UsageError where a file, dataset, config or split is missing, naming those there are.
+    """
+    if source.hub is None:
+        from pausedata.sources.files import FilesSource
+
+        return FilesSource(source, folder)
+    from pausedata.sources.hub import HubSource
+
+    return HubSource(source, folder, revision)
+
+
+def is_local_hub(hub: str) -> bool:
+    """Whether ``source.hub`` is a folder laid out like a Hub dataset, not the id of one."""
+    return hub.startswith((".", "/", "~"))

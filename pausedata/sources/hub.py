@@ -1,0 +1,305 @@
+"""Rows of a dataset on the Hugging Face Hub, or of a local folder laid out like one."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pausedata.errors import DataError, PausedataError, UsageError, listing, nearest
+from pausedata.recipe import Source
+from pausedata.sources import is_local_hub
+from pausedata.sources.files import fingerprint
+from pausedata.sources.readers import one_line, parquet_rows
+from pausedata.sources.records import BadRow, OpenSource, Row
+
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# By name, since huggingface_hub has changed its HTTP library (requests, httpx, httpx2).
+NETWORK_ERRORS = {"ConnectionError", "TransportError", "Timeout", "OfflineModeIsEnabled"}
+
+
+class HubSource(OpenSource):
+    """A dataset of the Hub at one revision, memory-mapped; or a local folder, streamed."""
+
+    def __init__(self, source: Source, folder: Path, revision: str | None) -> None:
+        assert source.hub is not None
+        self.hub, self.config, self.limit = source.hub, source.config, source.limit
+        self.splits = source.splits
+        self.local = _local_folder(self.hub, folder) if is_local_hub(self.hub) else None
+        if self.local is None:
+            _check_id(self.hub)
+        self.label = self.hub if self.local is None else self.local.name
+        self.revision = None if self.local else revision
+        self._datasets: dict[str, Any] = {}
+        self._provenance: dict[str, Any] | None = None
+        with _quiet(), self._explained():
+            self.builder = self._cached_builder() or self._new_builder()
+        known = self._split_names()
+        for split in self.splits:
+            if known and split not in known:
+                raise UsageError(
+                    f"source.split: '{self.label}' has no split '{split}'."
+                    f"{nearest(split, known)} Splits: {listing(known)}."
+                )
+
+    def rows(self, split: str) -> Iterator[Row | BadRow]:
+        """The split's rows; those of the Hub come from memory-mapped Arrow files."""
+        iterator = iter(self._dataset(split))
+        for index in itertools.count() if self.limit is None else range(self.limit):
+            with self._explained():
+                columns = next(iterator, None)
+            if columns is None:
+                return
+            yield Row(split, index, columns, f"{self.label} {split}[{index}]")
+
+    def provenance(self) -> dict[str, Any]:
+        """``{"hub", "config", "revision"}``; for a folder ``{"hub", "config", "files": […]}``.
+
+        The files are those of the recipe's splits, by their path in the folder.
+        """
+        if self._provenance is None:
+            origin: dict[str, Any] = {"hub": self.label, "config": self.builder.config.name}
+            if self.local is None:
+                origin["revision"] = self.revision
+            else:
+                files = [path for split in self.splits for path in self._local_files(split)]
+                origin["files"] = [fingerprint(p, self._relative(p)) for p in files]
+            self._provenance = origin
+        return self._provenance
+
+    def count(self, split: str) -> int | None:
+        """The split's rows as the card, the cache or Parquet footers say; else None."""
+        if self.local is not None:
+            files = self._local_files(split)
+            if not files or any(path.suffix != ".parquet" for path in files):
+                return None
+            rows = sum(parquet_rows(path) for path in files)
+        elif split in self._datasets:
+            rows = len(self._datasets[split])
+        elif split in (self.builder.info.splits or {}):
+            rows = self.builder.info.splits[split].num_examples
+        else:
+            return None
+        return rows if self.limit is None or rows is None else min(rows, self.limit)
+
+    def _dataset(self, split: str) -> Any:
+        if split not in self._datasets:
+            with _quiet(), self._explained():
+                if self.local is not None:
+                    # The cache of `datasets` knows a local file by its time alone, and would give
+                    # the old rows of one that was replaced with the same time: so, no cache.
+                    dataset = self.builder.as_streaming_dataset(split=split)
+                else:
+                    self.builder.download_and_prepare()
+                    dataset = self.builder.as_dataset(split=split)
+                self._datasets[split] = _undecoded(dataset)
+        return self._datasets[split]
+
+    def _new_builder(self) -> Any:
+        from datasets import load_dataset_builder
+        from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as formats
+
+        if self.local is not None:
+            return load_dataset_builder(str(self.local), self.config)
+        if self.hub in formats:  # load_dataset("json") reads whatever the current folder holds
+            raise UsageError(
+                f"source.hub: '{self.hub}' is a file format. Write ORG/NAME, or use source.files."
+            )
+        # load_dataset takes a folder of that name in the current one before it asks the Hub.
+        shadowed = Path(self.hub).exists()
+        name = f"hf://datasets/{self.hub}" if shadowed else self.hub
+        builder = load_dataset_builder(name, self.config, revision=self.revision)
+        # Without a network it takes what its cache has, of whichever revision.
+        wanted, got = self.revision or "", builder.hash
+        if COMMIT.fullmatch(wanted) and got != wanted:
+            raise DataError(
+                f"source.hub: '{self.hub}' is not to be had at revision {wanted[:12]}: the Hub "
+                f"does not answer, and the cache holds {str(got)[:12]}. Try with a network."
+            )
+        return builder
+
+    def _cached_builder(self) -> Any | None:
+        """What the cache of `datasets` holds of exactly this revision: needs no network."""
+        if self.local is not None or not COMMIT.fullmatch(self.revision or ""):
+            return None
+        try:
+            from datasets import config
+            from datasets.naming import camelcase_to_snakecase
+            from datasets.packaged_modules.cache.cache import Cache
+
+            *namespace, name = self.hub.split("/")
+            folder = "___".join([*namespace, camelcase_to_snakecase(name)])
+            root = Path(config.HF_DATASETS_CACHE).expanduser() / folder
+            found = [
+                path
+                for path in root.glob(f"*/*/{self.revision}")
+                if path.is_dir() and self.config in (None, path.parts[-3])
+            ]
+            if len(found) != 1:
+                return None
+            return Cache(
+                dataset_name=name,
+                repo_id=self.hub,
+                config_name=found[0].parts[-3],
+                version=found[0].parts[-2],
+                hash=self.revision,
+            )
+        except Exception:  # an inner part of `datasets`: where it changed, the Hub is asked
+            return None
+
+    def _split_names(self) -> list[str]:
+        """The splits there are; empty where the builder cannot say before it is prepared."""
+        named = getattr(self.builder.config, "data_files", None) or self.builder.info.splits or {}
+        return [str(split) for split in named]
+
+    def _local_files(self, split: str) -> list[Path]:
+        files = (getattr(self.builder.config, "data_files", None) or {}).get(split, [])
+        return [Path(file) for file in files if "://" not in file]
+
+    def _relative(self, path: Path) -> str:
+        assert self.local is not None
+        inside = path.is_relative_to(self.local)
+        return path.relative_to(self.local).as_posix() if inside else path.name
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn whatever `datasets` raises into one clear line."""
+        try:
+            yield
+        except (PausedataError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> PausedataError:
+        text = str(error)
+        listed = re.search(r"(?:Available:|among the available configs:) (\[.*?\])", text)
+        if listed:
+            names = re.findall(r"'([^']*)'", listed[1])
+            if self.config is None:
+                return UsageError(
+                    f"source.config: '{self.label}' has several: give one of {listing(names)}."
+                )
+            return UsageError(
+                f"source.config: '{self.label}' has no config '{self.config}'."
+                f"{nearest(self.config, names)} Configs: {listing(names)}."
+            )
+        if self.local is None:
+            return _hub_error(error, self.hub, self.revision)
+        if isinstance(error, FileNotFoundError):  # EmptyDatasetError, DataFilesNotFoundError
+            return UsageError(
+                f"source.hub: '{self.hub}' has no data that can be read: {one_line(error)}"
+            )
+        return DataError(f"source.hub: '{self.label}' cannot be read: {_cause(error)}")
+
+
+def resolve_revision(hub_id: str, revision: str | None) -> str:
+    """The commit hash that ``revision`` (null: the main branch) of a Hub dataset stands for.
+
+    A full commit hash is given back as it is, without a network. UsageError where the dataset or
+    the revision does not exist or may not be read, DataError where the Hub does not answer.
+    """
+    _check_id(hub_id)
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi
+
+    try:
+        sha = HfApi().dataset_info(hub_id, revision=revision).sha
+    except Exception as error:
+        raise _hub_error(error, hub_id, revision) from error
+    if sha is None:
+        raise DataError(f"source.hub: the Hub names no commit of '{hub_id}'.")
+    return sha
+
+
+def _hub_error(error: BaseException, hub_id: str, revision: str | None) -> PausedataError:
+    chain = _chain(error)
+    kinds = {cls.__name__ for link in chain for cls in type(link).__mro__}
+    text = " ".join(str(link) for link in chain)
+    if "GatedRepoError" in kinds or "is a gated dataset" in text:
+        return UsageError(
+            f"source.hub: '{hub_id}' is gated. Ask for access at "
+            f"https://huggingface.co/datasets/{hub_id}, then `hf auth login` or set HF_TOKEN."
+        )
+    if "RevisionNotFoundError" in kinds or text.startswith("Revision "):
+        return UsageError(f"source.revision: '{hub_id}' has no revision '{revision}'.")
+    if kinds & NETWORK_ERRORS:
+        return DataError(
+            f"source.hub: the Hub does not answer for '{hub_id}' ({type(error).__name__}). "
+            "Check the network and HF_ENDPOINT, or use source.files or a local folder."
+        )
+    if kinds & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
+        local = f" For a folder, write './{hub_id}'." if Path(hub_id).is_dir() else ""
+        return UsageError(
+            f"source.hub: no dataset '{hub_id}' on the Hub, or it is private: check the id, or "
+            f"`hf auth login` or set HF_TOKEN.{local}"
+        )
+    return DataError(f"source.hub: '{hub_id}' cannot be read: {_cause(error)}")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what it came from, outermost first."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    return links
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost explicit cause: `datasets` wraps errors in one that says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)
+
+
+def _check_id(hub_id: str) -> None:
+    if not HUB_ID.fullmatch(hub_id):
+        raise UsageError(
+            f"source.hub: '{hub_id}' is no dataset id. Write ORG/NAME, or a folder as ./NAME."
+        )
+
+
+def _local_folder(hub: str, folder: Path) -> Path:
+    path = (folder / Path(hub).expanduser()).resolve()
+    if path.is_dir():
+        return path
+    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    raise UsageError(f"source.hub: no folder '{hub}': {path}.{nearest(path.name, siblings)}")
+
+
+def _undecoded(dataset: Any) -> Any:
+    """Images, audio and the like as stored: decoding them is slow and needs other packages."""
+    for name, feature in (dataset.features or {}).items():
+        if getattr(feature, "decode", False) and type(feature).__name__ != "Json":
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
+    return dataset
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and warnings of other libraries: the command line draws its own."""
+    import datasets
+    import huggingface_hub.utils as hub
+
+    bars, hub_bars = datasets.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    levels = datasets.logging.get_verbosity(), hub.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    hub.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    hub.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(levels[0])
+        hub.logging.set_verbosity(levels[1])
+        if bars:
+            datasets.enable_progress_bars()
+        if hub_bars:
+            hub.enable_progress_bars()

@@ -1,0 +1,184 @@
+"""Placements to ``exports/<name>``: the rows as Parquet, and the trainer's own files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from pausedata import exporters
+from pausedata.exporters import Format, Rows, insert_pauses
+from pausedata.progress import Progress
+from pausedata.store import files
+from pausedata.store.dataset import Table
+from pausedata.store.manifest import FileEntry, PauseEntry
+from pausedata.store.staging import staged
+
+
+@dataclass
+class Tally:
+    """What an export holds, of one split or of all."""
+
+    rows: int = 0
+    tokens: int = 0
+    pauses: int = 0
+    loss_tokens: int = 0
+    longest: int = 0
+
+    def add(self, rows: Rows) -> None:
+        """Count the sequences of one shard."""
+        lengths = np.diff(rows.offsets)
+        self.rows += len(lengths)
+        self.tokens += len(rows.input_ids)
+        self.pauses += int(rows.is_pause.sum())
+        self.loss_tokens += int((~(rows.is_prompt | rows.is_pause)).sum())
+        self.longest = max(self.longest, int(lengths.max(initial=0)))
+
+    def join(self, other: Tally) -> None:
+        """Count another split's sequences too."""
+        self.rows += other.rows
+        self.tokens += other.tokens
+        self.pauses += other.pauses
+        self.loss_tokens += other.loss_tokens
+        self.longest = max(self.longest, other.longest)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an export is made from and for, as its meta file says it."""
+
+    dataset: str
+    placement: Table
+    tokens: Table
+    vocab: Table
+    pause: PauseEntry
+
+    def meta(self, format: Format, split: str, tally: Tally, version: int) -> dict[str, Any]:
+        """The content of ``<split>.meta.json``."""
+        return {
+            "format": format.name,
+            "placement": self.placement.name.split("/", 1)[1],
+            "placement_content": self.placement.entry.content,
+            "dataset": self.dataset,
+            "version": version,
+            "split": split,
+            "pause": self.pause.model_dump(mode="json"),
+            "embedding_rows_needed": max(self.vocab.entry.rows, self.pause.id + 1),
+            "pause_label_masked": format.pause_label_masked,
+        } | asdict(tally)
+
+
+def inputs(
+    format: Format, options: BaseModel, placement: Table, tokens: Table, pause: PauseEntry
+) -> dict[str, Any]:
+    """All that decides an export."""
+    return {
+        "format": format.name,
+        "options": options.model_dump(mode="json"),
+        "placement": placement.name.split("/", 1)[1],
+        "placement_content": placement.entry.content,
+        "tokens": tokens.entry.content,
+        "pause": pause.model_dump(mode="json"),
+    }
+
+
+def export(
+    root: Path, name: str, wanted: dict[str, Any], origin: Origin, progress: Progress
+) -> Table:
+    """Write the export into staging as ``wanted``, from ``inputs``, says.
+
+    Its meta files name the version, which the commit decides: ``finish`` writes them then.
+    """
+    table = f"exports/{name}"
+    format = exporters.get(wanted["format"])
+    options = exporters.parse(format, wanted["options"], table)
+    paths: list[tuple[str | None, str]] = []
+    trainer_files: list[str] = []
+    tallies: dict[str, Tally] = {}
+    with (
+        staged(root, table, wanted) as stage,
+        progress.step(f"exporting {name}", origin.tokens.entry.rows, "examples") as advance,
+    ):
+        for split in origin.tokens.splits():
+            path = f"{table}/{split}.jsonl"
+            tallies[split] = Tally()
+            with (
+                files.replacing(stage.folder / path) as temporary,
+                temporary.open("w", encoding="utf-8") as lines,
+            ):
+                for shard, rows in _sequences(origin, split):
+                    arrow = format.rows(rows, options)
+                    shard_path = f"{table}/{shard}"
+                    stage.write(shard_path, arrow)
+                    lines.writelines(line + "\n" for line in format.lines(arrow))
+                    paths.append((split, shard_path))
+                    tallies[split].add(rows)
+                    advance(len(rows.offsets) - 1)
+            trainer_files.append(path)
+        provenance = {
+            "inputs": wanted,
+            "made_from": ["tokens", origin.placement.name],
+            "splits": {split: asdict(tally) for split, tally in tallies.items()},
+            "pause_label_masked": format.pause_label_masked,
+        }
+        return stage.table(table, format.schema, paths, provenance, trainer_files)
+
+
+def finish(table: Table, origin: Origin, version: int) -> Table:
+    """Write the meta files of a staged export, now that its version's number is known."""
+    provenance = table.entry.provenance
+    format = exporters.get(provenance["inputs"]["format"])
+    metas = []
+    for split, tally in provenance["splits"].items():
+        path = f"{table.name}/{split}.meta.json"
+        full = table.folder / path
+        files.write_json(full, origin.meta(format, split, Tally(**tally), version))
+        metas.append(FileEntry(path=path, bytes=full.stat().st_size, sha256=files.sha256_of(full)))
+    lines = [f for f in table.entry.files if not f.path.endswith(".meta.json")]
+    entry = table.entry.model_copy(update={"files": [*lines, *metas]})
+    return Table(table.name, entry, table.folder)
+
+
+def write_outside(
+    target: Path,
+    format: Format,
+    options: BaseModel,
+    origin: Origin,
+    splits: list[str],
+    version: int,
+    progress: Progress,
+) -> dict[str, Tally]:
+    """Write the trainer's files outside the dataset: one JSONL file, or a folder with one a split.
+
+    ``target`` is the file where its name ends in ``.jsonl``, else the folder; existing files of
+    the same names are replaced, each at once and whole.
+    """
+    tallies = {}
+    total = sum(s.rows for s in origin.tokens.shards if s.split in splits)
+    with progress.step(f"exporting to {target}", total, "examples") as advance:
+        for split in splits:
+            path = target if target.suffix == ".jsonl" else target / f"{split}.jsonl"
+            tally = tallies[split] = Tally()
+            with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+                for _, rows in _sequences(origin, split):
+                    out.writelines(line + "\n" for line in format.lines(format.rows(rows, options)))
+                    tally.add(rows)
+                    advance(len(rows.offsets) - 1)
+            meta = path.with_suffix(".meta.json")
+            files.write_json(meta, origin.meta(format, split, tally, version))
+    return tallies
+
+
+def _sequences(origin: Origin, split: str) -> Any:
+    """Each shard's name with its sequences, pauses inserted."""
+    for number, shard in enumerate(origin.tokens.shards):
+        if shard.split == split:
+            tokens = origin.tokens.read(shard, ["prompt_ids", "response_ids"])
+            placement = origin.placement.read(
+                origin.placement.shards[number], ["position", "count"]
+            )
+            rows = insert_pauses(tokens, placement, origin.pause.id)
+            yield shard.path.rsplit("/", 1)[1], rows

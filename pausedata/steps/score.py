@@ -1,0 +1,250 @@
+"""Tokens to ``scores/<run>``: the one step that needs a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pausedata import models, scorers
+from pausedata.errors import DataError
+from pausedata.models import ModelRef
+from pausedata.progress import Progress
+from pausedata.recipe import Scoring
+from pausedata.scorers import Example, Scorer, Scores
+from pausedata.steps.carry import CarriedScores
+from pausedata.store.dataset import Table
+from pausedata.store.manifest import ShardEntry
+from pausedata.store.staging import Stage, stage_folder, staged
+from pausedata.store.tables import list_parts, schema_of
+
+# How much less likely than the rest the first response token may be, on average, in nats. Beyond
+# it the prompt's end is at fault, and a pause would go there in every example for nothing.
+FIRST_TOKEN_GAP = 5.0
+
+
+def inputs(
+    run: str, model: ModelRef, dtype: str, backend: str, scoring: Scoring, tokens: str
+) -> dict[str, Any]:
+    """All that decides scores, within the stated bound. ``tokens``: the content hash scored.
+
+    The device and the size of batches move last bits alone, so that mending them after an
+    out-of-memory error loses no finished shard.
+    """
+    identity = model.identity()
+    if "weights_sha256" in identity:  # the name of a folder decides nothing
+        identity = {"weights_sha256": identity["weights_sha256"]}
+    return {
+        "run": run,
+        "model": identity,
+        "dtype": dtype,
+        "backend": backend,
+        "engine": scoring.engine,
+        "tokens": tokens,
+    }
+
+
+def shards_done(root: Path, run: str, wanted: dict[str, Any], tokens: Table) -> int:
+    """How many shards an earlier, interrupted build scored from the same inputs."""
+    stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, None)))
+    return sum(stage.finished(_path(run, shard)) is not None for shard in tokens.shards)
+
+
+def score(
+    root: Path,
+    run: str,
+    wanted: dict[str, Any],
+    tokens: Table,
+    load: Callable[[], Scorer],
+    carried: CarriedScores | None,
+    progress: Progress,
+) -> Table:
+    """Score every shard of ``tokens`` that is not scored yet; the model is loaded if one is not.
+
+    ``wanted`` comes from ``inputs``. Raises DataError where a score cannot be right.
+    """
+    name = f"scores/{run}"
+    with staged(root, name, _keyed(wanted, tokens, carried)) as stage, ExitStack() as stack:
+        scorer: Scorer | None = None
+        todo = [s for s in tokens.shards if stage.finished(_path(run, s)) is None]
+        if len(todo) < len(tokens.shards):
+            progress.say(
+                f"{name}: {len(tokens.shards) - len(todo)} of {len(tokens.shards)} "
+                "shards were scored before and are kept"
+            )
+        total = sum(_count_tokens(tokens, shard) for shard in todo)
+        if todo:
+            advance = stack.enter_context(progress.step(f"scoring {run}", total, "tokens"))
+        for shard in todo:
+            rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
+            examples = _examples(rows)
+            scores: list[Scores | None] = [None] * len(examples)
+            if carried is not None:
+                scores = carried.find(examples)
+            missing = [i for i, found in enumerate(scores) if found is None]
+            advance(sum(_length(examples[i]) for i in range(len(examples)) if scores[i]))
+            started = time.monotonic()
+            if missing:
+                if scorer is None:
+                    scorer = load()
+                    stack.callback(scorer.close)
+                new = scorer.score([examples[i] for i in missing], advance)
+                for i, found in zip(missing, new, strict=True):
+                    scores[i] = scorers.check_scores(examples[i], found, f"example {rows['id'][i]}")
+            whole = [s for s in scores if s is not None]
+            stage.write(
+                _path(run, shard),
+                _table(rows.column("id"), whole),
+                {
+                    "scored": len(missing),
+                    "tokens": sum(_length(examples[i]) for i in missing),
+                    "seconds": round(time.monotonic() - started, 3),
+                    "versions": scorer.versions() if scorer and missing else {},
+                    "rank_ties": scorer.rank_ties if scorer and missing else None,
+                },
+            )
+        paths: list[tuple[str | None, str]] = [(s.split, _path(run, s)) for s in tokens.shards]
+        records = [stage.record(path) or {} for _, path in paths]
+        table = stage.table(
+            name,
+            schema_of(name),
+            paths,
+            {"inputs": wanted, "made_from": ["tokens"]} | _summary(records, tokens, carried),
+        )
+        return _with_first_token(table)
+
+
+def count_missing(tokens: Table, carried: CarriedScores) -> int:
+    """How many examples of ``tokens`` have no carried scores."""
+    missing = 0
+    for shard in tokens.shards:
+        rows = tokens.read(shard, ["prompt_ids", "response_ids"])
+        missing += sum(not carried.has(example) for example in _examples(rows))
+    return missing
+
+
+def first_token_warning(run: Table) -> str | None:
+    """What to say where the first response token is far less likely than the rest."""
+    first = run.entry.provenance.get("first_token_mean_logprob")
+    rest = run.entry.provenance.get("other_tokens_mean_logprob")
+    if first is None or rest is None or rest - first < FIRST_TOKEN_GAP:
+        return None
+    return (
+        f"{run.name}: the first response token has a mean log-probability of {first:.1f}, the "
+        f"others {rest:.1f}: pauses will go there in most examples, for nothing. A prompt that "
+        'ends in a space does this: end it in "Answer:" and begin the response with " ".'
+    )
+
+
+def check_context(tokens: Table, model: ModelRef) -> None:
+    """Raise DataError where an example is longer than the model's context, before any scoring."""
+    limit = models.context_length(model)
+    if limit is None:
+        return
+    longest, holder, too_long = 0, "", 0
+    for shard in tokens.shards:
+        rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
+        lengths = np.diff(list_parts(rows, "prompt_ids")[0]) + np.diff(
+            list_parts(rows, "response_ids")[0]
+        )
+        too_long += int((lengths > limit).sum())
+        if len(lengths) and lengths.max() > longest:
+            longest, holder = int(lengths.max()), rows["id"][int(lengths.argmax())].as_py()
+    if too_long:
+        raise DataError(
+            f"{too_long} examples are longer than the {limit} tokens that {model.name} reads "
+            f"(the longest: {holder}, {longest} tokens). Set scoring.max_length to {limit} or less "
+            "and scoring.overlong to skip or truncate."
+        )
+
+
+def _keyed(wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None) -> dict[str, Any]:
+    """The staging key's inputs: what decides the values, and the bits: shards and carried rows."""
+    key = wanted | {"shards": [[s.split, s.rows] for s in tokens.shards]}
+    return key | ({"carried": carried.content} if carried else {})
+
+
+def _path(run: str, shard: ShardEntry) -> str:
+    return f"scores/{run}/{shard.path.rsplit('/', 1)[1]}"
+
+
+def _count_tokens(tokens: Table, shard: ShardEntry) -> int:
+    rows = tokens.read(shard, ["prompt_ids", "response_ids"])
+    return len(list_parts(rows, "prompt_ids")[1]) + len(list_parts(rows, "response_ids")[1])
+
+
+def _length(example: Example) -> int:
+    return len(example.prompt_ids) + len(example.response_ids)
+
+
+def _examples(rows: pa.Table) -> list[Example]:
+    prompts, prompt_ids = list_parts(rows, "prompt_ids")
+    responses, response_ids = list_parts(rows, "response_ids")
+    return [
+        Example(
+            prompt_ids[prompts[i] : prompts[i + 1]], response_ids[responses[i] : responses[i + 1]]
+        )
+        for i in range(rows.num_rows)
+    ]
+
+
+def _table(ids: Any, scores: list[Scores]) -> pa.Table:
+    """Rows of ``scores/<run>``; the mean is taken in float64 and stored in float32."""
+    columns = {
+        "id": ids,
+        "n_tokens": [len(s.logprob) for s in scores],
+        "mean_logprob": [float(s.logprob.mean(dtype=np.float64)) for s in scores],
+        "min_logprob": [float(s.logprob.min()) for s in scores],
+        "logprob": [s.logprob for s in scores],
+        "rank": [s.rank for s in scores],
+        "entropy": [s.entropy for s in scores],
+    }
+    schema = schema_of("scores")
+    arrays = [
+        columns["id"] if field.name == "id" else pa.array(columns[field.name], field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _summary(
+    records: list[dict[str, Any]], tokens: Table, carried: CarriedScores | None
+) -> dict[str, Any]:
+    """What is good to know of how the shards were made."""
+    versions: dict[str, set[str]] = {}
+    for record in records:
+        for library, version in record.get("versions", {}).items():
+            versions.setdefault(library, set()).add(version)
+    ties = {record["rank_ties"] for record in records if record.get("rank_ties")}
+    inherited = carried.provenance if carried else {}
+    return {
+        "versions": {lib: sorted(found) for lib, found in sorted(versions.items())}
+        or inherited.get("versions", {}),
+        "rank_ties": ", ".join(sorted(ties)) or inherited.get("rank_ties"),
+        "scored_examples": sum(record.get("scored", 0) for record in records),
+        "carried_examples": tokens.entry.rows - sum(record.get("scored", 0) for record in records),
+        "scored_tokens": sum(record.get("tokens", 0) for record in records),
+        "seconds": round(sum(record.get("seconds", 0.0) for record in records), 3),
+    }
+
+
+def _with_first_token(table: Table) -> Table:
+    """The table with the means of first and other tokens in its provenance."""
+    first_sum = all_sum = 0.0
+    examples = count = 0
+    for shard in table.shards:
+        offsets, logprob = list_parts(table.read(shard, ["logprob"]), "logprob")
+        first_sum += float(logprob[offsets[:-1]].sum(dtype=np.float64))
+        all_sum += float(logprob.sum(dtype=np.float64))
+        examples, count = examples + len(offsets) - 1, count + len(logprob)
+    means = {"mean_logprob": round(all_sum / count, 6)}
+    if count > examples:
+        means["first_token_mean_logprob"] = round(first_sum / examples, 6)
+        means["other_tokens_mean_logprob"] = round((all_sum - first_sum) / (count - examples), 6)
+    entry = table.entry.model_copy(update={"provenance": table.entry.provenance | means})
+    return Table(table.name, entry, table.folder)

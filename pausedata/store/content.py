@@ -1,0 +1,104 @@
+"""Content hashes: a sha256 over a table's values, whatever wrote them and however sharded.
+
+docs/format.md ("Content hash") defines the canonical form; change neither without the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pausedata.store.files import digest
+
+
+class ContentHash:
+    """Fed a table's rows in order, in any portions; the split they belong to is named with each."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._splits: dict[str, dict[str, _Column]] = {}
+        self._rows: dict[str, int] = {}
+
+    def update(self, split: str, rows: pa.Table) -> None:
+        """Add the next rows of ``split`` (the empty string for a table without splits)."""
+        columns = self._splits.setdefault(
+            split, {field.name: _Column(field.type) for field in self._schema}
+        )
+        self._rows[split] = self._rows.get(split, 0) + rows.num_rows
+        for name, column in columns.items():
+            for chunk in rows.column(name).chunks:
+                column.update(chunk)
+
+    def hexdigest(self) -> str:
+        """``sha256:…`` over all that was fed; the order of splits does not matter."""
+        return digest(
+            {
+                split: {
+                    "rows": self._rows[split],
+                    "columns": {name: column.summary() for name, column in columns.items()},
+                }
+                for split, columns in self._splits.items()
+            }
+        )
+
+
+class _Column:
+    """Up to three streams of one column: which rows are not null, their lengths, their values."""
+
+    def __init__(self, kind: pa.DataType) -> None:
+        self._kind = kind
+        self._nested = pa.types.is_list(kind)
+        self._sized = self._nested or pa.types.is_string(kind) or pa.types.is_binary(kind)
+        self._valid, self._lengths, self._values = (hashlib.sha256() for _ in range(3))
+
+    def update(self, array: pa.Array) -> None:
+        valid = np.ones(len(array), np.uint8)
+        if array.null_count:
+            valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
+        self._valid.update(valid.tobytes())
+        if not self._sized:
+            self._values.update(_bytes_of(array))
+            return
+        array = array.drop_null() if array.null_count else array
+        offsets, values = _parts(array, self._nested)
+        lengths = np.zeros(len(valid), "<i8")
+        lengths[valid == 1] = np.diff(offsets)
+        self._lengths.update(lengths.tobytes())
+        self._values.update(values)
+
+    def summary(self) -> dict[str, Any]:
+        kind = f"list<{self._kind.value_type}>" if self._nested else str(self._kind)
+        streams = {"valid": self._valid.hexdigest(), "values": self._values.hexdigest()}
+        if self._sized:
+            streams["lengths"] = self._lengths.hexdigest()
+        return {"type": kind, **streams}
+
+
+def _parts(array: Any, nested: bool) -> tuple[np.ndarray, Any]:
+    """A column of strings, bytes or lists, without nulls: offsets, and the bytes of its values."""
+    if nested:
+        offsets = array.offsets.to_numpy(zero_copy_only=False)
+        if len(offsets) == 0:
+            return np.zeros(1, np.int64), b""
+        items = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+        if items.null_count:
+            raise ValueError("a list holds nulls, which the format does not allow")
+        return offsets, _bytes_of(items)
+    _, offset_buffer, data = array.buffers()
+    if len(array) == 0 or offset_buffer is None:
+        return np.zeros(1, np.int64), b""
+    offsets = np.frombuffer(offset_buffer, np.int32)[array.offset : array.offset + len(array) + 1]
+    return offsets, memoryview(data or b"")[offsets[0] : offsets[-1]]
+
+
+def _bytes_of(array: pa.Array) -> bytes:
+    """Little-endian values one after another; a bool is a byte, a null a zero."""
+    if array.null_count:
+        array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
+    values = array.to_numpy(zero_copy_only=False)
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8).tobytes()
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()

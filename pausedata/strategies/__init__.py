@@ -1,0 +1,45 @@
+"""Scores to positions: pure functions over a batch of examples, with no I/O.
+
+A strategy is registered with a typed model of its parameters; the command line, the recipe's
+schema and its errors all read that one place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from pausedata.registry import Registry
+from pausedata.strategies import append, lowest_logprob, none, random
+from pausedata.strategies.base import Batch, Placed, Strategy
+
+__all__ = ["Batch", "Placed", "Strategy", "describe", "get", "names", "parse", "place"]
+
+_registry = Registry(
+    "strategy",
+    [lowest_logprob.STRATEGY, random.STRATEGY, append.STRATEGY, none.STRATEGY],
+)
+names = _registry.names
+get = _registry.get
+describe = _registry.describe
+
+
+def parse(strategy: Strategy, values: dict[str, Any], where: str) -> BaseModel:
+    """``values`` as the strategy's typed parameters; UsageError begins with ``where``."""
+    return _registry.parse(strategy, values, where)
+
+
+def place(strategy: Strategy, batch: Batch, parameters: BaseModel) -> tuple[Placed, int]:
+    """Where ``strategy`` puts pauses in ``batch``, and how often it was kept off a character.
+
+    A token that begins inside a character is never given a pause. The second value counts those
+    that the strategy would have chosen had they been allowed.
+    """
+    placed = strategy.place(batch, parameters)
+    if batch.begins_character.all():
+        return placed, 0
+    wanted = strategy.place(batch.allowing_all(), parameters)
+    within = wanted.positions < batch.lengths[wanted.example]
+    tokens = batch.offsets[wanted.example[within]] + wanted.positions[within]
+    return placed, int((~batch.begins_character[tokens]).sum())

@@ -1,0 +1,56 @@
+"""The paper's RAN: pauses at positions drawn uniformly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from pausedata.strategies.base import MOST_PAUSES, Batch, Parameters, Placed, Strategy, smallest
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Random(Parameters):
+    """Before M response tokens drawn uniformly without replacement (the paper's RAN)."""
+
+    positions: int = Field(ge=0, description="M: how many tokens of each response get pauses")
+    tokens: int = Field(1, ge=0, le=MOST_PAUSES, description="pauses before each of them")
+    seed: int = Field(0, description="with the example's id, all that decides the draw")
+
+
+def place(batch: Batch, parameters: Random) -> Placed:
+    """The M smallest of one random number a token: a draw without replacement."""
+    keys = stream_keys(batch.ids, parameters.seed)
+    numbers = random_numbers(keys[batch.example], batch.position)
+    return smallest(batch, numbers, parameters.positions, parameters.tokens)
+
+
+def stream_keys(ids: Sequence[str], seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """One key for each example, from the seed and its id alone: [examples]."""
+    return np.array(
+        [
+            int.from_bytes(hashlib.sha256(f"{seed}\0{id}".encode()).digest()[:8], "little")
+            for id in ids
+        ],
+        np.uint64,
+    )
+
+
+def random_numbers(keys: Any, counters: Any) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """SplitMix64 of each key at each counter: [tokens], uniform over 64 bits.
+
+    Counter-based and spelled out here, so that a seed gives the same positions on any machine
+    and with any release of NumPy.
+    """
+    with np.errstate(over="ignore"):
+        mixed = keys + (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return mixed ^ (mixed >> np.uint64(31))
+
+
+STRATEGY = Strategy("random", Random, place)

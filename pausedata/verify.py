@@ -1,0 +1,258 @@
+"""``verify``: every checksum and every invariant of a version, problem by problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pausedata import exporters
+from pausedata.errors import PausedataError
+from pausedata.progress import Progress
+from pausedata.store.content import ContentHash
+from pausedata.store.dataset import Table, Version
+from pausedata.store.files import sha256_of
+from pausedata.store.manifest import ShardEntry
+from pausedata.store.tables import list_parts, schema_of
+
+
+def verify(version: Version, progress: Progress) -> list[str]:
+    """Check ``version`` and return what is wrong, a line each; an empty list where all is whole."""
+    return [*_files(version, progress), *_tables(version, progress)]
+
+
+def _files(version: Version, progress: Progress) -> Iterator[str]:
+    """Every file that the manifest names is there with its bytes, and no other is."""
+    expected = {
+        entry.path: entry
+        for table in version.manifest.tables.values()
+        for entry in [*table.shards, *table.files]
+    }
+    with progress.step("checking files", len(expected), "files") as advance:
+        for path, entry in expected.items():
+            full = version.folder / path
+            advance(1)
+            if not full.is_file():
+                yield f"{path}: missing"
+            elif full.stat().st_size != entry.bytes:
+                yield f"{path}: {full.stat().st_size} bytes, the manifest says {entry.bytes}"
+            elif sha256_of(full) != entry.sha256:
+                yield f"{path}: its sha256 is not the manifest's: the file was changed or damaged"
+    known = {*expected, "manifest.json", "README.md"}
+    for full in sorted(version.folder.rglob("*")):
+        path = full.relative_to(version.folder).as_posix()
+        if full.is_file() and path not in known:
+            yield f"{path}: not in the manifest"
+
+
+def _tables(version: Version, progress: Progress) -> Iterator[str]:
+    """Every table holds what its columns promise, and hashes to its content hash."""
+    tables = version.tables
+    for name in ("examples", "vocab", "tokens"):
+        if name not in tables:
+            yield f"{name}: the manifest has no such table"
+            return
+    for split, rows in version.manifest.rows.items():
+        if rows.into != rows.out + sum(rows.dropped.values()):
+            yield f"rows of {split}: {rows.into} in are not {rows.out} out and the dropped"
+        found = sum(s.rows for s in tables["examples"].shards if s.split == split)
+        if found != rows.out:
+            yield f"rows of {split}: examples has {found}, the manifest says {rows.out}"
+    vocabulary = tables["vocab"].entry.rows
+    tokens = tables["tokens"]
+    seen: set[str] = set()
+    with progress.step(
+        "checking rows", sum(t.entry.rows for t in tables.values()), "rows"
+    ) as advance:
+        for name, table in tables.items():
+            content = ContentHash(_schema(table))
+            if name != "vocab" and len(table.shards) != len(tokens.shards):
+                yield f"{name}: {len(table.shards)} shards where tokens has {len(tokens.shards)}"
+                continue
+            for number, shard in enumerate(table.shards):
+                try:
+                    rows = table.read(shard)
+                    content.update(shard.split or "", rows.cast(_schema(table)))
+                    beside = None if name == "vocab" else tokens.read(tokens.shards[number])
+                    for problem in _shard(version, table, shard, rows, beside, vocabulary, seen):
+                        yield f"{shard.path}: {problem}"
+                except (PausedataError, pa.ArrowInvalid, ValueError, KeyError) as error:
+                    yield f"{shard.path}: unreadable: {str(error).splitlines()[0]}"
+                advance(shard.rows)
+            if content.hexdigest() != table.entry.content:
+                yield f"{name}: its values do not hash to the manifest's content hash"
+        for problem in _trainer_files(version):
+            yield problem
+
+
+def _schema(table: Table) -> pa.Schema:
+    if table.name.startswith("exports/"):
+        return exporters.get(table.entry.provenance["inputs"]["format"]).schema
+    return schema_of(table.name)
+
+
+def _shard(
+    version: Version,
+    table: Table,
+    shard: ShardEntry,
+    rows: pa.Table,
+    tokens: pa.Table | None,
+    vocabulary: int,
+    seen: set[str],
+) -> Iterator[str]:
+    if rows.num_rows != shard.rows:
+        yield f"{rows.num_rows} rows, the manifest says {shard.rows}"
+    kind = table.name.split("/")[0]
+    if tokens is None:
+        if rows.column("token_id").to_pylist() != list(range(rows.num_rows)):
+            yield "token ids are not 0, 1, 2, …"
+        return
+    if kind == "exports":
+        yield from _export(version, table, shard, rows, tokens)
+        return
+    if rows.column("id").combine_chunks() != tokens.column("id").combine_chunks():
+        yield "its ids are not those of tokens"
+        return
+    check: Any = {"scores": _scores, "placements": _placement}.get(kind)
+    if check:
+        yield from check(rows, tokens)
+    elif kind == "tokens":
+        yield from _tokens(version, shard, rows, vocabulary)
+    else:
+        ids = rows.column("id").to_pylist()
+        if len(set(ids)) != len(ids) or not seen.isdisjoint(ids):
+            yield "an id stands there twice"
+        seen.update(ids)
+        if set(rows.column("split").to_pylist()) - {shard.split}:
+            yield f"rows of another split than {shard.split}"
+
+
+def _tokens(version: Version, shard: ShardEntry, rows: pa.Table, vocabulary: int) -> Iterator[str]:
+    offsets, ids = list_parts(rows, "response_ids")
+    _, prompt_ids = list_parts(rows, "prompt_ids")
+    starts, start = list_parts(rows, "char_start")
+    ends, end = list_parts(rows, "char_end")
+    if not (np.array_equal(offsets, starts) and np.array_equal(offsets, ends)):
+        yield "character spans are not one for each response token"
+        return
+    if (np.diff(offsets) == 0).any():
+        yield "a response without tokens"
+        return
+    for each in (ids, prompt_ids):
+        if len(each) and (each.min() < 0 or each.max() >= vocabulary):
+            yield "a token id outside the vocabulary"
+    if np.isin(version.manifest.pause.id, np.concatenate([ids, prompt_ids])):
+        yield "the pause token stands in the corpus"
+    # Spans cover the response, or of a truncated one its beginning.
+    number = version.table("tokens").shards.index(shard)
+    examples = version.table("examples")
+    texts = examples.read(examples.shards[number], ["response"]).column("response").to_pylist()
+    truncated = rows.column("truncated").to_pylist()
+    gaps = start[1:] > end[:-1]
+    gaps[offsets[1:-1] - 1] = False
+    if (start > end).any() or gaps.any() or start[offsets[:-1]].any():
+        yield "character spans leave a gap"
+    for text, cut, last in zip(texts, truncated, end[offsets[1:] - 1], strict=True):
+        if last != len(text) and not (cut and last <= len(text)):
+            yield f"character spans end at {last}, the response has {len(text)} characters"
+            return
+
+
+def _scores(rows: pa.Table, tokens: pa.Table) -> Iterator[str]:
+    offsets, logprob = list_parts(rows, "logprob")
+    if not np.array_equal(offsets, list_parts(tokens, "response_ids")[0]):
+        yield "log-probabilities are not one for each response token"
+        return
+    if not np.isfinite(logprob).all() or (logprob > 0).any():
+        yield "a log-probability is not finite, or above zero"
+    if rows.column("n_tokens").to_pylist() != np.diff(offsets).tolist():
+        yield "n_tokens is not the number of response tokens"
+    if len(logprob):
+        least = np.minimum.reduceat(logprob, offsets[:-1])
+        if not np.array_equal(least, rows.column("min_logprob").to_numpy()):
+            yield "min_logprob is not the smallest log-probability"
+        means = np.add.reduceat(logprob.astype(np.float64), offsets[:-1]) / np.diff(offsets)
+        if not np.allclose(means, rows.column("mean_logprob").to_numpy(), rtol=1e-5, atol=1e-6):
+            yield "mean_logprob is not the mean log-probability"
+    for column, least_allowed in (("rank", 1), ("entropy", 0)):
+        if rows.column(column).null_count == rows.num_rows:
+            continue
+        lengths, values = list_parts(rows, column)
+        if not np.array_equal(lengths, offsets):
+            yield f"{column} is not one for each response token"
+        elif not np.isfinite(values).all() or (values < least_allowed).any():
+            yield f"{column} below {least_allowed}, or not finite"
+
+
+def _placement(rows: pa.Table, tokens: pa.Table) -> Iterator[str]:
+    from pausedata.tokens import begins_character
+
+    offsets, position = list_parts(rows, "position")
+    counts, count = list_parts(rows, "count")
+    if not np.array_equal(offsets, counts):
+        yield "counts are not one for each position"
+        return
+    example = np.repeat(np.arange(rows.num_rows), np.diff(offsets))
+    token_offsets, start = list_parts(tokens, "char_start")
+    lengths = np.diff(token_offsets)
+    ascending = np.diff(position) > 0
+    ascending[example[1:] != example[:-1]] = True
+    if not ascending.all():
+        yield "positions do not ascend"
+    if (position < 0).any() or (position > lengths[example]).any():
+        yield "a position outside the response"
+        return
+    if (count < 1).any():
+        yield "a count below 1"
+    begins = begins_character(start, list_parts(tokens, "char_end")[1], token_offsets)
+    within = position < lengths[example]
+    if not begins[token_offsets[example[within]] + position[within]].all():
+        yield "a pause inside a character"
+
+
+def _export(
+    version: Version, table: Table, shard: ShardEntry, rows: pa.Table, tokens: pa.Table
+) -> Iterator[str]:
+    """The rows are those that the placement gives, and without pauses they are the tokens."""
+    made_from = table.entry.provenance["inputs"]
+    format = exporters.get(made_from["format"])
+    placement = version.table(f"placements/{made_from['placement']}")
+    number = table.shards.index(shard)
+    sequences = exporters.insert_pauses(
+        tokens, placement.read(placement.shards[number]), version.manifest.pause.id
+    )
+    options = exporters.parse(format, made_from["options"], table.name)
+    if not format.rows(sequences, options).equals(rows.cast(format.schema)):
+        yield "its rows are not what the placement gives"
+    offsets, ids = list_parts(rows, "input_ids")
+    kept = ids != version.manifest.pause.id
+    plain = np.concatenate([[0], np.cumsum(kept)])[offsets]
+    for i in range(rows.num_rows):
+        expected = tokens["prompt_ids"][i].as_py() + tokens["response_ids"][i].as_py()
+        if ids[kept][plain[i] : plain[i + 1]].tolist() != expected:
+            yield f"row {i}: without its pauses it is not the original tokens"
+            return
+
+
+def _trainer_files(version: Version) -> Iterator[str]:
+    """The JSONL beside an export's shards holds the same rows."""
+    for name in version.exports:
+        table = version.table(f"exports/{name}")
+        format = exporters.get(table.entry.provenance["inputs"]["format"])
+        for split in table.splits():
+            path = f"exports/{name}/{split}.jsonl"
+            try:
+                with (version.folder / path).open(encoding="utf-8") as lines:
+                    for shard in table.shards:
+                        if shard.split != split:
+                            continue
+                        for line in format.lines(table.read(shard)):
+                            if next(lines, "") != line + "\n":
+                                yield f"{path}: does not hold the rows of the shards"
+                                return
+                    if next(lines, None) is not None:
+                        yield f"{path}: holds more rows than the shards"
+            except (OSError, PausedataError, UnicodeDecodeError) as error:
+                yield f"{path}: unreadable: {str(error).splitlines()[0]}"

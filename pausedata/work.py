@@ -1,0 +1,203 @@
+"""A change to a dataset being worked out: its tables so far, what was made, what could not be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pausedata import exporters, strategies
+from pausedata.errors import UsageError, listing, nearest
+from pausedata.progress import Progress
+from pausedata.recipe import Export, Placement
+from pausedata.steps import export as export_step
+from pausedata.steps import place as place_step
+from pausedata.store.card import card
+from pausedata.store.commit import Change, commit
+from pausedata.store.dataset import Table, Version
+from pausedata.store.manifest import PauseEntry
+from pausedata.store.staging import discard
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did to a dataset."""
+
+    root: Path
+    version: Version
+    made: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    removed: dict[str, str] = field(default_factory=dict)  # table → why it could not be remade
+    copied: int = 0  # bytes copied where hard links were not to be had
+
+    @property
+    def committed(self) -> bool:
+        """Whether a new version was made."""
+        return bool(self.made or self.removed)
+
+
+class Work:
+    """The tables as they will be. What is equal to the base version's is kept as it is."""
+
+    def __init__(self, root: Path, base: Version | None, progress: Progress) -> None:
+        self.root, self.base, self.progress = root, base, progress
+        self.tables: dict[str, Table] = dict(base.tables) if base else {}
+        self.made: dict[str, Table] = {}
+        self.kept: list[str] = []
+        self.removed: dict[str, str] = {}
+        self.name = base.manifest.name if base else ""
+        self.pause: PauseEntry | None = base.manifest.pause if base else None
+        self.default_run: str | None = _default_run(base) if base else None
+
+    def put(self, table: Table) -> None:
+        """Take in a table that was made or remade."""
+        self.tables[table.name] = self.made[table.name] = table
+
+    def keep(self, name: str) -> None:
+        """Note that a table stays as it is."""
+        self.kept.append(name)
+
+    def drop(self, name: str, why: str) -> None:
+        """Leave a table out of the next version."""
+        self.tables.pop(name, None)
+        self.removed[name] = why
+
+    def has(self, name: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the table is there already, made from the same inputs."""
+        table = self.tables.get(name)
+        return table is not None and table.entry.provenance.get("inputs") == inputs
+
+    def placement_inputs(self, name: str, spec: Placement) -> tuple[dict[str, Any], Table | None]:
+        """What decides the placement ``name``, and the run that it reads."""
+        where = f"placements.{name}"
+        strategy = strategies.get(spec.strategy, where)
+        parameters = strategies.parse(strategy, spec.parameters, where)
+        scores = None
+        run = spec.run or self.default_run
+        if strategy.needs:
+            runs = [t.split("/", 1)[1] for t in self.tables if t.startswith("scores/")]
+            if run is None or f"scores/{run}" not in self.tables:
+                wanted = f"there is no run '{run}'" if run else "no run was scored"
+                raise UsageError(
+                    f"{where}: '{strategy.name}' reads scores, and {wanted}."
+                    f"{nearest(run or '', runs)} There: {listing(runs)}."
+                )
+            scores = self.tables[f"scores/{run}"]
+        inputs = place_step.inputs(strategy, parameters, run, self.tables["tokens"], scores)
+        return inputs, scores
+
+    def place(self, name: str, spec: Placement) -> None:
+        """Make the placement ``name`` unless it is there, made from the same inputs."""
+        inputs, scores = self.placement_inputs(name, spec)
+        if self.has(f"placements/{name}", inputs):
+            self.keep(f"placements/{name}")
+            return
+        tokens = self.tables["tokens"]
+        self.put(place_step.place(self.root, name, inputs, tokens, scores, self.progress))
+
+    def export_inputs(self, name: str, spec: Export) -> dict[str, Any]:
+        """What decides the export ``name``."""
+        where = f"exports.{name}"
+        format = exporters.get(spec.format, where)
+        options = exporters.parse(format, spec.options, where)
+        origin = self.origin(spec.placement)
+        return export_step.inputs(format, options, origin.placement, origin.tokens, origin.pause)
+
+    def origin(self, placement: str) -> export_step.Origin:
+        """What an export of ``placement`` is made from."""
+        if f"placements/{placement}" not in self.tables:
+            there = [t.split("/", 1)[1] for t in self.tables if t.startswith("placements/")]
+            raise UsageError(
+                f"there is no placement '{placement}'.{nearest(placement, there)} "
+                f"There: {listing(there)}."
+            )
+        assert self.pause is not None
+        return export_step.Origin(
+            dataset=self.name,
+            placement=self.tables[f"placements/{placement}"],
+            tokens=self.tables["tokens"],
+            vocab=self.tables["vocab"],
+            pause=self.pause,
+        )
+
+    def export(self, name: str, spec: Export) -> None:
+        """Make the export ``name`` unless it is there, made from the same inputs."""
+        inputs = self.export_inputs(name, spec)
+        if self.has(f"exports/{name}", inputs):
+            self.keep(f"exports/{name}")
+            return
+        origin = self.origin(spec.placement)
+        self.put(export_step.export(self.root, name, inputs, origin, self.progress))
+
+    def remake_exports(self, specs: dict[str, Export]) -> None:
+        """Make ``specs``, and remake every other export whose placement changed."""
+        for name, spec in (recorded_exports(self.base) | specs).items():
+            if f"placements/{spec.placement}" in self.tables:
+                self.export(name, spec)
+            else:
+                self.drop(f"exports/{name}", f"placement '{spec.placement}' could not be remade")
+
+    def commit(self, command: str, **header: Any) -> Outcome:
+        """Commit what was made, if anything was, as one version."""
+        if not self.made and not self.removed:
+            assert self.base is not None
+            return Outcome(self.root, self.base, kept=self.kept)
+
+        def finish(version: int) -> dict[str, Table]:
+            return {
+                name: export_step.finish(
+                    table, self.origin(table.entry.provenance["inputs"]["placement"]), version
+                )
+                if name.startswith("exports/")
+                else table
+                for name, table in self.made.items()
+            }
+
+        change = Change(
+            command=command,
+            tables=self.made,
+            removed=frozenset(self.removed),
+            finish=finish,
+            **header,
+        )
+        committed = commit(self.root, self.base, change, card)
+        discard(list(self.made.values()))
+        return Outcome(
+            self.root,
+            committed.version,
+            made=list(self.made),
+            kept=self.kept,
+            removed=self.removed,
+            copied=committed.copied,
+        )
+
+
+def recorded_placements(version: Version | None) -> dict[str, Placement]:
+    """The placements of a version, as a recipe would say them."""
+    found = {}
+    for name in version.placements if version else []:
+        assert version is not None
+        inputs = version.table(f"placements/{name}").entry.provenance["inputs"]
+        found[name] = Placement(
+            strategy=inputs["strategy"], run=inputs["run"], **inputs["parameters"]
+        )
+    return found
+
+
+def recorded_exports(version: Version | None) -> dict[str, Export]:
+    """The exports of a version, as a recipe would say them."""
+    found = {}
+    for name in version.exports if version else []:
+        assert version is not None
+        inputs = version.table(f"exports/{name}").entry.provenance["inputs"]
+        found[name] = Export(
+            placement=inputs["placement"], format=inputs["format"], **inputs["options"]
+        )
+    return found
+
+
+def _default_run(version: Version) -> str | None:
+    """The recipe's own run where it is there, else the first."""
+    own = (version.manifest.recipe.get("scoring") or {}).get("run")
+    return own if own in version.runs else next(iter(version.runs), None)
