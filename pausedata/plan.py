@@ -289,10 +289,10 @@ def _estimate_time(resolved: Resolved, base: Version | None, result: Plan) -> No
 def _flops() -> float:
     """What a float32 matrix product reaches here, per second; a model reaches about half of it."""
     matrix = np.ones((768, 768), np.float32)
-    matrix @ matrix
+    product = matrix @ matrix
     started, rounds = time.perf_counter(), 0
     while time.perf_counter() - started < 0.2:
-        matrix @ matrix
+        np.matmul(matrix, matrix, out=product)
         rounds += 1
     return rounds * 2 * 768**3 / (time.perf_counter() - started) / 2
 

@@ -37,17 +37,25 @@ class Part(BaseModel):
 class Source(Part):
     """Where the rows come from: a dataset of the Hub, or files."""
 
-    hub: str | None = Field(None, description="Hub dataset id, or ./folder laid out like one")
-    config: str | None = Field(None, description="configuration of the Hub dataset")
-    revision: str | None = Field(None, description="null resolves to a commit, which is pinned")
-    files: list[str] | None = Field(None, description="JSONL, JSON, CSV or Parquet; .gz too")
-    split: Split | list[Split] = "train"
-    limit: int | None = Field(None, ge=1, description="the first N rows of each split")
-    id: str | None = Field(None, description="the column that holds an id")
-    keep: list[str] | None = Field(
-        None, description="columns for `meta`; null: those that no template uses"
+    hub: str | None = Field(
+        default=None, description="Hub dataset id, or ./folder laid out like one"
     )
-    max_bad_rows: int = Field(0, ge=0, description="more unusable rows than this is an error")
+    config: str | None = Field(default=None, description="configuration of the Hub dataset")
+    revision: str | None = Field(
+        default=None, description="null resolves to a commit, which is pinned"
+    )
+    files: list[str] | None = Field(
+        default=None, description="JSONL, JSON, CSV or Parquet; .gz too"
+    )
+    split: Split | list[Split] = "train"
+    limit: int | None = Field(default=None, ge=1, description="the first N rows of each split")
+    id: str | None = Field(default=None, description="the column that holds an id")
+    keep: list[str] | None = Field(
+        default=None, description="columns for `meta`; null: those that no template uses"
+    )
+    max_bad_rows: int = Field(
+        default=0, ge=0, description="more unusable rows than this is an error"
+    )
 
     @field_validator("files", mode="before")
     @classmethod
@@ -119,13 +127,17 @@ class Model(Part):
 class Scoring(Part):
     """How the corpus is scored, and how its rows are tokenised for that."""
 
-    backend: str = Field("auto", description="auto, or a name that `pausedata doctor` lists")
+    backend: str = Field(
+        default="auto", description="auto, or a name that `pausedata doctor` lists"
+    )
     run: Name = "base"
-    max_length: int = Field(2048, ge=2, description="prompt, response and EOS; pauses not counted")
+    max_length: int = Field(
+        default=2048, ge=2, description="prompt, response and EOS; pauses not counted"
+    )
     overlong: Literal["error", "skip", "truncate"] = "error"
     append_eos: bool = True
     device: str = "auto"
-    batch_tokens: int | None = Field(None, ge=1, description="padded tokens a batch")
+    batch_tokens: int | None = Field(default=None, ge=1, description="padded tokens a batch")
     engine: dict[str, Any] = Field(default_factory=dict, description="goes to vLLM as it is")
 
 
@@ -138,7 +150,7 @@ class Run(Part):
 class Pause(Part):
     """The pause token's text."""
 
-    token: str = Field("[PAUSE]", min_length=1)
+    token: str = Field(default="[PAUSE]", min_length=1)
 
 
 class Placement(BaseModel):
@@ -146,7 +158,7 @@ class Placement(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     strategy: str
-    run: Name | None = Field(None, description="the scoring run; null: scoring.run")
+    run: Name | None = Field(default=None, description="the scoring run; null: scoring.run")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -174,14 +186,14 @@ class Recipe(Part):
     name: Name
     source: Source
     prompt: Prompt = Field(description="Jinja2, or {messages: […]}, or {messages_column: name}")
-    response: str | None = Field(None, description="Jinja2; left out with messages_column")
+    response: str | None = Field(default=None, description="Jinja2; left out with messages_column")
     model: Model
     scoring: Scoring | None = Field(default_factory=lambda: Scoring())
     runs: dict[Name, Run] = Field(default_factory=dict)
     pause: Pause = Field(default_factory=lambda: Pause())
     placements: dict[Name, Placement] = Field(default_factory=dict)
     exports: dict[Name, Export] = Field(default_factory=dict)
-    shard_rows: int | None = Field(None, ge=1, description="examples a shard; null chooses")
+    shard_rows: int | None = Field(default=None, ge=1, description="examples a shard; null chooses")
     output: str = Field(description="the dataset's folder, relative to the current one")
 
     @model_validator(mode="after")

@@ -60,8 +60,8 @@ def _tables(version: Version, progress: Progress) -> Iterator[str]:
         found = sum(s.rows for s in tables["examples"].shards if s.split == split)
         if found != rows.out:
             yield f"rows of {split}: examples has {found}, the manifest says {rows.out}"
-    vocabulary = tables["vocab"].entry.rows
     tokens = tables["tokens"]
+    vocabulary = _vocabulary(tables["vocab"])
     seen: set[str] = set()
     with progress.step(
         "checking rows", sum(t.entry.rows for t in tables.values()), "rows"
@@ -71,6 +71,8 @@ def _tables(version: Version, progress: Progress) -> Iterator[str]:
             if name != "vocab" and len(table.shards) != len(tokens.shards):
                 yield f"{name}: {len(table.shards)} shards where tokens has {len(tokens.shards)}"
                 continue
+            for problem in _row_numbers(table):
+                yield problem
             for number, shard in enumerate(table.shards):
                 try:
                     rows = table.read(shard)
@@ -78,13 +80,33 @@ def _tables(version: Version, progress: Progress) -> Iterator[str]:
                     beside = None if name == "vocab" else tokens.read(tokens.shards[number])
                     for problem in _shard(version, table, shard, rows, beside, vocabulary, seen):
                         yield f"{shard.path}: {problem}"
-                except (PausedataError, pa.ArrowInvalid, ValueError, KeyError) as error:
+                except (PausedataError, pa.ArrowException, ValueError, KeyError) as error:
                     yield f"{shard.path}: unreadable: {str(error).splitlines()[0]}"
                 advance(shard.rows)
             if content.hexdigest() != table.entry.content:
                 yield f"{name}: its values do not hash to the manifest's content hash"
         for problem in _trainer_files(version):
             yield problem
+
+
+def _row_numbers(table: Table) -> Iterator[str]:
+    """Shards follow one another without gaps, and are all of the table."""
+    counted: dict[str | None, int] = {}
+    for shard in table.shards:
+        if shard.first_row != counted.get(shard.split, 0):
+            yield f"{shard.path}: the manifest says that it begins at row {shard.first_row}"
+        counted[shard.split] = shard.first_row + shard.rows
+    rows = sum(shard.rows for shard in table.shards)
+    if rows != table.entry.rows:
+        yield f"{table.name}: its shards have {rows} rows, the manifest says {table.entry.rows}"
+
+
+def _vocabulary(table: Table) -> np.ndarray[Any, Any]:
+    """The ids there are (a vocabulary may have gaps); none where the table cannot be read."""
+    try:
+        return np.concatenate([table.read(s)["token_id"].to_numpy() for s in table.shards])
+    except (PausedataError, KeyError):
+        return np.zeros(0, np.int32)
 
 
 def _schema(table: Table) -> pa.Schema:
@@ -99,15 +121,16 @@ def _shard(
     shard: ShardEntry,
     rows: pa.Table,
     tokens: pa.Table | None,
-    vocabulary: int,
+    vocabulary: np.ndarray[Any, Any],
     seen: set[str],
 ) -> Iterator[str]:
     if rows.num_rows != shard.rows:
         yield f"{rows.num_rows} rows, the manifest says {shard.rows}"
     kind = table.name.split("/")[0]
     if tokens is None:
-        if rows.column("token_id").to_pylist() != list(range(rows.num_rows)):
-            yield "token ids are not 0, 1, 2, …"
+        ids = rows.column("token_id").to_numpy()
+        if (np.diff(ids) <= 0).any() or (len(ids) and ids[0] < 0):
+            yield "token ids do not ascend from 0"
         return
     if kind == "exports":
         yield from _export(version, table, shard, rows, tokens)
@@ -129,7 +152,9 @@ def _shard(
             yield f"rows of another split than {shard.split}"
 
 
-def _tokens(version: Version, shard: ShardEntry, rows: pa.Table, vocabulary: int) -> Iterator[str]:
+def _tokens(
+    version: Version, shard: ShardEntry, rows: pa.Table, vocabulary: np.ndarray[Any, Any]
+) -> Iterator[str]:
     offsets, ids = list_parts(rows, "response_ids")
     _, prompt_ids = list_parts(rows, "prompt_ids")
     starts, start = list_parts(rows, "char_start")
@@ -141,7 +166,7 @@ def _tokens(version: Version, shard: ShardEntry, rows: pa.Table, vocabulary: int
         yield "a response without tokens"
         return
     for each in (ids, prompt_ids):
-        if len(each) and (each.min() < 0 or each.max() >= vocabulary):
+        if not np.isin(each, vocabulary).all():
             yield "a token id outside the vocabulary"
     if np.isin(version.manifest.pause.id, np.concatenate([ids, prompt_ids])):
         yield "the pause token stands in the corpus"
@@ -240,19 +265,22 @@ def _trainer_files(version: Version) -> Iterator[str]:
     """The JSONL beside an export's shards holds the same rows."""
     for name in version.exports:
         table = version.table(f"exports/{name}")
-        format = exporters.get(table.entry.provenance["inputs"]["format"])
         for split in table.splits():
             path = f"exports/{name}/{split}.jsonl"
             try:
-                with (version.folder / path).open(encoding="utf-8") as lines:
-                    for shard in table.shards:
-                        if shard.split != split:
-                            continue
-                        for line in format.lines(table.read(shard)):
-                            if next(lines, "") != line + "\n":
-                                yield f"{path}: does not hold the rows of the shards"
-                                return
-                    if next(lines, None) is not None:
-                        yield f"{path}: holds more rows than the shards"
+                problem = _trainer_file(version, table, split, path)
             except (OSError, PausedataError, UnicodeDecodeError) as error:
-                yield f"{path}: unreadable: {str(error).splitlines()[0]}"
+                problem = f"unreadable: {str(error).splitlines()[0]}"
+            if problem:
+                yield f"{path}: {problem}"
+
+
+def _trainer_file(version: Version, table: Table, split: str, path: str) -> str | None:
+    format = exporters.get(table.entry.provenance["inputs"]["format"])
+    with (version.folder / path).open(encoding="utf-8", newline="") as lines:
+        for shard in table.shards:
+            if shard.split == split:
+                for line in format.lines(table.read(shard)):
+                    if next(lines, "") != line + "\n":
+                        return "does not hold the rows of the shards"
+        return "holds more rows than the shards" if next(lines, None) is not None else None

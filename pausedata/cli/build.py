@@ -12,7 +12,7 @@ from pausedata.cli.common import (
     Limit,
     Output,
     RecipePath,
-    Replace,
+    ReplaceExamples,
     Set,
     Update,
     command,
@@ -44,7 +44,7 @@ def plan(
     output: Output = None,
     set: Set = None,
     limit: Limit = None,
-    replace: Replace = False,
+    replace: ReplaceExamples = False,
     update: Update = False,
     json: AsJson = False,
 ) -> None:
@@ -70,7 +70,7 @@ def build(
     output: Output = None,
     set: Set = None,
     limit: Limit = None,
-    replace: Replace = False,
+    replace: ReplaceExamples = False,
     update: Update = False,
     json: AsJson = False,
 ) -> None:

@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -48,6 +49,12 @@ AtVersion = Annotated[
 ]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Remake what is there under this name, made otherwise.")
+]
+ReplaceExamples = Annotated[
+    bool,
+    typer.Option(
+        "--replace", help="Let the examples change; scores of unchanged ones are carried over."
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -123,7 +130,7 @@ def console() -> Console:
 
 def command_line() -> str:
     """The command as it was given, with folders left out: a manifest names no machine path."""
-    words = [_base_name(word) for word in sys.argv[1:] if word != "--debug"]
+    words = [_without_folders(word) for word in sys.argv[1:] if word != "--debug"]
     return shlex.join(words)
 
 
@@ -136,11 +143,9 @@ def parameters(given: list[str] | None) -> dict[str, Any]:
 
 def checked_name(name: str, what: str) -> str:
     """``name`` if it may be a run's, a placement's or an export's."""
-    import re
-
     from pausedata.recipe import NAME_PATTERN
 
-    if not re.match(NAME_PATTERN, name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(
             f"'{name}' cannot name {what}: use letters, digits, '.', '_' and '-', at most 64, "
             "beginning with a letter or digit."
@@ -148,11 +153,23 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
-def _base_name(word: str) -> str:
+def _without_folders(word: str) -> str:
+    """Paths cut down to their base names, also in ``key=[a/b, c/d]``; Hub ids stay whole."""
     key, equals, value = word.partition("=")
     if equals:
-        return f"{key}={_base_name(value)}"
-    return Path(word).name if os.sep in word and len(word.split()) == 1 else word
+        return f"{key}={_without_folders(value)}"
+    if word[:1] in "[{":  # YAML: each of its values may be a path
+        return re.sub(r"[^\[\]{},\"']+", lambda part: _base_name(part[0]), word)
+    return _base_name(word)
+
+
+def _base_name(text: str) -> str:
+    path = text.strip()
+    outside = path.startswith((os.sep, ".", "~")) or path.count(os.sep) > 1 or Path(path).exists()
+    if os.sep not in path or not outside:
+        return text
+    lead = text[: len(text) - len(text.lstrip())]
+    return lead + Path(path).name
 
 
 def _explain(error: OSError) -> str:

@@ -183,8 +183,9 @@ def sql(
     dataset: DatasetPath,
     query: Annotated[str, typer.Argument(help="The query; - reads it from standard input.")],
     format: Annotated[
-        str, typer.Option("--format", help="table, csv, json, jsonl or parquet.")
-    ] = "table",
+        str | None,
+        typer.Option("--format", help="table, csv, json, jsonl or parquet; -o's ending tells too."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write to this file.")
     ] = None,
@@ -196,25 +197,16 @@ def sql(
 
     Example: pausedata sql build/gsm8k "select token, min(logprob) from tokens group by token"
     """
-    from pausedata.query import output as writing
+    from pausedata.query.output import chosen_format, write
     from pausedata.query.run import run
     from pausedata.store.dataset import open_version
 
     if query == "-":
         query = sys.stdin.read()
-    if json:
-        format = "json"
-    if output is not None and format == "table":
-        format = writing.format_of(output)
-    result = run(open_version(dataset, version), query)
-    if format == "table":
-        from pausedata.report.table import render_result
-
-        console().print(render_result(result))
-        return
-    writing.write(result, format, output, sys.stdout)
+    chosen = chosen_format("json" if json else format, output)
+    rows = write(run(open_version(dataset, version), query), chosen, output, sys.stdout)
     if output is not None:
-        say(f"wrote {output}")
+        say(f"wrote {output}" + (f": {rows:,} rows" if rows is not None else ""))
 
 
 @command
@@ -230,15 +222,19 @@ def show(
 
     Example: pausedata show build/gsm8k --placement dit
     """
-    from pausedata.report import heatmap
     from pausedata.store.dataset import open_version
 
     opened = open_version(dataset, version)
     if json:
-        print_json(heatmap.example_json(opened, id, placement, run))
+        from pausedata.report.example import example_json
+
+        print_json(example_json(opened, id, placement, run))
         return
+    from pausedata.report.heatmap import render_example
+
     out = console()
-    out.print(heatmap.render_example(opened, id, placement, run, console=out))
+    rendered = render_example(opened, id, placement, run)
+    out.print(rendered, soft_wrap=not out.is_terminal)
 
 
 @command

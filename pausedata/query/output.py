@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, get_args
 
-import numpy as np
-
-from pausedata.errors import UsageError
+from pausedata.errors import UsageError, listing, nearest
 from pausedata.query.run import Result, translated
+from pausedata.query.values import Convert, converter
 from pausedata.store.files import replacing
 
 Format = Literal["table", "csv", "json", "jsonl", "parquet"]
-Convert = Callable[[Any], Any]
+FORMATS: tuple[str, ...] = get_args(Format)
 
 
 def write(
@@ -52,6 +49,20 @@ def write(
         return None
 
 
+def chosen_format(format: str | None, output: Path | None) -> Format:
+    """``format`` where it is given, else what the ending of ``output`` says, else ``table``.
+
+    UsageError names the nearest format where there is no such one.
+    """
+    if format is None:
+        ending = output.suffix.removeprefix(".") if output else ""
+        return ending if ending in FORMATS else "table"  # type: ignore[return-value]
+    if format not in FORMATS:
+        hint = nearest(format, FORMATS) or f" There: {listing(FORMATS)}."
+        raise UsageError(f"--format: unknown format '{format}'.{hint}")
+    return format  # type: ignore[return-value]
+
+
 def json_rows(result: Result) -> Iterator[dict[str, Any]]:
     """The rows as objects that ``json.dumps(…, allow_nan=False)`` takes, keyed by column."""
     converts = [converter(kind) for kind in result.types]
@@ -59,41 +70,6 @@ def json_rows(result: Result) -> Iterator[dict[str, Any]]:
         for row in batch:
             values = (c(v) for c, v in zip(converts, row, strict=True))
             yield dict(zip(result.columns, values, strict=True))
-
-
-def converter(kind: Any) -> Convert:
-    """What makes a value of DuckDB's type ``kind`` fit for JSON."""
-    name = kind.id if hasattr(kind, "id") else str(kind).lower()
-    if name in ("list", "array"):
-        inner = converter(dict(kind.children)["child"])
-        return lambda value: None if value is None else [inner(item) for item in value]
-    if name == "struct":
-        fields = {key: converter(child) for key, child in kind.children}
-        return lambda value: (
-            None if value is None else {key: convert(value[key]) for key, convert in fields.items()}
-        )
-    return _float32 if name == "float" else _plain
-
-
-def _float32(value: float | None) -> float | None:
-    """The double with the fewest digits that rounds to this FLOAT: -1.2, not -1.2000000476."""
-    if value is None or not math.isfinite(value):
-        return None
-    return float(str(np.float32(value)))
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes | bytearray | memoryview):
-        return base64.b64encode(bytes(value)).decode("ascii")
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    return str(value)
 
 
 def _write_csv(result: Result, sink: TextIO) -> int:
@@ -109,12 +85,12 @@ def _write_csv(result: Result, sink: TextIO) -> int:
 
 
 def _cell(value: Any, convert: Convert) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # CSV has a word for it: nan, inf, -inf
-    value = convert(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _dumps(value) if isinstance(value, list | dict) else value
+    fit = convert(value)
+    if isinstance(value, float) and fit is None:
+        return str(value)  # CSV, unlike JSON, has words for these: nan, inf, -inf
+    if isinstance(fit, bool):
+        return "true" if fit else "false"
+    return _dumps(fit) if isinstance(fit, list | dict) else fit
 
 
 def _write_json(result: Result, sink: TextIO) -> int:

@@ -21,6 +21,7 @@ _ANALYZE = re.compile(r"(?:analy[sz]e|verbose)\b", re.IGNORECASE)
 _OPTIONS = re.compile(r"\([^()']*(?:'[^']*'[^()']*)*\)")
 _PIVOTING = re.compile(r"(?:\(|with\b|from\b|select\b|pivot\b|pivot_wider\b)", re.IGNORECASE)
 _NO_COLUMN = re.compile(r'Referenced (?:column|table) "(.+?)" not found|a column named "(.+?)"')
+_NO_EXTENSION = re.compile(r"required extension '(\w+)")
 _NO_VIEW = re.compile(r"Table with name (.+?) does not exist")
 
 
@@ -46,7 +47,11 @@ class Result:
     def arrow(self, rows: int = 65_536) -> Any:
         """The rows as a ``pyarrow.RecordBatchReader``, instead of ``batches``."""
         with translated(self.sql, self.version, self.connection):
-            return self.connection.to_arrow_reader(rows)
+            # Run again as a relation: Arrow from what `execute` began holds all rows in memory.
+            relation: Any = self.connection.cursor().sql(self.sql)
+            # DuckDB 1.4 has it under its older name alone.
+            old = not hasattr(duckdb.DuckDBPyRelation, "to_arrow_reader")
+            return relation.fetch_arrow_reader(rows) if old else relation.to_arrow_reader(rows)
 
 
 def check_read_only(sql: str) -> None:
@@ -89,9 +94,7 @@ def run(version: Version, sql: str) -> Result:
 
 
 @contextmanager
-def translated(
-    sql: str, version: Version, connection: duckdb.DuckDBPyConnection
-) -> Iterator[None]:
+def translated(sql: str, version: Version, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """DuckDB's errors as ours: one to three lines."""
     try:
         yield
@@ -115,19 +118,19 @@ def translated(
 def _message(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | None = None) -> str:
     """What is wrong in one line, then DuckDB's line of the query with its caret."""
     text, _, place = str(error).partition("\n\nLINE ")
-    what = _shortened(text)
+    # The overloads of a function can be dozens.
+    what = _shortened(text.partition("Candidate functions:")[0])
     if column := _NO_COLUMN.search(text):
         what = _no_column(column[1] or column[2], text, connection)
     elif view := _NO_VIEW.search(text):
-        what = f"No view '{view[1]}'.{nearest(view[1], VIEWS)} There: {', '.join(VIEWS)}."
-    elif isinstance(error, duckdb.CatalogException) and "Did you mean" in text:
-        what = _shortened(text)
+        name = view[1].strip('"')
+        what = f"No view '{name}'.{nearest(name, VIEWS)} There: {', '.join(VIEWS)}."
+    elif extension := _NO_EXTENSION.search(text):
+        what = f"This needs DuckDB's extension '{extension[1]}', which `sql` does not download."
     return what + (f"\nLINE {place.rstrip()}" if place else "")
 
 
-def _no_column(
-    name: str, text: str, connection: duckdb.DuckDBPyConnection | None
-) -> str:
+def _no_column(name: str, text: str, connection: duckdb.DuckDBPyConnection | None) -> str:
     """Names the columns nearest to ``name``: DuckDB's candidates are those of the query's views."""
     _, _, listed = text.partition("Candidate bindings:")
     hint = nearest(name, re.findall(r'"([^"]+)"', listed))
@@ -137,7 +140,7 @@ def _no_column(
         for column in connection.table(view).columns:
             homes.setdefault(column, []).append(view)
     if name in homes:
-        return f"No column '{name}' here; {', '.join(homes[name])} has it." + hint
+        return f"No column '{name}' here; it is in {', '.join(homes[name])}." + hint
     hint = hint or nearest(name, homes)
     return f"No column '{name}'." + (hint or " `DESCRIBE tokens` lists a view's columns.")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
+from pausedata.errors import DataError
 from pausedata.store.dataset import Table, Version
 from pausedata.store.tables import schema_of
 
@@ -35,9 +36,10 @@ _SQL_TYPES = {
 
 
 def connect(version: Version) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the views of ``version``, their columns as docs/sql.md lists them.
+    """An in-memory DuckDB with the views of ``version``, their columns as the design lists them.
 
     The connection keeps no state on disk but for what a large sort spills to the temporary folder.
+    Raises DataError where a shard is missing, or the first one of a table cannot be read.
     """
     connection = duckdb.connect(
         config={
@@ -62,8 +64,12 @@ def connect(version: Version) -> duckdb.DuckDBPyConnection:
         "tokens": _tokens(version),
         "pauses": _pauses(version),
     }
-    for name in VIEWS:
-        connection.execute(f"CREATE VIEW {name} AS {definitions[name]}")
+    try:
+        for name in VIEWS:
+            connection.execute(f"CREATE VIEW {name} AS {definitions[name]}")
+    except duckdb.Error as error:  # DuckDB looks for all files, and into the first of each table
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{reason}\n`pausedata verify` says what else is damaged.") from None
     connection.execute("SET lock_configuration = true")
     return connection
 

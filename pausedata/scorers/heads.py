@@ -44,15 +44,14 @@ class ModelHead:
     that are wanted go through the head.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, output_type: Callable[..., Any]) -> None:
         self._model = model
+        self._output_type = output_type
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of any number of rows."""
-        from transformers.modeling_outputs import BaseModelOutputWithPast
-
         body = self._model.base_model
-        given = BaseModelOutputWithPast(last_hidden_state=hidden[None])  # pyright: ignore
+        given = self._output_type(last_hidden_state=hidden[None])
         ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
         body.forward = lambda *_, **__: given  # on the instance: the class's own comes back below
         try:
@@ -68,29 +67,29 @@ def choose_head(model: Any, max_rows: int) -> Head | None:
     """
     body, linear = model.base_model, model.get_output_embeddings()
     size = model.get_input_embeddings().num_embeddings
+    within = 1e-4 if model.dtype == torch.float32 else 3e-2  # roundings, of the largest logit
     ids = torch.linspace(1, size - 1, 8, device=model.device).long()[None]
     try:
         if body is model:
             return None
-        hidden = body(input_ids=ids, use_cache=False).last_hidden_state[0]
-        own = ModelHead(model)
-        if not _close(own(hidden), model(input_ids=ids, use_cache=False).logits[0]):
+        outputs = body(input_ids=ids, use_cache=False)
+        hidden = outputs.last_hidden_state[0]
+        own = ModelHead(model, type(outputs))
+        if not _close(own(hidden), model(input_ids=ids, use_cache=False).logits[0], within):
             return None
         # Only of a plain matrix is it known what it computes: one that is quantised is no Linear.
         if type(linear) is torch.nn.Linear:
             alone = LinearHead(linear, max_rows)
-            loud = hidden * _LOUD
-            if _close(alone(hidden), own(hidden)) and _close(alone(loud), own(loud)):
+            if all(_close(alone(x), own(x), within) for x in (hidden, hidden * _LOUD)):
                 return alone
     except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError):
         return None  # a model of an unusual build; its whole forward is always right
     return own
 
 
-def _close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    """Whether two (rows, vocabulary) logits differ by no more than ``theirs``' precision."""
+def _close(ours: torch.Tensor, theirs: torch.Tensor, within: float) -> bool:
+    """Whether logits (rows, vocabulary) differ by at most ``within`` of the largest."""
     if ours.shape != theirs.shape:
         return False
-    within = 1e-4 if theirs.dtype == torch.float32 else 3e-2
     difference = (ours - theirs.float()).abs().max()
     return bool(difference <= within * theirs.float().abs().max().clamp_min(1e-3))

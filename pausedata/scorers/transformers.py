@@ -126,7 +126,7 @@ def _load_model(model: ModelRef, dtype: torch.dtype, device: torch.device) -> An
 
 @contextmanager
 def _no_gguf_bar() -> Iterator[None]:
-    """Keep transformers from drawing the bar of a GGUF file's conversion, which no setting stops."""
+    """Stop the bar of a GGUF file's conversion, for which transformers has no setting."""
     try:
         module: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
         bar = module.tqdm

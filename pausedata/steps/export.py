@@ -66,9 +66,14 @@ class Origin:
             "version": version,
             "split": split,
             "pause": self.pause.model_dump(mode="json"),
-            "embedding_rows_needed": max(self.vocab.entry.rows, self.pause.id + 1),
+            "embedding_rows_needed": max(self._last_id(), self.pause.id) + 1,
             "pause_label_masked": format.pause_label_masked,
         } | asdict(tally)
+
+    def _last_id(self) -> int:
+        """The vocabulary's last id; it may have gaps, so that its length would not do."""
+        ids = self.vocab.read(self.vocab.shards[-1], ["token_id"]).column("token_id")
+        return ids[-1].as_py()
 
 
 def inputs(

@@ -274,7 +274,9 @@ class _Preparation:
         if bad:
             self.progress.warn("\n".join([f"{bad} rows left out ({counts}):", *self.named, *more]))
         if not any(tally.out for tally in self.tallies.values()):
-            raise DataError("the source has no usable row: there is nothing to make a dataset of.")
+            dropped = sum((tally.dropped for tally in self.tallies.values()), Counter[str]())
+            counts = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
+            raise DataError(f"no usable row ({counts or 'the source is empty'}): nothing to build.")
 
     def _share_out(self) -> dict[str, list[tuple[str | None, str]]]:
         """Cut the spool into shards of the same rows in both tables."""

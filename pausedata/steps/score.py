@@ -16,7 +16,7 @@ from pausedata.errors import DataError
 from pausedata.models import ModelRef
 from pausedata.progress import Progress
 from pausedata.recipe import Scoring
-from pausedata.scorers import Example, Scorer, Scores
+from pausedata.scorers import Example, Scorer, Scores, ignore_progress
 from pausedata.steps.carry import CarriedScores
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import ShardEntry
@@ -78,6 +78,7 @@ def score(
                 "shards were scored before and are kept"
             )
         total = sum(_count_tokens(tokens, shard) for shard in todo)
+        advance = ignore_progress
         if todo:
             advance = stack.enter_context(progress.step(f"scoring {run}", total, "tokens"))
         for shard in todo:

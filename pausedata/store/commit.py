@@ -172,6 +172,16 @@ def _check_still_applies(base: Version | None, parent: Version | None, change: C
                 f"'{name}' was changed by another writer meanwhile. Nothing was "
                 "committed; run the command again to work from what is there now."
             )
+    # And the other way round: what others made from a table that this change makes or removes.
+    ours = {*change.tables, *change.removed}
+    for name, entry in (parent.manifest.tables if parent else {}).items():
+        before = base.manifest.tables.get(name) if base else None
+        rests_on_ours = ours & set(entry.provenance.get("made_from", []))
+        if name not in ours and entry != before and rests_on_ours:
+            raise ConflictError(
+                f"'{name}' was made from '{min(rests_on_ours)}' by another writer meanwhile. "
+                "Nothing was committed; run the command again to work from what is there now."
+            )
 
 
 def _fill(
@@ -219,7 +229,7 @@ def _fill(
     return copied
 
 
-def _table_order(name: str) -> tuple[int, str]:
-    """The pipeline's order, then by name: a manifest reads from source to export."""
+def _table_order(name: str) -> int:
+    """The pipeline's order, and within it that of making: manifests read from source to export."""
     kinds = ["examples", "vocab", "tokens", "scores", "placements", "exports"]
-    return kinds.index(name.split("/")[0]), name
+    return kinds.index(name.split("/")[0])

@@ -171,12 +171,14 @@ def check_format(data: object, path: Path) -> None:
     """Refuse what another release has to read, saying so."""
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
-    name = data.get("format")
-    if name == FORMAT and data.get("min_reader", 1) <= READER:
+    name, reader = data.get("format"), data.get("min_reader", 1)
+    if not isinstance(reader, int):
+        raise ValueError(f"min_reader is {reader!r}, not a number")
+    if name == FORMAT and reader <= READER:
         return
     if isinstance(name, str) and name.startswith("pausedata/"):
         raise DataError(
-            f"{path}: format {name}, reader {data.get('min_reader', 1)}; this release reads "
+            f"{path}: format {name}, reader {reader}; this release reads "
             f"{FORMAT}, reader {READER}. Upgrade: pip install -U pausedata"
         )
     raise ValueError(f"its format is {name!r}, not {FORMAT!r}")

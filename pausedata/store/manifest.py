@@ -34,7 +34,7 @@ class FileEntry(Open):
 class ShardEntry(FileEntry):
     """One Parquet file of a table: rows ``first_row`` to ``first_row + rows`` of its split."""
 
-    split: Split | None = Field(None, description="null for vocab, which has no splits")
+    split: Split | None = Field(default=None, description="null for vocab, which has no splits")
     rows: int = Field(ge=0)
     first_row: int = Field(ge=0)
 
@@ -64,7 +64,12 @@ class PauseEntry(Open):
 class SplitRows(Open):
     """What became of a split's rows: ``into == out + sum(dropped.values())``."""
 
-    into: int = Field(alias="in", ge=0, description="examples that the source's rows asked for")
+    into: int = Field(
+        validation_alias="in",
+        serialization_alias="in",
+        ge=0,
+        description="examples that the source's rows asked for",
+    )
     out: int = Field(ge=0)
     dropped: dict[str, int] = Field(default_factory=dict, description="by reason")
     noted: dict[str, int] = Field(
@@ -85,7 +90,9 @@ class Manifest(Open):
     """A version of a dataset."""
 
     format: Literal["pausedata/1"] = FORMAT
-    min_reader: int = Field(1, ge=1, description="the oldest reader that understands this version")
+    min_reader: int = Field(
+        default=1, ge=1, description="the oldest reader that understands this version"
+    )
     name: str
     version: int = Field(ge=1)
     parent: Parent | None

@@ -46,8 +46,8 @@ def open_shard(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         path,
         schema,
         compression="zstd",
-        use_dictionary=others,
-        use_byte_stream_split=floats,
+        use_dictionary=others,  # pyright: ignore[reportArgumentType]: a list, says its docs
+        use_byte_stream_split=floats,  # pyright: ignore[reportArgumentType]
         write_page_index=True,
         write_page_checksum=True,
     )
@@ -66,14 +66,14 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
             path,
             columns=columns,
             page_checksum_verification=True,
-            partitioning=None,
+            partitioning=None,  # pyright: ignore[reportArgumentType]: no columns from the path
             memory_map=False,
         )
     except FileNotFoundError:
         raise DataError(
             f"{path}: the shard is missing. `pausedata verify` says what else is."
         ) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as Parquet ({_first_line(error)}). "
             "`pausedata verify` says what else is damaged."

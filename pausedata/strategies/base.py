@@ -19,9 +19,10 @@ MOST_PAUSES = 32_767  # at one position: `count` is int16
 
 
 class Parameters(BaseModel):
-    """Base of every strategy's parameters: unknown keys are errors."""
+    """Base of every strategy's parameters: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: YAML's `yes` is no count of 1.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True)

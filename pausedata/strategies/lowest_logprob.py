@@ -11,7 +11,7 @@ class LowestLogprob(Parameters):
     """Before the M least likely response tokens (Kim, Kim, Thorne 2025, section 3)."""
 
     positions: int = Field(ge=0, description="M: how many tokens of each response get pauses")
-    tokens: int = Field(1, ge=0, le=MOST_PAUSES, description="pauses before each of them")
+    tokens: int = Field(default=1, ge=0, le=MOST_PAUSES, description="pauses before each of them")
 
 
 def place(batch: Batch, parameters: LowestLogprob) -> Placed:

@@ -18,8 +18,8 @@ class Random(Parameters):
     """Before M response tokens drawn uniformly without replacement (the paper's RAN)."""
 
     positions: int = Field(ge=0, description="M: how many tokens of each response get pauses")
-    tokens: int = Field(1, ge=0, le=MOST_PAUSES, description="pauses before each of them")
-    seed: int = Field(0, description="with the example's id, all that decides the draw")
+    tokens: int = Field(default=1, ge=0, le=MOST_PAUSES, description="pauses before each of them")
+    seed: int = Field(default=0, description="with the example's id, all that decides the draw")
 
 
 def place(batch: Batch, parameters: Random) -> Placed:

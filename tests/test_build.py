@@ -1,0 +1,534 @@
+"""`build`: what is made, what is kept, what is stopped, what goes on after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SHARED, Recipe, Run, make_model, start, write_rows
+
+from pausedata import scorers
+from pausedata.errors import DataError, UsageError
+from pausedata.progress import Silent
+from pausedata.store.dataset import open_version
+from pausedata.verify import verify
+
+TABLES = [
+    "examples",
+    "vocab",
+    "tokens",
+    "scores/base",
+    "placements/dit",
+    "placements/append",
+    "exports/dit-tokenized",
+]
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, loading a model is an error."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(scorers, "load_scorer", refuse)
+
+
+def whole(root: Path) -> bool:
+    return verify(open_version(root), Silent()) == []
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {name: t.content for name, t in open_version(root).manifest.tables.items()}
+
+
+def test_one_command_makes_every_table_in_one_version(recipe: Recipe) -> None:
+    outcome = recipe.build()
+    assert outcome.version.number == 1
+    assert list(open_version(recipe.out).tables) == TABLES
+    assert whole(recipe.out)
+    rows = open_version(recipe.out).manifest.rows["train"]
+    assert (rows.into, rows.out, rows.dropped) == (12, 12, {})
+
+
+def test_the_second_time_there_is_nothing_to_do(recipe: Recipe, no_model: None) -> None:
+    with pytest.raises(AssertionError, match="a model was loaded"):
+        recipe.build()  # the fixture works
+    assert not (recipe.out / "pausedata.json").exists()
+
+
+def test_built_twice_nothing_is_made_and_no_model_is_loaded(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.build()
+    monkeypatch.setattr(scorers, "load_scorer", lambda *a, **k: pytest.fail("a model was loaded"))
+    outcome = recipe.build()
+    assert not outcome.committed
+    assert outcome.version.number == 1
+    assert sorted(outcome.kept) == sorted(TABLES)
+
+
+def test_a_placements_parameters_change_without_a_model(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.build()
+    before = contents(recipe.out)
+    monkeypatch.setattr(scorers, "load_scorer", lambda *a, **k: pytest.fail("a model was loaded"))
+    recipe.data["placements"]["dit"]["positions"] = 1
+    outcome = recipe.build()
+    # The export that was made from it is remade in the same version; the rest is as it was.
+    assert outcome.made == ["placements/dit", "exports/dit-tokenized"]
+    assert outcome.version.number == 2
+    after = contents(recipe.out)
+    assert {t for t in TABLES if before[t] != after[t]} == set(outcome.made)
+    assert whole(recipe.out)
+
+
+def test_what_place_and_export_added_stays_and_follows(recipe: Recipe, run: Any) -> None:
+    recipe.build()
+    run("place", recipe.out, "one", "--strategy", "lowest_logprob", "--param", "positions=1")
+    run("export", recipe.out, "--placement", "one", "--format", "tokenized")
+    del recipe.data["placements"]["append"]  # gone from the recipe is not gone from the dataset
+    recipe.data["source"]["limit"] = 8
+    outcome = recipe.build(replace=True)
+    assert set(open_version(recipe.out).tables) == {
+        *TABLES,
+        "placements/one",
+        "exports/one-tokenized",
+    }
+    assert outcome.removed == {}
+    assert whole(recipe.out)
+
+
+def test_examples_that_changed_are_stopped_and_named(recipe: Recipe) -> None:
+    recipe.build()
+    recipe.data["prompt"] = "Q: {{ question }}\nA:"
+    with pytest.raises(UsageError) as error:
+        recipe.build()
+    assert "prompt: " in str(error.value)
+    assert "--replace" in str(error.value)
+    assert open_version(recipe.out).number == 1
+
+
+def test_a_corpus_that_grew_is_scored_where_it_is_new(
+    recipe: Recipe, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(recipe.folder / "rows.jsonl", rows[:9])
+    recipe.build()
+    old = open_version(recipe.out)
+    before = {
+        id: logprob
+        for _, [table] in old.aligned("scores/base")
+        for id, logprob in zip(table["id"].to_pylist(), table["logprob"].to_pylist(), strict=True)
+    }
+    write_rows(recipe.folder / "rows.jsonl", [*rows[9:], *rows[:9]])  # three more, in front
+    counted: list[int] = []
+    load = scorers.load_scorer
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        scorer = load(*args, **kwargs)
+        score = scorer.score
+        scorer.score = lambda examples, *more: (  # type: ignore[method-assign]
+            counted.append(len(examples)) or score(examples, *more)
+        )
+        return scorer
+
+    monkeypatch.setattr(scorers, "load_scorer", counting)
+    recipe.build(replace=True)
+    new = open_version(recipe.out)
+    assert sum(counted) == 3
+    assert new.table("scores/base").entry.provenance["carried_examples"] == 9
+    after = {
+        id: logprob
+        for _, [table] in new.aligned("scores/base")
+        for id, logprob in zip(table["id"].to_pylist(), table["logprob"].to_pylist(), strict=True)
+    }
+    assert len(after) == 12
+    assert {id: after[id] for id in before} == before  # to the last bit
+    assert whole(recipe.out)
+    # The old version is as it was.
+    assert open_version(recipe.out, 1).manifest.rows["train"].out == 9
+    assert verify(open_version(recipe.out, 1), Silent()) == []
+
+
+def test_a_run_that_the_recipe_no_longer_names_is_carried_whole_or_dropped(
+    recipe: Recipe, tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    other = make_model(tmp_path / "epoch-1", seed=1)
+    recipe.data["runs"] = {"epoch-1": {"model": {"id": str(other)}}}
+    recipe.data["placements"]["later"] = {
+        "strategy": "lowest_logprob",
+        "positions": 2,
+        "run": "epoch-1",
+    }
+    recipe.build()
+    assert open_version(recipe.out).runs == ["base", "epoch-1"]
+    del recipe.data["runs"], recipe.data["placements"]["later"]
+    # Fewer rows: all were scored before.
+    recipe.data["source"]["limit"] = 8
+    assert recipe.build(replace=True).removed == {}
+    assert open_version(recipe.out).runs == ["base", "epoch-1"]
+    # A new row: the run has no score for it, and no model.
+    write_rows(recipe.folder / "rows.jsonl", [{"question": "What is 1 + 1?", "answer": "2"}, *rows])
+    removed = recipe.build(replace=True).removed
+    assert set(removed) == {"scores/epoch-1", "placements/later"}
+    assert "1 examples are new" in removed["scores/epoch-1"]
+    assert whole(recipe.out)
+
+
+def test_random_and_append_need_no_model(recipe: Recipe, no_model: None) -> None:
+    recipe.data["scoring"] = None
+    recipe.data["placements"] = {
+        "random": {"strategy": "random", "positions": 2},
+        "append": {"strategy": "append", "tokens": 3},
+        "none": {"strategy": "none"},
+    }
+    recipe.data["exports"] = {"a": {"placement": "append", "format": "tokenized"}}
+    recipe.build()
+    version = open_version(recipe.out)
+    assert version.runs == []
+    assert version.placements == ["random", "append", "none"]
+    assert whole(recipe.out)
+
+
+def test_scores_depend_on_no_sharding_beyond_the_last_bits(recipe: Recipe, tmp_path: Path) -> None:
+    """And everything that rests on stored scores depends on it not at all."""
+    recipe.build()
+    one = open_version(recipe.out)
+    recipe.out = tmp_path / "whole"
+    recipe.data["shard_rows"] = 100
+    recipe.build()
+    other = open_version(recipe.out)
+    assert len(one.table("tokens").shards) == 3
+    assert len(other.table("tokens").shards) == 1
+    for table in ("examples", "tokens", "vocab", "placements/append"):
+        assert one.table(table).entry.content == other.table(table).entry.content
+    flat = [
+        [x for _, [t] in v.aligned("scores/base") for row in t["logprob"].to_pylist() for x in row]
+        for v in (one, other)
+    ]
+    assert flat[0] == pytest.approx(flat[1], abs=1e-4)
+
+
+def test_ids_come_from_the_text_and_repeats_are_numbered(
+    recipe: Recipe, rows: list[dict[str, Any]]
+) -> None:
+    import hashlib
+
+    write_rows(recipe.folder / "rows.jsonl", [rows[0], rows[1], rows[0], rows[0]])
+    recipe.build()
+    ids = [
+        id for _, [t] in open_version(recipe.out).aligned("examples") for id in t["id"].to_pylist()
+    ]
+    prompt, response = f"Question: {rows[0]['question']}\nAnswer:", f" {rows[0]['answer']}"
+    first = hashlib.sha256(f"{prompt}\0{response}".encode()).hexdigest()[:32]
+    assert [ids[0], ids[2], ids[3]] == [first, f"{first}-2", f"{first}-3"]
+    assert len(set(ids)) == 4
+
+
+def test_the_sources_own_ids_and_the_columns_no_template_uses(recipe: Recipe) -> None:
+    recipe.data["source"]["id"] = "id"
+    recipe.build()
+    _, [examples] = next(iter(open_version(recipe.out).aligned("examples")))
+    assert examples["id"][0].as_py() == "wp-001"
+    assert set(json.loads(examples["meta"][0].as_py())) == {"topic", "steps"}
+
+
+def test_a_repeated_id_is_an_error(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
+    write_rows(recipe.folder / "rows.jsonl", [rows[0], rows[0]])
+    recipe.data["source"]["id"] = "id"
+    with pytest.raises(DataError, match="wp-001"):
+        recipe.build()
+
+
+def test_every_row_comes_out_or_is_counted(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
+    bad = [
+        {"question": "q", "answer": ""},
+        {"question": None, "answer": "a"},
+        {"question": 5, "answer": "a"},
+        {"question": "q", "answer": "has [PAUSE] already"},
+        {"answer": "a"},
+    ]
+    path = write_rows(recipe.folder / "rows.jsonl", [*rows, *bad])
+    path.write_bytes(
+        path.read_bytes() + b'{"question": broken\n{"question": "\xff", "answer": "a"}\n'
+    )
+    with pytest.raises(DataError) as error:
+        recipe.build()
+    message = str(error.value)
+    assert "7 of 19 rows cannot be used" in message
+    assert "rows.jsonl:18" in message or "and 2 more" in message
+    recipe.data["source"]["max_bad_rows"] = 7
+    progress = Silent()
+    recipe.build(progress=progress)
+    counted = open_version(recipe.out).manifest.rows["train"]
+    assert (counted.into, counted.out, sum(counted.dropped.values())) == (19, 12, 7)
+    assert counted.dropped == {
+        "empty_response": 1,
+        "null": 1,
+        "not_text": 1,
+        "has_pause": 1,
+        "missing_column": 1,
+        "bad_json": 1,
+        "bad_utf8": 1,
+    }
+    assert "7 rows left out" in progress.warnings[0]
+
+
+def test_overlong_examples_are_skipped_or_cut_and_counted(recipe: Recipe) -> None:
+    recipe.data["scoring"] = {"max_length": 240}
+    with pytest.raises(DataError, match="overlong"):
+        recipe.build()
+    recipe.data["scoring"]["overlong"] = "skip"
+    recipe.build()
+    counted = open_version(recipe.out).manifest.rows["train"]
+    assert counted.dropped["overlong"] > 0
+    assert counted.into == counted.out + counted.dropped["overlong"]
+    recipe.out = recipe.folder / "cut"
+    recipe.data["scoring"]["overlong"] = "truncate"
+    recipe.build()
+    cut = open_version(recipe.out).manifest.rows["train"]
+    assert (
+        cut.noted["truncated"] + cut.dropped.get("no_response_left", 0)
+        == counted.dropped["overlong"]
+    )
+    assert whole(recipe.out)
+
+
+def test_a_prompt_longer_than_the_models_context_is_found_before_scoring(
+    recipe: Recipe, tmp_path: Path, no_model: None
+) -> None:
+    recipe.data["model"] = {"id": str(make_model(tmp_path / "short", context=64))}
+    with pytest.raises(DataError) as error:
+        recipe.build()
+    assert "64 tokens" in str(error.value)
+    assert "scoring.max_length" in str(error.value)
+
+
+def test_messages_go_through_the_chat_template(recipe: Recipe, rows: list[dict[str, Any]]) -> None:
+    recipe.data["prompt"] = {"messages": [{"role": "user", "content": "{{ question }}"}]}
+    recipe.data["response"] = "{{ answer }}"
+    recipe.build()
+    _, [examples, tokens] = next(iter(open_version(recipe.out).aligned("examples", "tokens")))
+    assert examples["prompt"][0].as_py() == (
+        f"<|im_start|>user\n{rows[0]['question']}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert examples["response"][0].as_py() == rows[0]["answer"]
+    vocab = (
+        open_version(recipe.out)
+        .table("vocab")
+        .read(open_version(recipe.out).table("vocab").shards[0])
+    )
+    last = tokens["response_ids"][0].as_py()[-1]
+    assert vocab["token"][last].as_py() == "<|im_end|>"
+
+
+def test_each_assistant_turn_can_be_an_example(recipe: Recipe) -> None:
+    turns = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "and 1 more?"},
+        {"role": "assistant", "content": "3"},
+    ]
+    write_rows(recipe.folder / "rows.jsonl", [{"messages": turns}])
+    del recipe.data["response"]
+    recipe.data["prompt"] = {"messages_column": "messages", "turns": "each"}
+    recipe.build()
+    _, [examples] = next(iter(open_version(recipe.out).aligned("examples")))
+    assert examples["response"].to_pylist() == ["2", "3"]
+    assert "2<|im_end|>" in examples["prompt"][1].as_py()
+    assert open_version(recipe.out).manifest.rows["train"].into == 2
+
+
+def test_a_prompt_that_ends_in_a_space_is_warned_of(recipe: Recipe) -> None:
+    """The rest of the warning, on the real model, is in test_model.py."""
+    from pausedata.steps.score import first_token_warning
+
+    recipe.build()
+    table = open_version(recipe.out).table("scores/base")
+    assert first_token_warning(table) is None
+    facts = {"first_token_mean_logprob": -16.1, "other_tokens_mean_logprob": -1.2}
+    entry = table.entry.model_copy(update={"provenance": table.entry.provenance | facts})
+    warning = first_token_warning(type(table)(table.name, entry, table.folder))
+    assert warning is not None
+    assert "-16.1" in warning
+
+
+def test_no_path_of_this_machine_is_in_the_dataset(recipe: Recipe) -> None:
+    recipe.build()
+    machine = str(recipe.folder).encode()
+    for path in recipe.out.rglob("*"):
+        if path.is_file():
+            assert machine not in path.read_bytes(), path
+
+
+# Stops and restarts, in processes of their own.
+
+
+def slowly(seconds: float) -> str:
+    """Code after which the scorer takes some seconds more for each shard."""
+    return (
+        "import time\n"
+        "from pausedata.scorers.transformers import TransformersScorer as S\n"
+        f"def slow(*a, score=S.score, **k): time.sleep({seconds}); return score(*a, **k)\n"
+        "S.score = slow"
+    )
+
+
+def scored_shards(recipe: Recipe) -> list[Path]:
+    return sorted(recipe.out.glob("staging/scores-base-*/records/scores/base/*.json"))
+
+
+def wait_for_a_shard(recipe: Recipe, process: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not scored_shards(recipe):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+    ids=["ctrl-c", "sigterm", "sigkill"],
+)
+def test_stopped_in_the_middle_it_goes_on_where_it_was(
+    recipe: Recipe, sent: signal.Signals, status: int, tmp_path: Path
+) -> None:
+    process = start("build", recipe.write(), first=slowly(2))
+    wait_for_a_shard(recipe, process)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    if sent != signal.SIGKILL:
+        assert "finished shards are kept" in err
+    assert not (recipe.out / "pausedata.json").exists()
+    done = scored_shards(recipe)
+    assert 1 <= len(done) < 3
+    stamps = {path: path.stat().st_mtime_ns for path in done}
+    shards = {
+        p: p.stat().st_mtime_ns for p in recipe.out.glob("staging/scores-base-*/scores/base/*")
+    }
+
+    # A placement that was edited meanwhile loses no scoring.
+    recipe.data["placements"]["dit"]["positions"] = 2
+    said: list[str] = []
+    progress = Silent()
+    progress.say = said.append  # type: ignore[method-assign]
+    recipe.build(progress=progress)
+    assert any(f"{len(done)} of 3 shards were scored before" in line for line in said)
+    assert stamps and shards
+    assert whole(recipe.out)
+
+    # And the result is that of a build that nothing disturbed, to the last bit.
+    undisturbed = Recipe(recipe.folder, recipe.data)
+    undisturbed.out = tmp_path / "undisturbed"
+    undisturbed.build()
+    assert contents(recipe.out) == contents(undisturbed.out)
+
+
+def test_a_build_that_was_killed_after_scoring_loads_no_model(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pausedata.steps import place as place_step
+
+    place = place_step.place
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place_step, "place", killed)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.build()
+    monkeypatch.setattr(place_step, "place", place)
+    monkeypatch.setattr(scorers, "load_scorer", lambda *a, **k: pytest.fail("a model was loaded"))
+    recipe.data["placements"]["dit"]["positions"] = 1
+    recipe.build()
+    assert whole(recipe.out)
+
+
+def test_a_damaged_staged_shard_is_scored_again(recipe: Recipe, monkeypatch: Any) -> None:
+    from pausedata.steps import place as place_step
+
+    place = place_step.place
+    monkeypatch.setattr(
+        place_step, "place", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        recipe.build()
+    monkeypatch.setattr(place_step, "place", place)
+    shard = sorted(recipe.out.glob("staging/scores-base-*/scores/base/*.parquet"))[1]
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    recipe.build()
+    assert whole(recipe.out)
+
+
+def test_two_builds_of_one_recipe_do_not_score_at_once(recipe: Recipe) -> None:
+    process = start("build", recipe.write(), first=slowly(60))
+    deadline = time.monotonic() + 60
+    while not list(recipe.out.glob("staging/scores-base-*.lock")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    other = start("build", recipe.path)
+    _, err = other.communicate(timeout=60)
+    assert other.returncode == 1
+    assert "another pausedata process is making 'scores/base'" in err
+    process.kill()  # and a dead process holds nothing
+    process.communicate(timeout=60)
+    recipe.build()
+    assert whole(recipe.out)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not beside this checkout")
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("gsm8k", "gsm8k_train.jsonl"), ("aqua_rat", "aqua_dev.jsonl"), ("mbpp", "mbpp_train.jsonl")],
+)
+def test_the_recipes_run_on_local_files_and_a_local_model(
+    name: str, file: str, model_folder: Path, tmp_path: Path, run: Any
+) -> None:
+    ended: Run = run(
+        "build",
+        Path(__file__).parents[1] / "recipes" / f"{name}.yaml",
+        "--output",
+        tmp_path / name,
+        "--limit",
+        "20",
+        "--set",
+        "source.hub=null",
+        "--set",
+        f"source.files=[{SHARED / file}]",
+        "--set",
+        f"model.id={model_folder}",
+    )
+    assert ended.status == 0, ended.err
+    assert whole(tmp_path / name)
+    assert len(open_version(tmp_path / name).exports) == 3
+
+
+def test_a_full_disk_loses_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    """A small file system in memory, filled; then with room again."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if os.system(f"mount -t tmpfs -o size=192k tmpfs {mount} 2>/dev/null") != 0:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        recipe.out = mount / "out"
+        process = start("build", recipe.write(), "--output", recipe.out)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1, err
+        assert "No space left" in err
+        assert "Traceback" not in err
+        os.system(f"mount -o remount,size=64m {mount}")
+        recipe.build()
+        assert whole(recipe.out)
+    finally:
+        os.system(f"umount {mount}")
