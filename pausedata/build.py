@@ -169,8 +169,7 @@ def _score(resolved: Resolved, work: Work) -> None:
             carried = _carried(base, run, wanted)
             table = score_step.score(work.root, run, wanted, tokens, load, carried, work.progress)
             work.put(table)
-            warning = score_step.first_token_warning(table)
-            if warning:
+            for warning in score_step.edge_warnings(table, scoring.append_eos):
                 work.progress.warn(warning)
     if base is not None and tokens.entry.content != base.table("tokens").entry.content:
         for run in base.runs:

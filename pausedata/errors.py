@@ -25,6 +25,10 @@ class UsageError(PausedataError):
     exit_code = 2
 
 
+class UnreachableError(PausedataError):
+    """Something is to be had from the network alone, which does not answer or asks for a login."""
+
+
 class ConflictError(PausedataError):
     """Another writer committed something that this change cannot stand beside."""
 

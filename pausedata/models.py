@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pausedata.errors import UsageError, listing, missing_extra, nearest
+from pausedata.errors import UnreachableError, UsageError, listing, missing_extra, nearest
 from pausedata.gguf_header import read_gguf_header
 from pausedata.weights import files_sha256, weights_sha256
 
@@ -156,7 +156,8 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
     """``ref`` with the commit that its branch, tag or null revision stands for right now.
 
     Asks the Hub, except for a whole commit hash, a folder or a file, which come back as they are.
-    UsageError where the Hub cannot be reached, or has no such model or revision.
+    UsageError where the Hub has no such model or revision, UnreachableError where it does not
+    answer or asks for a login.
     """
     if ref.kind != "hub" or (ref.revision and _COMMIT.fullmatch(ref.revision)):
         return ref
@@ -168,7 +169,7 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
     try:
         sha = HfApi().model_info(ref.name, revision=ref.revision, timeout=30).sha
     except errors.GatedRepoError as error:
-        raise UsageError(
+        raise UnreachableError(
             f"{what} is gated: accept its terms on https://huggingface.co/{ref.name}, "
             "then log in with `hf auth login` or set HF_TOKEN."
         ) from error
@@ -185,7 +186,7 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
     except Exception as error:  # one network call: whatever else it raises is the network's
         commit = _cached_commit(ref)
         pin = f"`{commit}` (the copy in the cache)" if commit else "a commit hash"
-        raise UsageError(
+        raise UnreachableError(
             f"{what} cannot be looked up on the Hub ({_first_line(error)}). Offline, set "
             f"`model.revision` to {pin}, or give a local folder."
         ) from error

@@ -13,7 +13,7 @@ import numpy as np
 
 from pausedata import models, strategies
 from pausedata.build import examples_differ
-from pausedata.errors import PausedataError, UsageError
+from pausedata.errors import UnreachableError, UsageError
 from pausedata.progress import Silent
 from pausedata.recipe import ColumnPrompt, LoadedRecipe
 from pausedata.resolve import Resolved, resolve, token_settings
@@ -91,10 +91,8 @@ def plan(loaded: LoadedRecipe, root: Path, *, replace: bool = False, update: boo
     result = Plan(str(root), f"version {base.number}" if base else "a new dataset")
     try:
         resolved = resolve(loaded, root, base, update=update, pin=False)
-    except PausedataError as error:
-        if not getattr(error, "needs_network", False):
-            raise
-        result.unknown.append(f"{error}")
+    except UnreachableError as error:
+        result.unknown.append(f"everything that rests on it: {error}")
         return result
     tokens = _plan_examples(resolved, root, base, replace, result)
     _plan_scores(resolved, root, base, tokens, result)

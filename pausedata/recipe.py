@@ -288,7 +288,10 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
     if recipe.scoring:
         from pausedata.scorers import resolve_backend
 
-        resolve_backend(recipe.scoring.backend)
+        try:
+            resolve_backend(recipe.scoring.backend)
+        except UsageError as error:
+            raise UsageError(f"{label}: {error}") from None
     return recipe
 
 

@@ -345,18 +345,39 @@ def test_each_assistant_turn_can_be_an_example(recipe: Recipe) -> None:
     assert open_version(recipe.out).manifest.rows["train"].into == 2
 
 
-def test_a_prompt_that_ends_in_a_space_is_warned_of(recipe: Recipe) -> None:
-    """The rest of the warning, on the real model, is in test_model.py."""
-    from pausedata.steps.score import first_token_warning
+def test_a_template_that_makes_an_edge_unlikely_is_warned_of(recipe: Recipe) -> None:
+    """With figures that the real model gave; test_model.py has the real model give them."""
+    from pausedata.steps.score import edge_warnings
 
     recipe.build()
     table = open_version(recipe.out).table("scores/base")
-    assert first_token_warning(table) is None
-    facts = {"first_token_mean_logprob": -16.1, "other_tokens_mean_logprob": -1.2}
-    entry = table.entry.model_copy(update={"provenance": table.entry.provenance | facts})
-    warning = first_token_warning(type(table)(table.name, entry, table.folder))
-    assert warning is not None
-    assert "-16.1" in warning
+
+    def warnings(first: float, last: float, append_eos: bool = True) -> list[str]:
+        facts = {
+            "first_token_mean_logprob": first,
+            "last_token_mean_logprob": last,
+            "inner_tokens_mean_logprob": -1.5,
+        }
+        entry = table.entry.model_copy(update={"provenance": table.entry.provenance | facts})
+        return edge_warnings(type(table)(table.name, entry, table.folder), append_eos)
+
+    assert warnings(-6.4, -5.6) == []
+    [space] = warnings(-16.1, -5.6)  # a prompt that ends in "Answer: "
+    assert "first token" in space and "-16.1" in space and "space" in space
+    [end] = warnings(-6.4, -13.3)  # an instruct model without its chat template
+    assert "end token" in end and "append_eos" in end
+    assert warnings(-6.4, -13.3, append_eos=False) == []
+
+
+def test_means_of_first_last_and_inner_tokens_are_noted(recipe: Recipe) -> None:
+    recipe.build()
+    version = open_version(recipe.out)
+    rows = [row for _, [t] in version.aligned("scores/base") for row in t["logprob"].to_pylist()]
+    facts = version.table("scores/base").entry.provenance
+    inner = [x for row in rows for x in row[1:-1]]
+    assert facts["first_token_mean_logprob"] == pytest.approx(sum(r[0] for r in rows) / 12)
+    assert facts["last_token_mean_logprob"] == pytest.approx(sum(r[-1] for r in rows) / 12)
+    assert facts["inner_tokens_mean_logprob"] == pytest.approx(sum(inner) / len(inner))
 
 
 def test_no_path_of_this_machine_is_in_the_dataset(recipe: Recipe) -> None:

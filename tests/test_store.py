@@ -165,8 +165,14 @@ ROWS = st.lists(
     max_size=6,
 )
 ROW: dict[str, Any] = {
-    "id": "x", "raw": b"y", "small": 1, "large": 2, "score": 0.5, "flag": True,
-    "ids": [1, 2], "scores": [0.25],
+    "id": "x",
+    "raw": b"y",
+    "small": 1,
+    "large": 2,
+    "score": 0.5,
+    "flag": True,
+    "ids": [1, 2],
+    "scores": [0.25],
 }
 
 
@@ -270,8 +276,13 @@ def test_shards_are_parquet_with_ids_features_indexes_and_checksums(tmp_path: Pa
 
     stored = {field.name: field for field in file.schema_arrow}
     assert {n: int(f.metadata[b"PARQUET:field_id"]) for n, f in stored.items()} == {
-        "id": 1, "n_tokens": 2, "mean_logprob": 3, "min_logprob": 4,
-        "logprob": 5, "rank": 6, "entropy": 7,
+        "id": 1,
+        "n_tokens": 2,
+        "mean_logprob": 3,
+        "min_logprob": 4,
+        "logprob": 5,
+        "rank": 6,
+        "entropy": 7,
     }
     items = stored["logprob"].type.value_field
     assert (items.name, items.metadata[b"PARQUET:field_id"]) == ("element", b"1005")
@@ -333,11 +344,16 @@ def test_a_damaged_or_missing_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"shard\.parquet: the shard is missing"):
         read_shard(path)
     write_shard(path, pa.Table.from_pylist([ROW] * 100, schema=KINDS))
-    damaged = bytearray(path.read_bytes())
-    damaged[60] ^= 1  # inside a page: its checksum tells
-    path.write_bytes(damaged)
-    with pytest.raises(DataError, match=r"shard\.parquet: cannot be read as Parquet"):
-        read_shard(path)
+    whole = path.read_bytes()
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    for k in range(group.num_columns):
+        column = group.column(k)
+        start = column.dictionary_page_offset or column.data_page_offset
+        damaged = bytearray(whole)
+        damaged[start + column.total_compressed_size - 1] ^= 1  # of the page: its checksum tells
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"shard\.parquet: cannot be read as Parquet"):
+            read_shard(path)
 
 
 def test_list_parts_counts_from_the_slice_it_is_given() -> None:

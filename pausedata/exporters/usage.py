@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 
@@ -11,14 +12,16 @@ def how_to_use(pause: dict[str, Any], path: str) -> str:
     ``pause`` has ``token``, ``id`` and ``id_is_new``, as in the manifest. The code expects
     ``tokenizer`` and ``model`` to be the ones that the export's ids belong to.
     """
+    token = _quoted(pause["token"])
     lines = [
         "# tokenizer, model: the ones that this dataset was tokenised with",
         "from datasets import load_dataset",
-        f'rows = load_dataset("json", data_files={path!r}, split="train")',
+        "",
+        f'rows = load_dataset("json", data_files={_quoted(path)}, split="train")',
     ]
     if pause["id_is_new"]:
-        lines.append(f"tokenizer.add_tokens([{pause['token']!r}], special_tokens=True)")
-    lines.append(f"pause_id = tokenizer.convert_tokens_to_ids({pause['token']!r})")
+        lines.append(f"tokenizer.add_tokens([{token}], special_tokens=True)")
+    lines.append(f"pause_id = tokenizer.convert_tokens_to_ids({token})")
     lines.append(f"assert pause_id == {pause['id']}  # as in the export")
     if pause["id_is_new"]:
         lines += [
@@ -29,3 +32,8 @@ def how_to_use(pause: dict[str, Any], path: str) -> str:
             "        layer.weight.data[pause_id] = layer.weight.data[:pause_id].mean(dim=0)",
         ]
     return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """A Python string; JSON's escapes are Python's too."""
+    return json.dumps(text, ensure_ascii=False)

@@ -24,6 +24,7 @@ except ImportError as error:
 
 from pausedata.models import quiet
 from pausedata.scorers.heads import Head, LinearHead, choose_head
+from pausedata.scorers.packed import pack_linears
 from pausedata.scorers.statistics import TokenStatistics
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 # Padded tokens a batch: on a CPU more gains nothing, a GPU wants enough to be busy.
 DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
-# Logits at a time. On a CPU enough rows for the matrix product to run at its full speed.
-_LOGITS_BYTES = {"cpu": 48 << 20, "cuda": 256 << 20}
+# Logits at a time. On a CPU few enough that malloc keeps the pages and caches hold a part, and
+# still enough rows for the matrix product to run at its full speed.
+_LOGITS_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 
 
 @dataclass
@@ -147,7 +149,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 class TransformersScorer:
-    """Scores with a causal language model of transformers.
+    """Scores with a causal language model of transformers, which it takes over and alters.
 
     Rows of a batch are padded on the right and no attention mask is given: in a causal model no
     token sees what is to its right, so padding changes nothing, and without a mask attention takes
@@ -173,6 +175,7 @@ class TransformersScorer:
         with torch.inference_mode(), quiet():
             _check_causal(model)
             self._head = choose_head(model, self._rows)
+            pack_linears(model.base_model)
 
     @property
     def head(self) -> str:

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pausedata.errors import DataError, PausedataError, UsageError, listing, nearest
+from pausedata.errors import (
+    DataError,
+    PausedataError,
+    UnreachableError,
+    UsageError,
+    listing,
+    nearest,
+)
 from pausedata.recipe import Source
 from pausedata.sources import is_local_hub
 from pausedata.sources.files import fingerprint
@@ -200,8 +207,8 @@ class HubSource(OpenSource):
 def resolve_revision(hub_id: str, revision: str | None) -> str:
     """The commit hash that ``revision`` (null: the main branch) of a Hub dataset stands for.
 
-    A full commit hash is given back as it is, without a network. UsageError where the dataset or
-    the revision does not exist or may not be read, DataError where the Hub does not answer.
+    A full commit hash is given back as it is, without a network. UsageError where there is no such
+    dataset or revision, UnreachableError where the Hub does not answer or asks for a login.
     """
     _check_id(hub_id)
     if revision is not None and COMMIT.fullmatch(revision):
@@ -222,14 +229,14 @@ def _hub_error(error: BaseException, hub_id: str, revision: str | None) -> Pause
     kinds = {cls.__name__ for link in chain for cls in type(link).__mro__}
     text = " ".join(str(link) for link in chain)
     if "GatedRepoError" in kinds or "is a gated dataset" in text:
-        return UsageError(
+        return UnreachableError(
             f"source.hub: '{hub_id}' is gated. Ask for access at "
             f"https://huggingface.co/datasets/{hub_id}, then `hf auth login` or set HF_TOKEN."
         )
     if "RevisionNotFoundError" in kinds or text.startswith("Revision "):
         return UsageError(f"source.revision: '{hub_id}' has no revision '{revision}'.")
     if kinds & NETWORK_ERRORS:
-        return DataError(
+        return UnreachableError(
             f"source.hub: the Hub does not answer for '{hub_id}' ({type(error).__name__}). "
             "Check the network and HF_ENDPOINT, or use source.files or a local folder."
         )

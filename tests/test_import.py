@@ -1,0 +1,38 @@
+"""What is not loaded before it is needed, so that `import pausedata` and `--help` stay quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "transformers", "datasets", "duckdb", "pyarrow", "pydantic", "vllm", "numpy"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """The heavy packages in sys.modules of a fresh Python that ran ``code``."""
+    printed = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint('\\n'.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return HEAVY & set(printed.split())
+
+
+def test_importing_pausedata_loads_nothing_heavy() -> None:
+    assert loaded_after("import pausedata; pausedata.PausedataError") == set()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "from pausedata.cli import main\nsys.argv = ['pausedata', '--help']\ntry: main()\nexcept SystemExit: pass"
+    assert loaded_after(code) == set()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pausedata; pausedata.open", "import pausedata.query.run", "import pausedata.verify"],
+)
+def test_reading_a_dataset_needs_neither_torch_nor_transformers(code: str) -> None:
+    assert not loaded_after(code) & {"torch", "transformers", "datasets"}
