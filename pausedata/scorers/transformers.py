@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from pausedata.models import ModelRef
 
 DTYPES = ("float32", "bfloat16", "float16")
-# Padded tokens a batch: on a CPU more gains nothing, a GPU wants enough to be busy.
-DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+# Padded tokens a batch: on a CPU more would no longer fit its caches and is slower, a GPU wants
+# enough to be busy.
+DEFAULT_BATCH_TOKENS = {"cpu": 512, "cuda": 16384}
 # Logits at a time. On a CPU few enough that malloc keeps the pages and caches hold a part, and
 # still enough rows for the matrix product to run at its full speed.
 _LOGITS_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
@@ -85,7 +86,7 @@ def load(
         raise UsageError(f"scoring.batch_tokens must be at least 1, not {batch_tokens}.")
     where = _device(device)
     loaded = _load_model(model, getattr(torch, dtype), where)
-    return TransformersScorer(loaded, batch_tokens or DEFAULT_BATCH_TOKENS.get(where.type, 2048))
+    return TransformersScorer(loaded, batch_tokens or DEFAULT_BATCH_TOKENS.get(where.type, 512))
 
 
 def _device(name: str) -> torch.device:
