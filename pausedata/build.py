@@ -153,6 +153,7 @@ def _score(resolved: Resolved, work: Work) -> None:
             if work.has(f"scores/{run}", wanted):
                 work.keep(f"scores/{run}")
                 continue
+            resolved.check_tokenizer(run)
             score_step.check_context(tokens, ref)
 
             def load(ref: Any = ref, dtype: str = model.dtype) -> Scorer:

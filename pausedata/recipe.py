@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from pausedata.errors import UsageError, nearest
+from pausedata.errors import UsageError, first_problem, nearest
 
 RECIPE_FORMAT = "pausedata-recipe/1"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -297,7 +297,7 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
 
 def explain(error: ValidationError, label: str, model: type[BaseModel]) -> str:
     """One or two lines from a pydantic error: file, key, what is wrong, the nearest right key."""
-    problem = error.errors()[0]
+    problem = first_problem(error)
     # Tags of the prompt union are steps in pydantic's path, not keys of the file.
     steps = [s for s in problem["loc"] if s not in ("text", "messages_column") or s == 0]
     if len(steps) > 1 and steps[0] == "prompt" and steps[1] == "messages":

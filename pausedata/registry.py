@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pausedata.errors import UsageError, listing, nearest
+from pausedata.errors import UsageError, first_problem, listing, nearest
 
 
 class Named(Protocol):
@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         try:
             return item.options.model_validate(values)
         except ValidationError as error:
-            problem = error.errors()[0]
+            problem = first_problem(error)
             key = ".".join(str(step) for step in problem["loc"])
             known = list(item.options.model_fields)
             if problem["type"] == "extra_forbidden":

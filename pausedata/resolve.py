@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pausedata import models, sources
+from pausedata.errors import UsageError
 from pausedata.models import ModelRef
 from pausedata.recipe import ChatPrompt, ColumnPrompt, LoadedRecipe, Recipe, Scoring
 from pausedata.scorers import resolve_backend
@@ -49,26 +50,36 @@ class Resolved:
         """The model's tokenizer, loaded when first asked for."""
         return Tokenizer(models.load_tokenizer(self.model))
 
-    @property
+    @cached_property
     def tokenizer_hash(self) -> str:
         """The tokenizer's hash; known without loading it where it was loaded before."""
-        return self._tokenizer_facts["hash"]
-
-    @property
-    def chat_template_hash(self) -> str | None:
-        """The chat template's hash, or None where prompts do not go through it."""
-        return self._tokenizer_facts["chat_template"] if self.is_chat else None
+        return self._tokenizer_facts(self.model)["hash"]
 
     @cached_property
-    def _tokenizer_facts(self) -> dict[str, Any]:
+    def chat_template_hash(self) -> str | None:
+        """The chat template's hash, or None where prompts do not go through it."""
+        return self._tokenizer_facts(self.model)["chat_template"] if self.is_chat else None
+
+    def check_tokenizer(self, run: str) -> None:
+        """UsageError where the model of ``run`` has another tokenizer than the tokens' own."""
+        if self._tokenizer_facts(self.runs[run])["hash"] != self.tokenizer_hash:
+            raise UsageError(
+                f"run '{run}': {self.runs[run].name} has another tokenizer than "
+                f"{self.model.name}, so that its scores would be of other tokens. Score it in a "
+                "dataset of its own."
+            )
+
+    def _tokenizer_facts(self, model: ModelRef) -> dict[str, Any]:
         def find() -> dict[str, Any]:
-            template = self.tokenizer.hf.chat_template
+            same = model == self.model
+            tokenizer = self.tokenizer if same else Tokenizer(models.load_tokenizer(model))
+            template = tokenizer.hf.chat_template
             return {
-                "hash": self.tokenizer.hash(self.recipe.pause.token),
+                "hash": tokenizer.hash(self.recipe.pause.token),
                 "chat_template": digest(template) if template else None,
             }
 
-        identity = canonical_json([self.model.tokenizer_identity(), self.recipe.pause.token])
+        identity = canonical_json([model.tokenizer_identity(), self.recipe.pause.token])
         return self._store.resolve(f"tokenizer {identity.decode()}", find)
 
     def recorded_recipe(self) -> dict[str, Any]:

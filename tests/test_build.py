@@ -181,6 +181,21 @@ def test_a_run_that_the_recipe_no_longer_names_is_carried_whole_or_dropped(
     assert whole(recipe.out)
 
 
+def test_a_run_with_another_tokenizer_is_refused_before_scoring(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_model(tmp_path / "other")
+    path = other / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    first, second = list(tokenizer["model"]["vocab"])[100:102]
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    recipe.data["runs"] = {"other": {"model": {"id": str(other)}}}
+    with pytest.raises(UsageError, match="another tokenizer"):
+        recipe.build()
+
+
 def test_random_and_append_need_no_model(recipe: Recipe, no_model: None) -> None:
     recipe.data["scoring"] = None
     recipe.data["placements"] = {

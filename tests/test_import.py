@@ -26,7 +26,12 @@ def test_importing_pausedata_loads_nothing_heavy() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "from pausedata.cli import main\nsys.argv = ['pausedata', '--help']\ntry: main()\nexcept SystemExit: pass"
+    code = (
+        "from pausedata.cli import main\n"
+        "sys.argv = ['pausedata', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass"
+    )
     assert loaded_after(code) == set()
 
 

@@ -65,7 +65,7 @@ def edit_manifest(root: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 
 
 def reseal(root: Path) -> None:
-    """Make every size and checksum, the tables' content hashes too, fit the files that are there."""
+    """Make every size, checksum and content hash fit the files that are there."""
 
     def fit(manifest: dict[str, Any]) -> None:
         for table in manifest["tables"].values():
@@ -197,7 +197,7 @@ BROKEN: list[tuple[str, str, Callable[[list[Row]], None], str]] = [
     ("an id twice", f"examples/{FIRST}", change(1, id="a"), "its ids are not those of tokens"),
     ("another split", f"examples/{TEST}", change(0, split="train"), "rows of another split"),
     ("a row too few", f"placements/spare/{FIRST}", lambda rows: rows.pop(), "1 rows, the manifest"),
-    ("vocab out of order", "vocab.parquet", swap, "token ids are not 0, 1, 2"),
+    ("vocab out of order", "vocab.parquet", swap, "token ids do not ascend from 0"),
     (
         *("a token outside", f"tokens/{SECOND}", change(0, prompt_ids=[7, 17])),
         "a token id outside the vocabulary",

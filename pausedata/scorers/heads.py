@@ -88,14 +88,17 @@ def choose_head(model: Any, max_rows: int) -> Head | None:
         own = ModelHead(model, type(outputs))
         if not _close(own(hidden), model(input_ids=ids, use_cache=False).logits[0], within):
             return None
-        # Only of a plain matrix is it known what it computes: one that is quantised is no Linear.
-        if type(linear) is torch.nn.Linear:
-            alone = LinearHead(linear, max_rows)
-            if all(_close(alone(x), own(x), within) for x in (hidden, hidden * _LOUD)):
-                return alone
-    except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError):
+    except (AttributeError, TypeError, ValueError, NotImplementedError):
         return None  # a model of an unusual build; its whole forward is always right
-    return own
+    # Only of a plain matrix is it known what it computes: one that is quantised is no Linear.
+    if type(linear) is not torch.nn.Linear:
+        return own
+    try:
+        alone = LinearHead(linear, max_rows)
+        same = all(_close(alone(x), own(x), within) for x in (hidden, hidden * _LOUD))
+    except (TypeError, NotImplementedError):  # a torch without out_dtype
+        return own
+    return alone if same else own
 
 
 def _close(ours: torch.Tensor, theirs: torch.Tensor, within: float) -> bool:

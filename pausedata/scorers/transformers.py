@@ -86,7 +86,13 @@ def load(
         raise UsageError(f"scoring.batch_tokens must be at least 1, not {batch_tokens}.")
     where = _device(device)
     loaded = _load_model(model, getattr(torch, dtype), where)
-    return TransformersScorer(loaded, batch_tokens or DEFAULT_BATCH_TOKENS.get(where.type, 512))
+    budget = batch_tokens or DEFAULT_BATCH_TOKENS.get(where.type, 512)
+    try:
+        return TransformersScorer(loaded, budget)
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise _does_not_fit(getattr(model, "name", "the model"), where) from error
+        raise
 
 
 def _device(name: str) -> torch.device:
@@ -117,10 +123,7 @@ def _load_model(model: ModelRef, dtype: torch.dtype, device: torch.device) -> An
             return loaded.eval().to(device)
     except Exception as error:  # transformers raises whatever the part that fails raises
         if _is_out_of_memory(error):
-            raise UsageError(
-                f"{name} does not fit in the memory of {device}: choose a smaller model, "
-                "`model.dtype: bfloat16` or another `scoring.device`."
-            ) from error
+            raise _does_not_fit(name, device) from error
         if isinstance(error, ImportError):
             raise missing_extra("gguf and accelerate", "transformers", f"Loading {name}") from error
         line = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -141,6 +144,13 @@ def _no_gguf_bar() -> Iterator[None]:
         yield
     finally:
         module.tqdm = bar
+
+
+def _does_not_fit(name: str, device: torch.device) -> UsageError:
+    return UsageError(
+        f"{name} does not fit in the memory of {device}: choose a smaller model, "
+        "`model.dtype: bfloat16` or another `scoring.device`."
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

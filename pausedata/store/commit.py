@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from pausedata import __version__
-from pausedata.errors import ConflictError, UsageError
+from pausedata.errors import ConflictError, DataError, UsageError
 from pausedata.store import files
 from pausedata.store.dataset import (
     POINTER,
@@ -93,6 +93,8 @@ def commit(
         parent = _recover(root)
         if parent is not None or base is not None:
             _check_still_applies(base, parent, change)
+        for stale in (root / "staging").glob("commit-*/"):  # of a killed commit: we hold the lock
+            shutil.rmtree(stale, ignore_errors=True)
         number = max([0, *version_numbers(root), parent.number if parent else 0]) + 1
         staged = Path(tempfile.mkdtemp(prefix="commit-", dir=root / "staging"))
         try:
@@ -134,7 +136,10 @@ def _recover(root: Path) -> Version | None:
     number = (pointer.current if pointer else 0) + 1
     if not version_folder(root, number).is_dir():
         return current
-    successor = read_version(root, version_folder(root, number))
+    try:
+        successor = read_version(root, version_folder(root, number))
+    except DataError:  # no version of ours: nobody ever saw it, and its number is not used again
+        return current
     made_from = successor.manifest.parent
     if (made_from.sha256 if made_from else None) != (current.sha256 if current else None):
         return current

@@ -49,7 +49,7 @@ class Stage:
         record = self.record(path)
         if record is None or not (self.folder / path).is_file():
             return None
-        whole = files.sha256_of(self.folder / path) == record["sha256"]
+        whole = files.sha256_of(self.folder / path) == record.get("sha256")
         return record if whole else None
 
     def table(
