@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pausedata import weights
-from pausedata.errors import UsageError
+from pausedata.errors import UnreachableError, UsageError
 from pausedata.gguf_header import read_gguf_header
 from pausedata.models import (
     ModelRef,
@@ -189,7 +189,9 @@ def test_without_a_network_the_error_says_to_pin(
         raise ConnectionError("no route\nmore")
 
     monkeypatch.setattr(hub.HfApi, "model_info", fail)
-    with pytest.raises(UsageError, match=r"no route\). Offline, set `model.revision` to a commit"):
+    with pytest.raises(
+        UnreachableError, match=r"no route\). Offline, set `model.revision` to a commit"
+    ):
         resolve_revision(parse("org/name", tmp_path))
 
 
@@ -211,8 +213,10 @@ def test_what_the_hub_refuses_says_what_to_do(
         raise kind.__new__(kind)  # its constructor wants a response of the HTTP library
 
     monkeypatch.setattr(hub.HfApi, "model_info", fail)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises((UsageError, UnreachableError), match=message) as caught:
         resolve_revision(parse("org/name", tmp_path, revision="v1"))
+    # A wrong name is the recipe's fault; a login that is missing is not.
+    assert (caught.type is UnreachableError) == (error == "GatedRepoError")
 
 
 def test_sizes_come_from_headers(folder: Path) -> None:

@@ -133,8 +133,7 @@ def test_a_character_of_several_tokens_belongs_to_the_first(version):
 
 def test_the_first_example_placement_and_run_are_the_default(version):
     example = load_example(version)
-    # The manifest has placements by name: `fixed` before `three`.
-    assert (example.id, example.placement, example.run) == ("e1", "fixed", "base")
+    assert (example.id, example.placement, example.run) == ("e1", "three", "base")
     assert load_example(version, placement="three", run="other").tokens[0].logprob == -1.5
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pausedata.errors import DataError, UsageError
+from pausedata.errors import DataError, UnreachableError, UsageError
 from pausedata.recipe import Source
 from pausedata.sources import BadRow, OpenSource, Row, is_local_hub, open_source
 
@@ -367,7 +367,7 @@ def test_an_id_is_never_taken_for_a_folder_of_that_name(
         raise ConnectionError("no network in tests")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", no_network)
-    with pytest.raises(DataError, match="the Hub does not answer for 'org/gsm8k'"):
+    with pytest.raises(UnreachableError, match="does not answer for 'org/gsm8k'"):
         local(hub, hub="org/gsm8k")
     assert asked == ["hf://datasets/org/gsm8k"]
     assert is_local_hub("./org/gsm8k")
@@ -438,10 +438,10 @@ def _http_error(kind: str) -> Exception:
 @pytest.mark.parametrize(
     ("answer", "kind", "message"),
     [
-        ("GatedRepoError", UsageError, "is gated. Ask for access at https://hugg"),
+        ("GatedRepoError", UnreachableError, "is gated. Ask for access at https://hugg"),
         ("RepositoryNotFoundError", UsageError, "no dataset 'org/name' on the Hub, or it is priv"),
         ("RevisionNotFoundError", UsageError, "source.revision: 'org/name' has no revision 'v9'"),
-        (ConnectionError("refused"), DataError, "the Hub does not answer for 'org/name'"),
+        (ConnectionError("refused"), UnreachableError, "the Hub does not answer for 'org/name'"),
         (RuntimeError("odd"), DataError, "'org/name' cannot be read: odd"),
     ],
 )

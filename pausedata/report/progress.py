@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 EVERY = 15.0  # seconds between plain lines
@@ -79,16 +80,18 @@ class Bars:
     @contextmanager
     def step(self, title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
         """Draw the step's bar; it stays on the screen when the step is done."""
+        # The title takes what room is left, so that a narrow terminal has one line a step.
+        title_column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         columns = (
-            TextColumn("{task.description:24}", markup=False),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}", markup=False, table_column=title_column),
+            BarColumn(bar_width=10),
             TaskProgressColumn(),
             _Pace(unit),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._console) as bars:
+        with Progress(*columns, console=self._console, expand=True) as bars:
             task = bars.add_task(title, total=total)
             yield lambda units: bars.advance(task, units)
             bars.update(task, total=bars.tasks[0].completed)
@@ -107,7 +110,7 @@ class _Pace(ProgressColumn):
 
     def __init__(self, unit: str) -> None:
         self._unit = unit
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
 
     def render(self, task: Task) -> Text:
         speed = task.completed / task.elapsed if task.elapsed else 0

@@ -61,7 +61,7 @@ def _works() -> bool:
     """Whether this torch packs, and then computes, a small layer rightly; tried once."""
     if not _known:
         # Weights that are not drawn: loading a model must not move the user's random state.
-        layer = torch.nn.utils.skip_init(torch.nn.Linear, 48, 40, bias=False)
+        layer: Any = torch.nn.utils.skip_init(torch.nn.Linear, 48, 40, bias=False)
         layer.weight.data = torch.linspace(-9, 9, 40 * 48).sin().reshape(40, 48)
         inputs = torch.linspace(-1, 1, 3 * 5 * 48).reshape(3, 5, 48)
         try:
