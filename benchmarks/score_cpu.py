@@ -25,9 +25,9 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from pausedata.models import ModelRef, load_tokenizer, quiet  # noqa: E402
+from pausedata.models import ModelRef, load_tokenizer  # noqa: E402
 from pausedata.scorers import Example, check_scores  # noqa: E402
-from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, load  # noqa: E402
+from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, load, load_model  # noqa: E402
 
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_train.jsonl"
 OWN_DATA = ROOT / "recipes" / "data" / "word_problems.jsonl"
@@ -120,11 +120,7 @@ def main() -> None:
     ref = ModelRef.parse(args.model, None, Path.cwd())
     tokenizer = load_tokenizer(ref)
     scorer = load(ref, device="cpu", batch_tokens=args.batch_tokens)
-    where, keywords = ref.from_pretrained_args()
-    with quiet():  # the scorer's own is altered
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            where, dtype=torch.float32, **keywords
-        ).eval()
+    model = load_model(ref, torch.float32, torch.device("cpu"))  # the scorer's own is altered
     examples = read_examples(args.data, args.n, tokenizer)
     tokens = sum(map(len, examples))
     responses = sum(len(e.response_ids) for e in examples)

@@ -85,7 +85,7 @@ def load(
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError(f"scoring.batch_tokens must be at least 1, not {batch_tokens}.")
     where = _device(device)
-    loaded = _load_model(model, getattr(torch, dtype), where)
+    loaded = load_model(model, getattr(torch, dtype), where)
     budget = batch_tokens or DEFAULT_BATCH_TOKENS.get(where.type, 512)
     try:
         return TransformersScorer(loaded, budget)
@@ -111,7 +111,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _load_model(model: ModelRef, dtype: torch.dtype, device: torch.device) -> Any:
+def load_model(model: ModelRef, dtype: torch.dtype, device: torch.device) -> Any:
     """The model in evaluation mode; UsageError in one line where that fails."""
     where, keywords = model.from_pretrained_args()
     name = getattr(model, "name", where)
