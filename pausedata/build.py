@@ -43,6 +43,7 @@ def build(
     progress = progress or Silent()
     prepare_folder(root)
     base = current_version(root)
+    progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
     resolved = resolve(loaded, root, base, update=update)
     work = Work(root, base, progress)
 

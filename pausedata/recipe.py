@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,7 +151,7 @@ class Run(Part):
 class Pause(Part):
     """The pause token's text."""
 
-    token: str = Field(default="[PAUSE]", min_length=1)
+    token: str = Field(default="[PAUSE]", min_length=1, pattern=r"^\S.*\S$|^\S$")
 
 
 class Placement(BaseModel):
@@ -423,6 +424,13 @@ def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, An
     mapping: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                "a key that is a list or a mapping: quote a value that begins with {{ or [",
+                key_node.start_mark,
+            )
         if key in mapping:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key '{key}' is given twice", key_node.start_mark

@@ -176,7 +176,10 @@ def _recorded_pins(base: Version | None) -> dict[str, str]:
 
 def _model(spec: Any, folder: Path, pins: Pins, update: bool) -> tuple[ModelRef, str | None]:
     """The model that ``spec`` names, and the commit it was resolved to where it is on the Hub."""
-    ref = ModelRef.parse(spec.id, spec.revision, folder)
+    try:
+        ref = ModelRef.parse(spec.id, spec.revision, folder)
+    except UsageError as error:
+        raise UsageError(f"model.id: {error}") from None
     if ref.kind != "hub":
         return ref, None
     revision = pins.resolve(

@@ -73,17 +73,14 @@ class Work:
         where = f"placements.{name}"
         strategy = strategies.get(spec.strategy, where)
         parameters = strategies.parse(strategy, spec.parameters, where)
-        scores = None
         run = spec.run or self.default_run
-        if strategy.needs:
+        scores = self.tables.get(f"scores/{run}")
+        if scores is None and (spec.run or strategy.needs):
             runs = [t.split("/", 1)[1] for t in self.tables if t.startswith("scores/")]
-            if run is None or f"scores/{run}" not in self.tables:
-                wanted = f"there is no run '{run}'" if run else "no run was scored"
-                raise UsageError(
-                    f"{where}: '{strategy.name}' reads scores, and {wanted}."
-                    f"{nearest(run or '', runs)} There: {listing(runs)}."
-                )
-            scores = self.tables[f"scores/{run}"]
+            wanted = f"there is no run '{run}'" if run else f"'{spec.strategy}' needs a scored run"
+            raise UsageError(
+                f"{where}: {wanted}.{nearest(run or '', runs)} There: {listing(runs)}."
+            )
         inputs = place_step.inputs(strategy, parameters, run, self.tables["tokens"], scores)
         return inputs, scores
 

@@ -27,6 +27,7 @@ from pausedata.cli.common import (
 @command
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
+    json: AsJson = False,
 ) -> None:
     """Write a commented recipe to start from.
 
@@ -35,6 +36,9 @@ def init(
     from pausedata.recipe_template import write_template
 
     write_template(path)
+    if json:
+        print_json({"recipe": str(path)})
+        return
     say(f"wrote {path}. Edit it, then: pausedata plan {path}")
 
 

@@ -147,9 +147,10 @@ def _export_outside(
     from pausedata import exporters
     from pausedata.progress import Silent
     from pausedata.steps.export import write_outside
-    from pausedata.store.dataset import open_version
+    from pausedata.store.dataset import check_output, open_version
     from pausedata.work import Work
 
+    check_output(output)
     version = open_version(dataset)
     chosen = exporters.get(format)
     parsed = exporters.parse(chosen, options, "--param")
@@ -199,8 +200,12 @@ def sql(
     """
     from pausedata.query.output import chosen_format, write
     from pausedata.query.run import run
-    from pausedata.store.dataset import open_version
+    from pausedata.store.dataset import check_output, open_version
 
+    if output is not None:
+        check_output(output)
+        if not output.parent.is_dir():
+            raise UsageError(f"{output}: there is no folder {output.parent} to write it to.")
     if query == "-":
         query = sys.stdin.read()
     chosen = chosen_format("json" if json else format, output)

@@ -42,6 +42,7 @@ def schema(
     write: Annotated[
         Path | None, typer.Option("--write", help="Write NAME.schema.json files to this folder.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Print the JSON Schema of recipes or manifests.
 
@@ -56,9 +57,11 @@ def schema(
     if write is not None:
         from pausedata.store.files import write_json
 
-        for each, make in schemas.items():
-            if name in (None, each):
-                write_json(write / f"{each}.schema.json", make())
+        chosen = [each for each in schemas if name in (None, each)]
+        for each in chosen:
+            write_json(write / f"{each}.schema.json", schemas[each]())
+        if json:
+            print_json({"written": [f"{each}.schema.json" for each in chosen]})
         return
     if name is None:
         raise UsageError("name one: recipe or manifest.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from pausedata.work import Outcome
@@ -59,7 +60,7 @@ def _facts(outcome: Outcome, name: str) -> str:
 
 
 def _next(outcome: Outcome) -> list[str]:
-    root, version = outcome.root, outcome.version
+    root, version = shlex.quote(str(outcome.root)), outcome.version
     commands = [f"pausedata show {root}"]
     if version.runs:
         commands.append(

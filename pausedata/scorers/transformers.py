@@ -24,7 +24,6 @@ except ImportError as error:
 
 from pausedata.models import quiet
 from pausedata.scorers.heads import Head, LinearHead, choose_head
-from pausedata.scorers.packed import pack_linears
 from pausedata.scorers.statistics import TokenStatistics
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        hint = nearest(name, ["auto", "cpu", "cuda", "mps"])
+        hint = nearest(name, {"auto", "cpu", "cuda", "mps"} - {name})
         raise UsageError(
             f"scoring.device: no device '{name}' on this machine.{hint} "
             "`auto` takes the GPU if there is one."
@@ -186,7 +185,6 @@ class TransformersScorer:
         with torch.inference_mode(), quiet():
             _check_causal(model)
             self._head = choose_head(model, self._rows)
-            pack_linears(model.base_model)
 
     @property
     def head(self) -> str:

@@ -32,6 +32,7 @@ class Rendered:
     prompt: str
     response: str
     meta: str
+    where: str  # the row, as messages name it
 
 
 class _Unusable(Exception):
@@ -104,7 +105,7 @@ class Renderer:
                 raise _Unusable("bad_utf8", "half a surrogate pair, which is no text")
             # Further turns are told apart as repeats of a text are.
             name = own_id if own_id is None or turn == 1 else f"{own_id}-{turn}"
-            yield Rendered(name, row.split, row.index, prompt, response, meta)
+            yield Rendered(name, row.split, row.index, prompt, response, meta, row.where)
 
     def _pairs(self, row: Row) -> Iterator[tuple[str, str]]:
         """The prompts and responses that the row makes."""

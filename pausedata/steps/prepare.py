@@ -133,12 +133,18 @@ class _Preparation:
         )
         self.tallies = {split: _Tally() for split in recipe.source.splits}
         self.named: list[str] = []
+        self.spaces = 0  # prompts that end in a space
         self.seen: dict[bytes, int] = {}
 
     def run(self) -> Prepared:
         for split in self.tallies:
             self._spool(split)
         self._check_rows()
+        if 2 * self.spaces > sum(tally.out for tally in self.tallies.values()):
+            self.progress.warn(
+                "prompts end in a space, which makes the first response token unlikely in every "
+                'example: end the prompt in "Answer:" and begin the response with " ".'
+            )
         shards = self._share_out()
         recipe, tokenizer = self.resolved.recipe, self.resolved.tokenizer
         provenance = {"inputs": inputs(self.resolved), "made_from": []}
@@ -215,12 +221,13 @@ class _Preparation:
         encoded = self.builder.encode([r.prompt for r in portion], [r.response for r in portion])
         accepted = []
         for rendered, tokens in zip(portion, encoded, strict=True):
-            where = f"{split} row {rendered.row}"
+            where = rendered.where
             if isinstance(tokens, Rejected):
                 self._drop(split, where, tokens.reason, tokens.detail)
                 continue
             id = self._identify(rendered, where)
             tally.out += 1
+            self.spaces += rendered.prompt.endswith(" ")
             tally.tokens += len(tokens.prompt_ids) + len(tokens.response_ids)
             tally.noted["truncated"] += tokens.truncated
             tally.noted["boundary_mismatch"] += tokens.boundary_mismatch

@@ -60,6 +60,8 @@ class Committed:
 
 def prepare_folder(root: Path) -> None:
     """Make sure that ``root`` is a dataset, or a folder that may become one."""
+    if root.is_symlink() and not root.exists():
+        raise UsageError(f"{root}: is a link to nothing. Choose another --output, or remove it.")
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root}: is a file; a dataset is a folder. Choose another --output.")
     strangers = (

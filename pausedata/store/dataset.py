@@ -184,6 +184,18 @@ def check_format(data: object, path: Path) -> None:
     raise ValueError(f"its format is {name!r}, not {FORMAT!r}")
 
 
+def check_output(path: Path) -> None:
+    """UsageError unless ``path`` can be written to without harm to a dataset."""
+    if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise UsageError(f"{path}: give the name of a file or folder to write.")
+    for folder in path.resolve().parents:
+        if (folder / POINTER).is_file():
+            raise UsageError(
+                f"{path}: is inside the dataset {folder.name}, whose files are never changed. "
+                "Give a path outside it."
+            )
+
+
 def version_folder(root: Path, number: int) -> Path:
     """``versions/0003``."""
     return root / "versions" / f"{number:04d}"
