@@ -27,12 +27,12 @@ from pausedata.work import Work, recorded_exports, recorded_placements
 
 SAMPLE = 256  # rows that are tokenised to estimate the rest
 
-# Bytes on disk, measured on SmolLM2 scores of GSM8K and of the quickstart (docs/format.md).
+# Bytes on disk, measured on the quickstart with SmolLM2.
 BYTES_PER_PROMPT_TOKEN = 4.0  # text, meta and ids
 BYTES_PER_RESPONSE_TOKEN = 5.5  # text, ids and character spans
 BYTES_PER_SCORE = 7.0  # log-probability, rank, entropy
-BYTES_PER_EXPORTED_TOKEN = 15.0  # JSONL, and the rows as Parquet
-VOCABULARY_BYTES_PER_TOKEN = 13.0
+BYTES_PER_EXPORTED_TOKEN = 13.0  # JSONL, and the rows as Parquet
+VOCABULARY_BYTES_PER_TOKEN = 18.5
 
 
 @dataclass(frozen=True)
