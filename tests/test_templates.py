@@ -68,6 +68,7 @@ def test_a_row_becomes_an_example() -> None:
         prompt="Question: question\nAnswer:",
         response=" answer\n",  # a final newline stays
         meta='{"more": 1}',
+        where="rows.jsonl:1",
     )
 
 
