@@ -16,13 +16,12 @@ from pausedata.build import examples_differ
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.progress import Silent
 from pausedata.recipe import ColumnPrompt, LoadedRecipe
-from pausedata.resolve import Resolved, resolve, token_settings
+from pausedata.resolve import Resolved, resolve
 from pausedata.sources import BadRow
-from pausedata.sources.templates import Renderer
 from pausedata.steps import prepare as prepare_step
 from pausedata.steps import score as score_step
 from pausedata.store.dataset import Table, Version, open_version, read_pointer
-from pausedata.tokens import Rejected, TokenBuilder, TokenRules
+from pausedata.tokens import Rejected
 from pausedata.work import Work, recorded_exports, recorded_placements
 
 SAMPLE = 256  # rows that are tokenised to estimate the rest
@@ -214,22 +213,13 @@ def _count_exactly(tokens: Table, result: Plan) -> None:
 
 def _estimate_tokens(resolved: Resolved, result: Plan) -> None:
     """Tokenise rows spread over the beginning of each split; say how sure the total is."""
-    recipe, tokenizer = resolved.recipe, resolved.tokenizer
-    chat = tokenizer.chat if resolved.is_chat else None
-    builder = TokenBuilder(
-        tokenizer,
-        TokenRules(
-            pause_token=recipe.pause.token,
-            chat=resolved.is_chat,
-            **token_settings(recipe.token_rules),
-        ),
-    )
+    recipe, builder = resolved.recipe, resolved.token_builder()
     prompts: list[float] = []
     responses: list[float] = []
     whole, error = True, 0.0
     totals = np.zeros(2)
     for split in recipe.source.splits:
-        renderer = Renderer(recipe.prompt, recipe.response, recipe.source, chat)
+        renderer = resolved.renderer()
         count = resolved.source.count(split)
         sample = list(islice(resolved.source.rows(split), SAMPLE))
         if count is None and len(sample) < SAMPLE:

@@ -17,10 +17,12 @@ from pausedata.models import ModelRef
 from pausedata.recipe import ChatPrompt, ColumnPrompt, LoadedRecipe, Recipe, Scoring
 from pausedata.scorers import resolve_backend
 from pausedata.sources import OpenSource, hub, is_local_hub
+from pausedata.sources.templates import Renderer
 from pausedata.store.dataset import Version
 from pausedata.store.files import canonical_json, digest
 from pausedata.store.staging import Pins
 from pausedata.tokenizer import Tokenizer
+from pausedata.tokens import TokenBuilder, TokenRules
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,20 @@ class Resolved:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, loaded when first asked for."""
         return Tokenizer(models.load_tokenizer(self.model))
+
+    def renderer(self) -> Renderer:
+        """What makes examples of the source's rows; one serves all splits."""
+        chat = self.tokenizer.chat if self.is_chat else None
+        return Renderer(self.recipe.prompt, self.recipe.response, self.recipe.source, chat)
+
+    def token_builder(self) -> TokenBuilder:
+        """What makes ids and spans of examples, as the recipe says."""
+        rules = TokenRules(
+            pause_token=self.recipe.pause.token,
+            chat=self.is_chat,
+            **token_settings(self.recipe.token_rules),
+        )
+        return TokenBuilder(self.tokenizer, rules)
 
     @cached_property
     def tokenizer_hash(self) -> str:

@@ -15,7 +15,7 @@ from pausedata.errors import DataError
 from pausedata.progress import Progress
 from pausedata.resolve import Resolved, token_settings
 from pausedata.sources import BadRow
-from pausedata.sources.templates import Rendered, Renderer
+from pausedata.sources.templates import Rendered
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import PauseEntry, SplitRows, TableEntry
 from pausedata.store.shards import (
@@ -28,7 +28,7 @@ from pausedata.store.shards import (
 )
 from pausedata.store.staging import Stage, stage_folder, staged
 from pausedata.store.tables import schema_of
-from pausedata.tokens import Rejected, TokenBuilder, Tokenized, TokenRules
+from pausedata.tokens import Rejected, Tokenized
 
 PORTION = 1024  # examples that are rendered and tokenised at a time
 NAMED = 5  # unusable rows that an error names
@@ -115,23 +115,8 @@ class _Preparation:
 
     def __init__(self, resolved: Resolved, stage: Stage, progress: Progress) -> None:
         self.resolved, self.stage, self.progress = resolved, stage, progress
-        recipe = resolved.recipe
-        tokenizer = resolved.tokenizer
-        self.builder = TokenBuilder(
-            tokenizer,
-            TokenRules(
-                pause_token=recipe.pause.token,
-                chat=resolved.is_chat,
-                **token_settings(recipe.token_rules),
-            ),
-        )
-        self.renderer = Renderer(
-            recipe.prompt,
-            recipe.response,
-            recipe.source,
-            tokenizer.chat if resolved.is_chat else None,
-        )
-        self.tallies = {split: _Tally() for split in recipe.source.splits}
+        self.builder, self.renderer = resolved.token_builder(), resolved.renderer()
+        self.tallies = {split: _Tally() for split in resolved.recipe.source.splits}
         self.named: list[str] = []
         self.spaces = 0  # prompts that end in a space
         self.seen: dict[bytes, int] = {}

@@ -78,8 +78,3 @@ def link_or_copy(source: Path, target: Path) -> int:
     except OSError:
         shutil.copy2(source, target)
         return target.stat().st_size
-
-
-def tree_bytes(folder: Path) -> int:
-    """The sizes of all files under ``folder``, added up."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

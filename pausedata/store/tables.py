@@ -69,11 +69,6 @@ def make_schema(columns: list[tuple[int, str, pa.DataType]]) -> pa.Schema:
     return pa.schema(fields, metadata={"huggingface": info})
 
 
-def concatenated(table: pa.Table) -> pa.Table:
-    """``table`` with one chunk a column, each beginning at offset 0."""
-    return pa.concat_tables([table]).combine_chunks()
-
-
 def list_parts(table: pa.Table, column: str) -> tuple[Any, Any]:
     """A list column as NumPy: (offsets int64 [rows + 1] from 0, values [offsets[-1]])."""
     import numpy as np
