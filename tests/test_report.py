@@ -29,6 +29,7 @@ def printed(renderable, colour=False, width=100):
         width=width,
         force_terminal=colour,
         color_system="truecolor" if colour else None,
+        no_color=not colour,  # whatever NO_COLOR says where the tests run
     ).print(renderable, soft_wrap=not colour)
     return stream.getvalue()
 
