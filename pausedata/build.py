@@ -7,6 +7,7 @@ that readers see.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pausedata.steps.carry import CarriedScores
 from pausedata.steps.prepare import Prepared
 from pausedata.store.commit import current_version, prepare_folder
 from pausedata.store.dataset import Version, open_version
+from pausedata.store.staging import BusyError
 from pausedata.work import Outcome, Work, recorded_placements
 
 
@@ -41,26 +43,28 @@ def build(
     scores that cannot be used). What finished before an error or a kill is taken up next time.
     """
     progress = progress or Silent()
-    prepare_folder(root)
-    base = current_version(root)
-    progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
-    resolved = resolve(loaded, root, base, update=update)
-    work = Work(root, base, progress)
 
-    prepared = _prepare(resolved, work, replace)
-    _score(resolved, work)
-    placements = recorded_placements(base) | resolved.recipe.placements
-    _place(work, placements)
-    work.remake_exports(resolved.recipe.exports)
+    def make() -> Outcome:
+        prepare_folder(root)
+        base = current_version(root)
+        progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
+        resolved = resolve(loaded, root, base, update=update)
+        with Work(root, base, progress) as work:
+            prepared = _prepare(resolved, work, replace)
+            _score(resolved, work)
+            placements = recorded_placements(base) | resolved.recipe.placements
+            _place(work, placements)
+            work.remake_exports(resolved.recipe.exports)
+            return work.commit(
+                command,
+                name=resolved.recipe.name,
+                recipe=resolved.recorded_recipe(),
+                pins=resolved.pins,
+                pause=work.pause,
+                rows=prepared.rows if prepared else None,
+            )
 
-    return work.commit(
-        command,
-        name=resolved.recipe.name,
-        recipe=resolved.recorded_recipe(),
-        pins=resolved.pins,
-        pause=work.pause,
-        rows=prepared.rows if prepared else None,
-    )
+    return _when_free(make, progress)
 
 
 def place(
@@ -73,13 +77,17 @@ def place(
     progress: Progress | None = None,
 ) -> Outcome:
     """Add the placement ``name`` in a new version; with ``replace``, remake one that differs."""
-    base = _existing(root)
-    work = Work(root, base, progress or Silent())
-    inputs, _ = work.placement_inputs(name, spec)
-    _refuse_overwriting(work, f"placements/{name}", inputs, replace)
-    work.place(name, spec)
-    work.remake_exports({})
-    return work.commit(command)
+    progress = progress or Silent()
+
+    def make() -> Outcome:
+        with Work(root, _existing(root), progress) as work:
+            inputs, _ = work.placement_inputs(name, spec)
+            _refuse_overwriting(work, f"placements/{name}", inputs, replace)
+            work.place(name, spec)
+            work.remake_exports({})
+            return work.commit(command)
+
+    return _when_free(make, progress)
 
 
 def export(
@@ -92,11 +100,15 @@ def export(
     progress: Progress | None = None,
 ) -> Outcome:
     """Add the export ``name`` in a new version; with ``replace``, remake one that differs."""
-    base = _existing(root)
-    work = Work(root, base, progress or Silent())
-    _refuse_overwriting(work, f"exports/{name}", work.export_inputs(name, spec), replace)
-    work.export(name, spec)
-    return work.commit(command)
+    progress = progress or Silent()
+
+    def make() -> Outcome:
+        with Work(root, _existing(root), progress) as work:
+            _refuse_overwriting(work, f"exports/{name}", work.export_inputs(name, spec), replace)
+            work.export(name, spec)
+            return work.commit(command)
+
+    return _when_free(make, progress)
 
 
 def examples_differ(resolved: Resolved, base: Version) -> list[str]:
@@ -116,6 +128,19 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
     return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
 
 
+def _when_free(make: Callable[[], Outcome], progress: Progress) -> Outcome:
+    """What ``make`` makes; where another process is at one of its steps, after waiting for that.
+
+    It begins anew then: what the other has committed is there, and is not made twice.
+    """
+    while True:
+        try:
+            return make()
+        except BusyError as busy:
+            progress.say(f"{busy} Waiting for it to end …")
+            busy.wait()
+
+
 def _prepare(resolved: Resolved, work: Work, replace: bool) -> Prepared | None:
     """Examples and tokens: kept where their inputs are the same, else made; None where kept."""
     if work.base is not None:
@@ -131,7 +156,7 @@ def _prepare(resolved: Resolved, work: Work, replace: bool) -> Prepared | None:
                 + "Give --replace to make a version with the new ones (scores of examples whose "
                 "tokens are unchanged are carried over), or another --output."
             )
-    prepared = prepare_step.prepare(resolved, work.root, work.progress)
+    prepared = prepare_step.prepare(resolved, work.staging, work.progress)
     for table in prepared.tables.values():
         work.put(table)
     work.pause = prepared.pause
@@ -169,7 +194,9 @@ def _score(resolved: Resolved, work: Work) -> None:
                 )
 
             carried = _carried(base, run, wanted)
-            table = score_step.score(work.root, run, wanted, tokens, load, carried, work.progress)
+            table = score_step.score(
+                work.staging, run, wanted, tokens, load, carried, work.progress
+            )
             work.put(table)
             for warning in score_step.edge_warnings(table, scoring.append_eos):
                 work.progress.warn(warning)
@@ -205,7 +232,7 @@ def _carry_whole(work: Work, base: Version, run: str) -> None:
     def load() -> Scorer:
         raise DataError(f"{name}: no model is known for this run.")
 
-    work.put(score_step.score(work.root, run, wanted, tokens, load, carried, work.progress))
+    work.put(score_step.score(work.staging, run, wanted, tokens, load, carried, work.progress))
 
 
 def _place(work: Work, placements: dict[str, Placement]) -> None:

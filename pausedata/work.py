@@ -17,7 +17,7 @@ from pausedata.store.card import card
 from pausedata.store.commit import Change, commit
 from pausedata.store.dataset import Table, Version
 from pausedata.store.manifest import PauseEntry
-from pausedata.store.staging import discard
+from pausedata.store.staging import Staging
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,14 @@ class Outcome:
 
 
 class Work:
-    """The tables as they will be. What is equal to the base version's is kept as it is."""
+    """The tables as they will be. What is equal to the base version's is kept as it is.
+
+    A context manager: the stages that it takes up are its own until it ends.
+    """
 
     def __init__(self, root: Path, base: Version | None, progress: Progress) -> None:
         self.root, self.base, self.progress = root, base, progress
+        self.staging = Staging(root)
         self.tables: dict[str, Table] = dict(base.tables) if base else {}
         self.made: dict[str, Table] = {}
         self.kept: list[str] = []
@@ -49,6 +53,12 @@ class Work:
         self.name = base.manifest.name if base else ""
         self.pause: PauseEntry | None = base.manifest.pause if base else None
         self.default_run: str | None = _default_run(base) if base else None
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.staging.close()
 
     def put(self, table: Table) -> None:
         """Take in a table that was made or remade."""
@@ -91,7 +101,7 @@ class Work:
             self.keep(f"placements/{name}")
             return
         tokens = self.tables["tokens"]
-        self.put(place_step.place(self.root, name, inputs, tokens, scores, self.progress))
+        self.put(place_step.place(self.staging, name, inputs, tokens, scores, self.progress))
 
     def export_inputs(self, name: str, spec: Export) -> dict[str, Any]:
         """What decides the export ``name``."""
@@ -125,7 +135,7 @@ class Work:
             self.keep(f"exports/{name}")
             return
         origin = self.origin(spec.placement)
-        self.put(export_step.export(self.root, name, inputs, origin, self.progress))
+        self.put(export_step.export(self.staging, name, inputs, origin, self.progress))
 
     def remake_exports(self, specs: dict[str, Export]) -> None:
         """Make ``specs``, and remake every other export whose placement changed."""
@@ -159,7 +169,7 @@ class Work:
             **header,
         )
         committed = commit(self.root, self.base, change, card)
-        discard(list(self.made.values()))
+        self.staging.discard(list(self.made.values()))
         return Outcome(
             self.root,
             committed.version,

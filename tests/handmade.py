@@ -18,7 +18,7 @@ from pausedata.recipe import Export, Placement
 from pausedata.store.commit import prepare_folder
 from pausedata.store.dataset import Table, Version
 from pausedata.store.manifest import PauseEntry, SplitRows
-from pausedata.store.staging import staged
+from pausedata.store.staging import Staging
 from pausedata.store.tables import schema_of
 from pausedata.work import Work
 
@@ -105,7 +105,7 @@ def commit_handmade(root: Path) -> Version:
     work.name = "handmade"
     work.pause = PauseEntry(token="[PAUSE]", id=PAUSE, id_is_new=True)
     work.default_run = "base"
-    for table in stage_corpus(root):
+    for table in stage_corpus(root, staging=work.staging):
         work.put(table)
     lowest = Placement(strategy="lowest_logprob", positions=1, tokens=2)  # type: ignore[call-arg]
     work.place("low", lowest)
@@ -121,62 +121,62 @@ def commit_handmade(root: Path) -> Version:
     ).version
 
 
-def stage_corpus(root: Path, said: str = "") -> list[Table]:
+def stage_corpus(root: Path, said: str = "", staging: Staging | None = None) -> list[Table]:
     """``examples``, ``vocab``, ``tokens`` and ``scores/base``; ``said`` goes into ``meta``."""
     rows = {row[0]: row for row in EXAMPLES}
-    with staged(root, "tokens", {"handmade": said}) as stage:
-        stage.write("vocab.parquet", _vocab())
-        for number, (_, file, ids) in enumerate(SHARDS):
-            examples = [rows[id] for id in ids]
-            stage.write(
-                f"examples/{file}",
-                pa.Table.from_pylist(
-                    [
-                        {
-                            "id": id,
-                            "split": split,
-                            "row": 2 * number + k,
-                            "prompt": prompt,
-                            "response": response,
-                            "meta": f'{{"said":"{said}"}}',
-                        }
-                        for k, (id, split, prompt, _, response, _, _) in enumerate(examples)
-                    ],
-                    schema=schema_of("examples"),
-                ),
-            )
-            stage.write(
-                f"tokens/{file}",
-                pa.Table.from_pylist(
-                    [
-                        {
-                            "id": id,
-                            "prompt_ids": prompt_ids,
-                            "response_ids": response_ids,
-                            "char_start": [start for start, _ in spans],
-                            "char_end": [end for _, end in spans],
-                            "truncated": False,
-                        }
-                        for id, _, _, prompt_ids, _, response_ids, spans in examples
-                    ],
-                    schema=schema_of("tokens"),
-                ),
-            )
-            stage.write(f"scores/base/{file}", scores_table([(i, PROBABILITIES[i]) for i in ids]))
+    stage = (staging or Staging(root)).stage("tokens", {"handmade": said})
+    stage.write("vocab.parquet", _vocab())
+    for number, (_, file, ids) in enumerate(SHARDS):
+        examples = [rows[id] for id in ids]
+        stage.write(
+            f"examples/{file}",
+            pa.Table.from_pylist(
+                [
+                    {
+                        "id": id,
+                        "split": split,
+                        "row": 2 * number + k,
+                        "prompt": prompt,
+                        "response": response,
+                        "meta": f'{{"said":"{said}"}}',
+                    }
+                    for k, (id, split, prompt, _, response, _, _) in enumerate(examples)
+                ],
+                schema=schema_of("examples"),
+            ),
+        )
+        stage.write(
+            f"tokens/{file}",
+            pa.Table.from_pylist(
+                [
+                    {
+                        "id": id,
+                        "prompt_ids": prompt_ids,
+                        "response_ids": response_ids,
+                        "char_start": [start for start, _ in spans],
+                        "char_end": [end for _, end in spans],
+                        "truncated": False,
+                    }
+                    for id, _, _, prompt_ids, _, response_ids, spans in examples
+                ],
+                schema=schema_of("tokens"),
+            ),
+        )
+        stage.write(f"scores/base/{file}", scores_table([(i, PROBABILITIES[i]) for i in ids]))
 
-        def table(name: str, made_from: list[str]) -> Table:
-            provenance: dict[str, Any] = {"inputs": {"handmade": said}, "made_from": made_from}
-            paths = [(split, f"{name}/{file}") for split, file, _ in SHARDS]
-            if name == "vocab":
-                return stage.table(name, schema_of(name), [(None, "vocab.parquet")], provenance)
-            return stage.table(name, schema_of(name), paths, provenance)
+    def table(name: str, made_from: list[str]) -> Table:
+        provenance: dict[str, Any] = {"inputs": {"handmade": said}, "made_from": made_from}
+        paths = [(split, f"{name}/{file}") for split, file, _ in SHARDS]
+        if name == "vocab":
+            return stage.table(name, schema_of(name), [(None, "vocab.parquet")], provenance)
+        return stage.table(name, schema_of(name), paths, provenance)
 
-        return [
-            table("examples", []),
-            table("vocab", []),
-            table("tokens", ["examples"]),
-            table("scores/base", ["tokens"]),
-        ]
+    return [
+        table("examples", []),
+        table("vocab", []),
+        table("tokens", ["examples"]),
+        table("scores/base", ["tokens"]),
+    ]
 
 
 def _vocab() -> pa.Table:

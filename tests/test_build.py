@@ -507,19 +507,46 @@ def test_a_damaged_staged_shard_is_scored_again(recipe: Recipe, monkeypatch: Any
     assert whole(recipe.out)
 
 
-def test_two_builds_of_one_recipe_do_not_score_at_once(recipe: Recipe) -> None:
-    process = start("build", recipe.write(), first=slowly(60))
+def two_builds(recipe: Recipe) -> tuple[Any, Any]:
+    """A build that scores when there is a file ``go``, and a second one that waits for it."""
+    held = (
+        "import pathlib, time\n"
+        "from pausedata.scorers.transformers import TransformersScorer as S\n"
+        "def score(*a, score=S.score, **k):\n"
+        f"    while not pathlib.Path({str(recipe.folder / 'go')!r}).exists(): time.sleep(0.05)\n"
+        "    return score(*a, **k)\n"
+        "S.score = score"
+    )
+    first = start("build", recipe.write(), first=held)
     deadline = time.monotonic() + 300
     while not list(recipe.out.glob("staging/scores-base-*.lock")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    other = start("build", recipe.path)
-    _, err = other.communicate(timeout=300)
-    assert other.returncode == 1
-    assert "another pausedata process is making 'scores/base'" in err
-    process.kill()  # and a dead process holds nothing
-    process.communicate(timeout=300)
-    recipe.build()
+    second = start("build", recipe.path)
+    assert second.stderr is not None
+    said = ""
+    while "Waiting" not in said:
+        said = second.stderr.readline()
+        assert said, "the second build ended"
+    assert f"another pausedata process (process {first.pid} on " in said
+    return first, second
+
+
+def test_a_second_build_waits_and_takes_what_the_first_made(recipe: Recipe) -> None:
+    first, second = two_builds(recipe)
+    (recipe.folder / "go").touch()
+    assert first.wait(300) == 0
+    _, err = second.communicate(timeout=300)
+    assert second.returncode == 0
+    assert "up to date (version 1)" in err and "scoring" not in err
+
+
+def test_a_second_build_goes_on_where_a_dead_one_was(recipe: Recipe) -> None:
+    first, second = two_builds(recipe)
+    first.kill()  # and a dead process holds nothing
+    first.communicate(timeout=300)
+    second.communicate(timeout=300)
+    assert second.returncode == 0
     assert whole(recipe.out)
 
 

@@ -44,7 +44,7 @@ from pausedata.store.shards import (
     shard_name,
     write_shard,
 )
-from pausedata.store.staging import discard, stage_folder, staged
+from pausedata.store.staging import BusyError, Staging, stage_folder
 from pausedata.store.tables import list_parts, make_schema, schema_of
 from pausedata.work import Work
 
@@ -702,36 +702,55 @@ def test_what_a_kill_left_in_staging_is_never_read(root: Path) -> None:
 
 def test_a_step_whose_files_are_staged_and_whole_need_not_be_made_again(tmp_path: Path) -> None:
     rows = pa.Table.from_pylist([ROW], schema=KINDS)
-    with staged(tmp_path, "scores/base", {"model": "m"}) as stage:
-        assert stage.finished("x.parquet") is None
-        stage.write("x.parquet", rows, {"seconds": 2})
-    with staged(tmp_path, "scores/base", {"model": "m"}) as stage:
-        record = stage.finished("x.parquet")
-        assert record is not None and record["seconds"] == 2
-        (stage.folder / "x.parquet").write_bytes(b"PAR1 cut off")
-        assert stage.finished("x.parquet") is None
-    with staged(tmp_path, "scores/base", {"model": "another"}) as stage:
-        assert stage.finished("x.parquet") is None  # other inputs, another folder
+    before = Staging(tmp_path)
+    stage = before.stage("scores/base", {"model": "m"})
+    assert stage.finished("x.parquet") is None
+    stage.write("x.parquet", rows, {"seconds": 2})
+    before.close()
+    now = Staging(tmp_path)
+    stage = now.stage("scores/base", {"model": "m"})
+    record = stage.finished("x.parquet")
+    assert record is not None and record["seconds"] == 2
+    (stage.folder / "x.parquet").write_bytes(b"PAR1 cut off")
+    assert stage.finished("x.parquet") is None
+    other = now.stage("scores/base", {"model": "another"})
+    assert other.finished("x.parquet") is None  # other inputs, another folder
 
 
 def test_a_step_is_one_process_alone(tmp_path: Path) -> None:
-    with staged(tmp_path, "scores/base", {}):
-        with (
-            pytest.raises(ConflictError, match="another pausedata process is making 'scores/base'"),
-            staged(tmp_path, "scores/base", {}),
-        ):
-            pass
-        with staged(tmp_path, "scores/base", {"other": "inputs"}):
-            pass
+    ours, theirs = Staging(tmp_path), Staging(tmp_path)
+    ours.stage("scores/base", {})
+    ours.stage("scores/base", {})  # as often as we like
+    said = rf"process \(process {os.getpid()} on .*, since .*\) is making 'scores/base'"
+    with pytest.raises(BusyError, match=said):
+        theirs.stage("scores/base", {})
+    theirs.stage("scores/base", {"other": "inputs"})
+    ours.close()
+    theirs.stage("scores/base", {})
+
+
+def test_who_waits_goes_on_when_the_stage_is_let_go(tmp_path: Path) -> None:
+    ours, theirs = Staging(tmp_path), Staging(tmp_path)
+    ours.stage("scores/base", {})
+    with pytest.raises(BusyError) as busy:
+        theirs.stage("scores/base", {})
+    waiting = threading.Thread(target=busy.value.wait)
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    ours.close()
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 def test_discarding_removes_the_folders_of_what_was_committed(tmp_path: Path) -> None:
-    tables = stage_corpus(tmp_path)
+    staging = Staging(tmp_path)
+    tables = stage_corpus(tmp_path, staging=staging)
     folder = stage_folder(tmp_path, "tokens", {"handmade": ""})
     other = stage_folder(tmp_path, "scores/base", {})
     other.mkdir()
     assert folder.is_dir()
-    discard(tables)
+    staging.discard(tables)
     assert list((tmp_path / "staging").iterdir()) == [other]
 
 

@@ -15,7 +15,7 @@ from pausedata.progress import Progress
 from pausedata.store import files
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import FileEntry, PauseEntry
-from pausedata.store.staging import staged
+from pausedata.store.staging import Staging
 
 
 @dataclass
@@ -91,7 +91,7 @@ def inputs(
 
 
 def export(
-    root: Path, name: str, wanted: dict[str, Any], origin: Origin, progress: Progress
+    staging: Staging, name: str, wanted: dict[str, Any], origin: Origin, progress: Progress
 ) -> Table:
     """Write the export into staging as ``wanted``, from ``inputs``, says.
 
@@ -103,10 +103,8 @@ def export(
     paths: list[tuple[str | None, str]] = []
     trainer_files: list[str] = []
     tallies: dict[str, Tally] = {}
-    with (
-        staged(root, table, wanted) as stage,
-        progress.step(f"exporting {name}", origin.tokens.entry.rows, "examples") as advance,
-    ):
+    stage = staging.stage(table, wanted)
+    with progress.step(f"exporting {name}", origin.tokens.entry.rows, "examples") as advance:
         for split in origin.tokens.splits():
             path = f"{table}/{split}.jsonl"
             tallies[split] = Tally()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from pausedata import strategies
 from pausedata.errors import DataError
 from pausedata.progress import Progress
 from pausedata.store.dataset import Table
-from pausedata.store.staging import staged
+from pausedata.store.staging import Staging
 from pausedata.store.tables import list_array, list_parts, schema_of
 from pausedata.strategies import Batch, Placed, Strategy
 from pausedata.tokens import begins_character
@@ -33,7 +32,7 @@ def inputs(
 
 
 def place(
-    root: Path,
+    staging: Staging,
     name: str,
     wanted: dict[str, Any],
     tokens: Table,
@@ -49,10 +48,8 @@ def place(
         _check_columns(strategy, reads)
     totals = {"examples_with_pauses": 0, "places": 0, "pauses": 0, "kept_off_characters": 0}
     paths: list[tuple[str | None, str]] = []
-    with (
-        staged(root, table, wanted) as stage,
-        progress.step(f"placing {name}", tokens.entry.rows, "examples") as advance,
-    ):
+    stage = staging.stage(table, wanted)
+    with progress.step(f"placing {name}", tokens.entry.rows, "examples") as advance:
         for number, shard in enumerate(tokens.shards):
             rows = tokens.read(shard, ["id", "char_start", "char_end"])
             batch = _batch(rows, reads.read(reads.shards[number]) if reads else None)

@@ -26,7 +26,7 @@ from pausedata.store.shards import (
     stream_shard,
     write_rows,
 )
-from pausedata.store.staging import Stage, stage_folder, staged
+from pausedata.store.staging import Stage, Staging, stage_folder
 from pausedata.store.tables import schema_of
 from pausedata.tokens import Rejected, Tokenized
 
@@ -92,19 +92,19 @@ def finished(resolved: Resolved, root: Any) -> Prepared | None:
     return _load(Stage(stage_folder(root, "tokens", stage_inputs(resolved))))
 
 
-def prepare(resolved: Resolved, root: Any, progress: Progress) -> Prepared:
+def prepare(resolved: Resolved, staging: Staging, progress: Progress) -> Prepared:
     """Read, render and tokenise every row, and write the tables into staging.
 
     Raises DataError where more rows are unusable than ``source.max_bad_rows`` allows, with the
     counts by reason and the first few rows.
     """
-    with staged(root, "tokens", stage_inputs(resolved)) as stage:
-        done = _load(stage)
-        if done is not None:
-            return done
-        shutil.rmtree(stage.folder)
-        stage.folder.mkdir()
-        return _Preparation(resolved, stage, progress).run()
+    stage = staging.stage("tokens", stage_inputs(resolved))
+    done = _load(stage)
+    if done is not None:
+        return done
+    shutil.rmtree(stage.folder)
+    stage.folder.mkdir()
+    return _Preparation(resolved, stage, progress).run()
 
 
 class _Preparation:

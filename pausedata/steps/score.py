@@ -20,7 +20,7 @@ from pausedata.scorers import Example, Scorer, Scores, ignore_progress
 from pausedata.steps.carry import CarriedScores
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import ShardEntry
-from pausedata.store.staging import Stage, stage_folder, staged
+from pausedata.store.staging import Stage, Staging, stage_folder
 from pausedata.store.tables import list_parts, schema_of
 
 # How much less likely than the rest the first response token, or the appended end token, may be
@@ -57,7 +57,7 @@ def shards_done(root: Path, run: str, wanted: dict[str, Any], tokens: Table) -> 
 
 
 def score(
-    root: Path,
+    staging: Staging,
     run: str,
     wanted: dict[str, Any],
     tokens: Table,
@@ -70,7 +70,8 @@ def score(
     ``wanted`` comes from ``inputs``. Raises DataError where a score cannot be right.
     """
     name = f"scores/{run}"
-    with staged(root, name, _keyed(wanted, tokens, carried)) as stage, ExitStack() as stack:
+    stage = staging.stage(name, _keyed(wanted, tokens, carried))
+    with ExitStack() as stack:
         scorer: Scorer | None = None
         todo = [s for s in tokens.shards if stage.finished(_path(run, s)) is None]
         if len(todo) < len(tokens.shards):

@@ -65,7 +65,7 @@ def prepare_folder(root: Path) -> None:
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root}: is a file; a dataset is a folder. Choose another --output.")
     strangers = (
-        sorted(p.name for p in root.iterdir() if p.name not in OURS) if root.exists() else []
+        sorted(p.name for p in root.iterdir() if not _is_ours(p.name)) if root.exists() else []
     )
     if strangers and read_pointer(root) is None:
         raise UsageError(
@@ -73,6 +73,11 @@ def prepare_folder(root: Path) -> None:
             f"{' …' if len(strangers) > 3 else ''}). Choose another --output, or empty it."
         )
     (root / "staging").mkdir(parents=True, exist_ok=True)
+
+
+def _is_ours(name: str) -> bool:
+    # A kill while the pointer is written leaves that file under its temporary name.
+    return name in OURS or name.startswith(f".{POINTER}.")
 
 
 def current_version(root: Path) -> Version | None:
@@ -97,6 +102,8 @@ def commit(
             _check_still_applies(base, parent, change)
         for stale in (root / "staging").glob("commit-*/"):  # of a killed commit: we hold the lock
             shutil.rmtree(stale, ignore_errors=True)
+        for stale in root.glob(f".{POINTER}.*.tmp"):
+            stale.unlink(missing_ok=True)
         number = max([0, *version_numbers(root), parent.number if parent else 0]) + 1
         staged = Path(tempfile.mkdtemp(prefix="commit-", dir=root / "staging"))
         try:

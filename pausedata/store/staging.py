@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from pausedata.errors import ConflictError
 from pausedata.store import files
@@ -98,33 +100,83 @@ def stage_folder(root: Path, step: str, inputs: dict[str, Any]) -> Path:
     return root / "staging" / f"{step.replace('/', '-')}-{key}"
 
 
-@contextmanager
-def staged(root: Path, step: str, inputs: dict[str, Any]) -> Iterator[Stage]:
-    """The step's folder, ours alone while the block runs.
+class BusyError(ConflictError):
+    """Another process is at a step that this one needs; ``wait`` returns when it has ended."""
 
-    Raises ConflictError where another process is at the same step.
+    def __init__(self, message: str, lock: Path) -> None:
+        super().__init__(message)
+        self._lock = lock
+
+    def wait(self) -> None:
+        """Return when the other process has let go of the step, or died."""
+        with FileLock(self._lock):
+            pass
+
+
+class Staging:
+    """The stages of one command. Each is ours alone until the command has committed, or failed.
+
+    Were a stage let go when its step ends, a second process could take it up, make the same again
+    and find it gone when the first commits.
     """
-    folder = stage_folder(root, step, inputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(folder.name + ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConflictError(
-            f"{root}: another pausedata process is making '{step}' there. Wait for it to end, "
-            "then run this again: what it finished is taken as it is."
-        ) from None
-    try:
-        yield Stage(folder)
-    finally:
-        lock.release()
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._locks: dict[Path, BaseFileLock] = {}
+
+    def stage(self, step: str, inputs: dict[str, Any]) -> Stage:
+        """The folder in which ``step`` (a table's name) is made from ``inputs``.
+
+        Raises BusyError where another process is at the same step.
+        """
+        folder = stage_folder(self._root, step, inputs)
+        if folder not in self._locks:
+            path = folder.with_name(folder.name + ".lock")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, thread_local=False)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise BusyError(
+                    f"{self._root}: another pausedata process{_holder(path)} is making "
+                    f"'{step}' there.",
+                    path,
+                ) from None
+            self._locks[folder] = lock
+            _sign(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        return Stage(folder)
+
+    def discard(self, tables: list[Table]) -> None:
+        """Remove the stages of tables that are committed now, and let go of them."""
+        for folder in {table.folder for table in tables}:
+            shutil.rmtree(folder, ignore_errors=True)
+            if lock := self._locks.pop(folder, None):
+                # While it is ours: who waits for this file notices that it has gone.
+                folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
+                lock.release()
+
+    def close(self) -> None:
+        """Let go of all stages; what is in them stays for the next time."""
+        while self._locks:
+            self._locks.popitem()[1].release()
 
 
-def discard(tables: list[Table]) -> None:
-    """Remove the staging folders of tables that are committed now."""
-    for folder in {table.folder for table in tables}:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
+def _sign(lock: Path) -> None:
+    """Write into a lock's file who holds it, for the others to read."""
+    text = lock.read_text("utf-8", errors="replace")
+    if text[:1] in ("", "{"):  # a lock without flock keeps notes of its own there
+        said = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
+        lock.write_text(json.dumps(said), "utf-8")
+
+
+def _holder(lock: Path) -> str:
+    """`` (process 12 on host, since …)`` from what the holder wrote; empty where that is unread."""
+    try:
+        said = json.loads(lock.read_text("utf-8"))
+        return f" (process {said['pid']} on {said['host']}, since {said['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 class Pins:
