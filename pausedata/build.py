@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pausedata import scorers
-from pausedata.errors import DataError, UsageError
+from pausedata.errors import DataError, UsageError, listing
 from pausedata.progress import Progress, Silent
 from pausedata.recipe import Export, LoadedRecipe, Placement
 from pausedata.resolve import Resolved, resolve
@@ -21,10 +21,13 @@ from pausedata.steps import prepare as prepare_step
 from pausedata.steps import score as score_step
 from pausedata.steps.carry import CarriedScores
 from pausedata.steps.prepare import Prepared
+from pausedata.store import repair
 from pausedata.store.commit import current_version, prepare_folder
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.staging import BusyError
 from pausedata.work import Outcome, Work, recorded_placements
+
+FIRST = ("examples", "vocab", "tokens")  # the tables that one step makes
 
 
 def build(
@@ -47,9 +50,10 @@ def build(
     def make() -> Outcome:
         prepare_folder(root)
         base = current_version(root)
+        damaged = _mend(base, progress) if base else {}
         progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
         resolved = resolve(loaded, root, base, update=update)
-        with Work(root, base, progress) as work:
+        with Work(root, base, progress, damaged) as work:
             prepared = _prepare(resolved, work, replace)
             _score(resolved, work)
             placements = recorded_placements(base) | resolved.recipe.placements
@@ -141,13 +145,28 @@ def _when_free(make: Callable[[], Outcome], progress: Progress) -> Outcome:
             busy.wait()
 
 
+def _mend(base: Version, progress: Progress) -> dict[str, dict[str, str]]:
+    """Say what is damaged and put right what needs no work; what is left to make again."""
+    found = repair.damage(base)
+    for paths in found.values():
+        for path, why in paths.items():
+            progress.warn(f"version {base.number}: {path}: {why}")
+    if not found:
+        return {}
+    for path in repair.restore(base, found):
+        progress.say(f"{path}: put back, as it was")
+    left = repair.damage(base)
+    return {name: paths for name, paths in left.items() if name}
+
+
 def _prepare(resolved: Resolved, work: Work, replace: bool) -> Prepared | None:
     """Examples and tokens: kept where their inputs are the same, else made; None where kept."""
     if work.base is not None:
         different = examples_differ(resolved, work.base)
-        if not different:
-            for name in ("examples", "vocab", "tokens"):
-                work.keep(name)
+        if not different and (_first_are_whole(work) or _prepare_again(resolved, work, replace)):
+            for name in FIRST:
+                if name not in work.damaged and name not in work.repaired:
+                    work.keep(name)
             return None
         if not replace:
             raise UsageError(
@@ -164,6 +183,36 @@ def _prepare(resolved: Resolved, work: Work, replace: bool) -> Prepared | None:
     return prepared
 
 
+def _first_are_whole(work: Work) -> bool:
+    return not work.damaged.keys() & set(FIRST)
+
+
+def _prepare_again(resolved: Resolved, work: Work, replace: bool) -> bool:
+    """Make the damaged ones of the first tables as they were; whether they came out like that.
+
+    Raises UsageError where they do not and may not be replaced.
+    """
+    assert work.base is not None
+    cut, now = work.base.manifest.recipe.get("shard_rows"), resolved.recipe.shard_rows
+    tables = {}
+    if cut == now:
+        tables = prepare_step.prepare(resolved, work.staging, work.progress).tables
+        if all(tables[n].entry.content == work.base.table(n).entry.content for n in FIRST):
+            for name in FIRST:
+                if name in work.damaged:
+                    work.put(tables[name])
+            return True
+    if replace:
+        return False
+    why = "now they come out otherwise, by another release of pausedata or of tokenizers"
+    if not tables:
+        why = f"they were cut with shard_rows {cut or 'null'}: --set shard_rows={cut or 'null'}"
+    raise UsageError(
+        f"{work.root}: {listing(work.damaged)} cannot be repaired: {why}. --replace makes a "
+        "version with new ones."
+    )
+
+
 def _score(resolved: Resolved, work: Work) -> None:
     """Every run of the recipe; and, where the examples changed, the other runs that are there."""
     recipe, base, tokens = resolved.recipe, work.base, work.tables["tokens"]
@@ -176,8 +225,9 @@ def _score(resolved: Resolved, work: Work) -> None:
             wanted = score_step.inputs(
                 run, ref, model.dtype, resolved.backend, scoring, tokens.entry.content
             )
-            if work.has(f"scores/{run}", wanted):
-                work.keep(f"scores/{run}")
+            name = f"scores/{run}"
+            if work.has(name, wanted):
+                work.keep(name)
                 continue
             resolved.check_tokenizer(run)
             score_step.check_context(tokens, ref)
@@ -193,9 +243,10 @@ def _score(resolved: Resolved, work: Work) -> None:
                     engine=scoring.engine,
                 )
 
-            carried = _carried(base, run, wanted)
+            carried = _carried(work, run, wanted)
+            sound = base.table(name) if base and work.is_from(name, wanted) else None
             table = score_step.score(
-                work.staging, run, wanted, tokens, load, carried, work.progress
+                work.staging, run, wanted, tokens, load, carried, work.progress, sound
             )
             work.put(table)
             for warning in score_step.edge_warnings(table, scoring.append_eos):
@@ -206,9 +257,10 @@ def _score(resolved: Resolved, work: Work) -> None:
                 _carry_whole(work, base, run)
 
 
-def _carried(base: Version | None, run: str, wanted: dict[str, Any]) -> CarriedScores | None:
+def _carried(work: Work, run: str, wanted: dict[str, Any]) -> CarriedScores | None:
     """The base version's scores of ``run``, where only the tokens they rest on differ."""
-    if base is None or run not in base.runs:
+    base = work.base
+    if base is None or run not in base.runs or work.damaged.keys() & {"tokens", f"scores/{run}"}:
         return None
     scores = base.table(f"scores/{run}")
     made_from = scores.entry.provenance["inputs"]
@@ -222,9 +274,8 @@ def _carry_whole(work: Work, base: Version, run: str) -> None:
     name = f"scores/{run}"
     scores, tokens = base.table(name), work.tables["tokens"]
     wanted = scores.entry.provenance["inputs"] | {"tokens": tokens.entry.content}
-    carried = _carried(base, run, wanted)
-    assert carried is not None
-    missing = score_step.count_missing(tokens, carried)
+    carried = _carried(work, run, wanted)
+    missing = score_step.count_missing(tokens, carried) if carried else tokens.entry.rows
     if missing:
         work.drop(name, f"{missing} examples are new, and the recipe names no model for this run")
         return
@@ -238,6 +289,12 @@ def _carry_whole(work: Work, base: Version, run: str) -> None:
 def _place(work: Work, placements: dict[str, Placement]) -> None:
     for name, spec in placements.items():
         run = spec.run
+        if run and f"scores/{run}" in work.damaged.keys() - work.made.keys():
+            work.progress.warn(
+                f"placements/{name} stays as it is: scores/{run} is damaged, and the recipe names "
+                f"no model for it. `pausedata score {work.root} --run {run} --model …` repairs it."
+            )
+            continue
         if run and f"scores/{run}" in work.removed:
             work.drop(f"placements/{name}", f"run '{run}' could not be carried over")
             continue

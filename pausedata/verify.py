@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,44 +11,89 @@ import pyarrow as pa
 from pausedata import exporters
 from pausedata.errors import PausedataError
 from pausedata.progress import Progress
+from pausedata.store import repair
 from pausedata.store.content import ContentHash
-from pausedata.store.dataset import Table, Version
-from pausedata.store.files import sha256_of
+from pausedata.store.dataset import (
+    Table,
+    Version,
+    read_version,
+    version_folder,
+    version_numbers,
+)
+from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import ShardEntry
 from pausedata.store.tables import list_parts, schema_of
+
+PORTION = 64  # files that are hashed together
 
 
 def verify(version: Version, progress: Progress) -> list[str]:
     """Check ``version`` and return what is wrong, a line each; an empty list where all is whole."""
-    return [*_files(version, progress), *_tables(version, progress)]
+    damaged = _damaged(version, progress)
+    return [
+        *(f"{path}: {why}" for path, why in damaged.items()),
+        *_strangers(version),
+        *_tables(version, damaged, progress),
+    ]
 
 
-def _files(version: Version, progress: Progress) -> Iterator[str]:
-    """Every file that the manifest names is there with its bytes, and no other is."""
-    expected = {
-        entry.path: entry
-        for table in version.manifest.tables.values()
-        for entry in [*table.shards, *table.files]
-    }
-    with progress.step("checking files", len(expected), "files") as advance:
-        for path, entry in expected.items():
-            full = version.folder / path
+def verify_others(current: Version, progress: Progress) -> dict[int, list[str]]:
+    """What is wrong with the other versions: their manifests, their chain, their files.
+
+    What an earlier repair marked as damaged for good is left out: ``repair.marks`` has it.
+    """
+    root, marked = current.root, repair.marks(current.root)
+    numbers = [n for n in version_numbers(root) if n != current.number]
+    parents = [current.manifest.parent]
+    found: dict[int, list[str]] = {}
+    with progress.step("checking other versions", len(numbers), "versions") as advance:
+        for number in reversed(numbers):  # children first: they say what their parents hash to
+            problems = found.setdefault(number, [])
             advance(1)
-            if not full.is_file():
-                yield f"{path}: missing"
-            elif full.stat().st_size != entry.bytes:
-                yield f"{path}: {full.stat().st_size} bytes, the manifest says {entry.bytes}"
-            elif sha256_of(full) != entry.sha256:
-                yield f"{path}: its sha256 is not the manifest's: the file was changed or damaged"
-    known = {*expected, "manifest.json", "README.md"}
+            recorded = {p.sha256 for p in parents if p is not None and p.version == number}
+            try:
+                version = read_version(root, version_folder(root, number))
+            except PausedataError as error:
+                problems.append(str(error))
+                continue
+            parents.append(version.manifest.parent)
+            if version.number != number:
+                problems.append(f"manifest.json: is of version {version.number}")
+            elif recorded and version.sha256 not in recorded:
+                problems.append("manifest.json: not the one that later versions were made from")
+            damaged = problems_of(version.folder, version.files())
+            known = marked.get(number, {})
+            problems += [f"{path}: {why}" for path, why in damaged.items() if path not in known]
+            problems += _strangers(version)
+    return {number: problems for number, problems in sorted(found.items()) if problems}
+
+
+def _damaged(version: Version, progress: Progress) -> dict[str, str]:
+    """What is wrong with each file that is not as the manifest says, whatever was seen of it."""
+    found: dict[str, str] = {}
+    entries = version.files()
+    with progress.step("checking files", len(entries), "files") as advance:
+        for start in range(0, len(entries), PORTION):
+            portion = entries[start : start + PORTION]
+            found |= problems_of(version.folder, portion, anew=True)
+            advance(len(portion))
+    return found
+
+
+def _strangers(version: Version) -> Iterator[str]:
+    """Files that the manifest does not name."""
+    known = {*(entry.path for entry in version.files()), "manifest.json", "README.md"}
     for full in sorted(version.folder.rglob("*")):
         path = full.relative_to(version.folder).as_posix()
         if full.is_file() and path not in known:
             yield f"{path}: not in the manifest"
 
 
-def _tables(version: Version, progress: Progress) -> Iterator[str]:
-    """Every table holds what its columns promise, and hashes to its content hash."""
+def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) -> Iterator[str]:
+    """Every table holds what its columns promise, and hashes to its content hash.
+
+    What rests on a ``damaged`` file is not looked into: its problem is known.
+    """
     tables = version.tables
     for name in ("examples", "vocab", "tokens"):
         if name not in tables:
@@ -71,9 +116,14 @@ def _tables(version: Version, progress: Progress) -> Iterator[str]:
             if name != "vocab" and len(table.shards) != len(tokens.shards):
                 yield f"{name}: {len(table.shards)} shards where tokens has {len(tokens.shards)}"
                 continue
+            known = 0  # shards whose problem is known
             for problem in _row_numbers(table):
                 yield problem
             for number, shard in enumerate(table.shards):
+                advance(shard.rows)
+                if shard.path in damaged:
+                    known += 1
+                    continue
                 try:
                     rows = table.read(shard)
                     content.update(shard.split or "", rows.cast(_schema(table)))
@@ -81,12 +131,12 @@ def _tables(version: Version, progress: Progress) -> Iterator[str]:
                     for problem in _shard(version, table, shard, rows, beside, vocabulary, seen):
                         yield f"{shard.path}: {problem}"
                 except (PausedataError, pa.ArrowException, ValueError, KeyError) as error:
-                    yield f"{shard.path}: unreadable: {str(error).splitlines()[0]}"
-                advance(shard.rows)
-            if content.hexdigest() != table.entry.content:
+                    if not damaged:  # else it rests on a damaged file of another table
+                        yield f"{shard.path}: unreadable: {str(error).splitlines()[0]}"
+            if not known and content.hexdigest() != table.entry.content:
                 yield f"{name}: its values do not hash to the manifest's content hash"
-        for problem in _trainer_files(version):
-            yield problem
+        if not damaged:
+            yield from _trainer_files(version)
 
 
 def _row_numbers(table: Table) -> Iterator[str]:
@@ -101,12 +151,12 @@ def _row_numbers(table: Table) -> Iterator[str]:
         yield f"{table.name}: its shards have {rows} rows, the manifest says {table.entry.rows}"
 
 
-def _vocabulary(table: Table) -> np.ndarray[Any, Any]:
-    """The ids there are (a vocabulary may have gaps); none where the table cannot be read."""
+def _vocabulary(table: Table) -> np.ndarray[Any, Any] | None:
+    """The ids there are (a vocabulary may have gaps); None where the table cannot be read."""
     try:
         return np.concatenate([table.read(s)["token_id"].to_numpy() for s in table.shards])
     except (PausedataError, KeyError):
-        return np.zeros(0, np.int32)
+        return None
 
 
 def _schema(table: Table) -> pa.Schema:
@@ -121,7 +171,7 @@ def _shard(
     shard: ShardEntry,
     rows: pa.Table,
     tokens: pa.Table | None,
-    vocabulary: np.ndarray[Any, Any],
+    vocabulary: np.ndarray[Any, Any] | None,
     seen: set[str],
 ) -> Iterator[str]:
     if rows.num_rows != shard.rows:
@@ -153,7 +203,7 @@ def _shard(
 
 
 def _tokens(
-    version: Version, shard: ShardEntry, rows: pa.Table, vocabulary: np.ndarray[Any, Any]
+    version: Version, shard: ShardEntry, rows: pa.Table, vocabulary: np.ndarray[Any, Any] | None
 ) -> Iterator[str]:
     offsets, ids = list_parts(rows, "response_ids")
     _, prompt_ids = list_parts(rows, "prompt_ids")
@@ -166,7 +216,7 @@ def _tokens(
         yield "a response without tokens"
         return
     for each in (ids, prompt_ids):
-        if not np.isin(each, vocabulary).all():
+        if vocabulary is not None and not np.isin(each, vocabulary).all():
             yield "a token id outside the vocabulary"
     if np.isin(version.manifest.pause.id, np.concatenate([ids, prompt_ids])):
         yield "the pause token stands in the corpus"

@@ -13,10 +13,11 @@ from pausedata.progress import Progress
 from pausedata.recipe import Export, Placement
 from pausedata.steps import export as export_step
 from pausedata.steps import place as place_step
+from pausedata.store import repair
 from pausedata.store.card import card
 from pausedata.store.commit import Change, commit
 from pausedata.store.dataset import Table, Version
-from pausedata.store.manifest import PauseEntry
+from pausedata.store.manifest import FileEntry, PauseEntry
 from pausedata.store.staging import Staging
 
 
@@ -27,6 +28,8 @@ class Outcome:
     root: Path
     version: Version
     made: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)  # damaged tables that came out as they were
+    marked: list[int] = field(default_factory=list)  # versions that stay damaged
     kept: list[str] = field(default_factory=list)
     removed: dict[str, str] = field(default_factory=dict)  # table → why it could not be remade
     copied: int = 0  # bytes copied where hard links were not to be had
@@ -43,8 +46,17 @@ class Work:
     A context manager: the stages that it takes up are its own until it ends.
     """
 
-    def __init__(self, root: Path, base: Version | None, progress: Progress) -> None:
+    def __init__(
+        self,
+        root: Path,
+        base: Version | None,
+        progress: Progress,
+        damaged: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """``damaged``: the base version's damaged files, by table, that are to be made again."""
         self.root, self.base, self.progress = root, base, progress
+        self.damaged = dict(damaged or {})
+        self.repaired: dict[str, Table] = {}
         self.staging = Staging(root)
         self.tables: dict[str, Table] = dict(base.tables) if base else {}
         self.made: dict[str, Table] = {}
@@ -61,7 +73,14 @@ class Work:
         self.staging.close()
 
     def put(self, table: Table) -> None:
-        """Take in a table that was made or remade."""
+        """Take in a table that was made or remade.
+
+        One that was damaged and comes out as it was is put back, and needs no new version.
+        """
+        if table.name in self.damaged and self._put_back(table):
+            del self.damaged[table.name]
+            self.repaired[table.name] = table
+            return
         self.tables[table.name] = self.made[table.name] = table
 
     def keep(self, name: str) -> None:
@@ -74,7 +93,11 @@ class Work:
         self.removed[name] = why
 
     def has(self, name: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether the table is there already, made from the same inputs."""
+        """Whether the table is there already, whole, made from the same inputs."""
+        return name not in self.damaged and self.is_from(name, inputs)
+
+    def is_from(self, name: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the table that is there, whole or not, was made from the same inputs."""
         table = self.tables.get(name)
         return table is not None and table.entry.provenance.get("inputs") == inputs
 
@@ -140,16 +163,44 @@ class Work:
     def remake_exports(self, specs: dict[str, Export]) -> None:
         """Make ``specs``, and remake every other export whose placement changed."""
         for name, spec in (recorded_exports(self.base) | specs).items():
+            if f"placements/{spec.placement}" in self.damaged:
+                continue  # said already
             if f"placements/{spec.placement}" in self.tables:
                 self.export(name, spec)
             else:
                 self.drop(f"exports/{name}", f"placement '{spec.placement}' could not be remade")
 
+    def _put_back(self, table: Table) -> bool:
+        """Put a remade table's files where damaged ones were, if they are what those were."""
+        assert self.base is not None
+        paths = self.damaged[table.name]
+        lost = [e for e in self.base.table(table.name).files() if e.path in paths]
+        if any(entry.path.endswith(".meta.json") for entry in lost):
+            table = self._finished_as(table, lost)
+        made = {entry.path: entry.sha256 for entry in table.files()}
+        if any(made.get(entry.path) != entry.sha256 for entry in lost):
+            return False
+        for entry in lost:
+            repair.put_back(self.root, entry, table.folder / entry.path)
+        return True
+
+    def _finished_as(self, table: Table, lost: list[FileEntry]) -> Table:
+        """An export finished for the version that it was first made in, which its files name."""
+        assert self.base is not None
+        wanted = {(entry.path, entry.sha256) for entry in lost}
+        origin = self.origin(table.entry.provenance["inputs"]["placement"])
+        for number in range(self.base.number, 0, -1):
+            finished = export_step.finish(table, origin, number)
+            if wanted <= {(entry.path, entry.sha256) for entry in finished.files()}:
+                return finished
+        return table
+
     def commit(self, command: str, **header: Any) -> Outcome:
         """Commit what was made, if anything was, as one version."""
         if not self.made and not self.removed:
             assert self.base is not None
-            return Outcome(self.root, self.base, kept=self.kept)
+            self.staging.discard(list(self.repaired.values()))
+            return Outcome(self.root, self.base, repaired=list(self.repaired), kept=self.kept)
 
         def finish(version: int) -> dict[str, Table]:
             return {
@@ -169,11 +220,21 @@ class Work:
             **header,
         )
         committed = commit(self.root, self.base, change, card)
-        self.staging.discard(list(self.made.values()))
+        self.staging.discard([*self.made.values(), *self.repaired.values()])
+        lost = [
+            entry
+            for name, paths in self.damaged.items()
+            if self.base is not None and name in {*self.made, *self.removed}
+            for entry in self.base.table(name).files()
+            if entry.path in paths
+        ]
+        marked = repair.mark(self.root, lost) if lost else []
         return Outcome(
             self.root,
             committed.version,
             made=list(self.made),
+            repaired=list(self.repaired),
+            marked=marked,
             kept=self.kept,
             removed=self.removed,
             copied=committed.copied,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pausedata import weights
+from pausedata import hashes
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.gguf_header import read_gguf_header
 from pausedata.models import (
@@ -49,8 +49,19 @@ def folder(tmp_path: Path) -> Path:
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or writes the hashes that the user's cache remembers."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "_seen", {})
+    forget(monkeypatch)
     return tmp_path / "cache" / "pausedata" / "hashes.json"
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that has just begun."""
+    monkeypatch.setattr(hashes, "_seen", {})
+    hashes._load.cache_clear()
+
+
+def remembered(cache: Path) -> list[str]:
+    """The hashes that the user's cache holds."""
+    return [known["sha256"] for known in json.loads(cache.read_text()).values()]
 
 
 def test_a_hub_id_is_an_organisation_and_a_name(tmp_path: Path) -> None:
@@ -129,21 +140,26 @@ def test_a_large_file_is_hashed_once(
     file = tmp_path / "big.gguf"
     file.write_bytes(bytes(1 << 20))
     os.utime(file, (1_700_000_000, 1_700_000_000))
-    digest = weights.file_sha256(file)
-    assert json.loads(own_cache.read_text())[str(file)]["sha256"] == digest
+    digest = hashes.file_sha256(file)
+    assert remembered(own_cache) == [digest]
 
     def never(path: Path) -> str:
         raise AssertionError(f"{path} was read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(weights, "_digest", never)
-        assert weights.file_sha256(file) == digest  # from this process
-        patch.setattr(weights, "_seen", {})
-        assert weights.file_sha256(file) == digest  # from the user's cache
+        patch.setattr(hashes, "_digest", never)
+        assert hashes.file_sha256(file) == digest  # from this process
+        forget(patch)
+        assert hashes.file_sha256(file) == digest  # from the user's cache
+    link = tmp_path / "the same.gguf"
+    link.hardlink_to(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashes, "_digest", never)
+        assert hashes.file_sha256s([file, link]) == [digest, digest]
     file.write_bytes(b"1" * (1 << 20))
-    assert weights.file_sha256(file) != digest
+    assert hashes.file_sha256(file) != digest
     # Changed a moment ago: a further change might leave size and time as they are.
-    assert json.loads(own_cache.read_text())[str(file)]["sha256"] == digest
+    assert remembered(own_cache) == [digest]
 
 
 def test_a_broken_or_unwritable_memory_costs_only_time(
@@ -154,11 +170,11 @@ def test_a_broken_or_unwritable_memory_costs_only_time(
     os.utime(file, (1_700_000_000, 1_700_000_000))
     own_cache.parent.mkdir(parents=True)
     own_cache.write_text("not json")
-    digest = weights.file_sha256(file)
-    assert json.loads(own_cache.read_text())[str(file)]["sha256"] == digest
-    monkeypatch.setattr(weights, "_seen", {})
+    digest = hashes.file_sha256(file)
+    assert remembered(own_cache) == [digest]
+    forget(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # a file is where the folder should be
-    assert weights.file_sha256(file) == digest
+    assert hashes.file_sha256(file) == digest
 
 
 def test_a_commit_or_a_path_needs_no_network(folder: Path) -> None:

@@ -246,21 +246,44 @@ def show(
 def verify(dataset: DatasetPath, version: AtVersion = None, json: AsJson = False) -> None:
     """Check every checksum and invariant of a dataset; exit status 1 where something is wrong.
 
+    The current version is looked into value by value, of the others every file; with --version
+    that one alone.
+
     Example: pausedata verify build/gsm8k
     """
     from pausedata.store.dataset import open_version
+    from pausedata.store.repair import marks
     from pausedata.verify import verify as check
+    from pausedata.verify import verify_others
 
     opened = open_version(dataset, version)
-    problems = check(opened, progress())
+    listener = progress()
+    problems = check(opened, listener)
+    others = verify_others(opened, listener) if version is None else {}
+    marked = {n: paths for n, paths in marks(dataset).items() if version in (None, n)}
+    ok = not problems and not others
     if json:
-        print_json({"version": opened.number, "ok": not problems, "problems": problems})
+        print_json(
+            {
+                "version": opened.number,
+                "ok": ok,
+                "problems": problems,
+                "others": {str(number): found for number, found in others.items()},
+                "marked": {str(number): paths for number, paths in marked.items()},
+            }
+        )
     else:
         for problem in problems:
             typer.echo(problem)
+        for number, found in others.items():
+            for problem in found:
+                typer.echo(f"version {number}: {problem}")
+        for number, paths in marked.items():
+            say(f"version {number}: marked as damaged: {', '.join(paths)}")
+        count = len(problems) + sum(len(found) for found in others.values())
         checked = f"version {opened.number}: {len(opened.tables)} tables"
-        say(f"{checked}, {len(problems)} problems" if problems else f"{checked}, all whole")
-    if problems:
+        say(f"{checked}, {count} problems" if count else f"{checked}, all whole")
+    if not ok:
         raise typer.Exit(1)
 
 

@@ -11,9 +11,12 @@ from pausedata.work import Outcome
 def describe(outcome: Outcome) -> list[str]:
     """A few lines: what was made, kept, counted, and what to try next."""
     root, manifest = outcome.root, outcome.version.manifest
+    repaired = [f"  repaired {name}: it came out as it was" for name in outcome.repaired]
+    if not outcome.committed and repaired:
+        return [f"{root}: version {manifest.version} was damaged, and is whole again", *repaired]
     if not outcome.committed:
         return [f"{root}: up to date (version {manifest.version}); nothing to do."]
-    lines = [f"{root}: version {manifest.version}"]
+    lines = [f"{root}: version {manifest.version}", *repaired]
     for name in outcome.made:
         lines.append(f"  made     {name:28} {_facts(outcome, name)}")
     lines += [f"  kept     {name}" for name in outcome.kept]
@@ -22,6 +25,9 @@ def describe(outcome: Outcome) -> list[str]:
         counted = {**rows.dropped, **{k: v for k, v in rows.noted.items() if v}}
         details = "".join(f", {count:,} {reason}" for reason, count in counted.items())
         lines.append(f"  {split}: {rows.into:,} rows in, {rows.out:,} out{details}")
+    if outcome.marked:
+        numbers = ", ".join(str(number) for number in outcome.marked)
+        lines.append(f"  damaged and not to be repaired, marked as such: version {numbers}")
     if outcome.copied:
         lines.append(f"  no hard links here: {outcome.copied / 1e6:.1f} MB were copied instead")
     return lines + [f"  try: {command}" for command in _next(outcome)]
@@ -36,6 +42,8 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "committed": outcome.committed,
         "made": outcome.made,
         "kept": outcome.kept,
+        "repaired": outcome.repaired,
+        "marked": outcome.marked,
         "removed": outcome.removed,
         "rows": {s: r.model_dump(mode="json", by_alias=True) for s, r in manifest.rows.items()},
         "copied_bytes": outcome.copied,

@@ -19,6 +19,7 @@ from pausedata.recipe import Scoring
 from pausedata.scorers import Example, Scorer, Scores, ignore_progress
 from pausedata.steps.carry import CarriedScores
 from pausedata.store.dataset import Table
+from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import ShardEntry
 from pausedata.store.staging import Stage, Staging, stage_folder
 from pausedata.store.tables import list_parts, schema_of
@@ -64,15 +65,20 @@ def score(
     load: Callable[[], Scorer],
     carried: CarriedScores | None,
     progress: Progress,
+    sound: Table | None = None,
 ) -> Table:
     """Score every shard of ``tokens`` that is not scored yet; the model is loaded if one is not.
 
-    ``wanted`` comes from ``inputs``. Raises DataError where a score cannot be right.
+    ``wanted`` comes from ``inputs``; ``sound`` is a committed table of the same inputs, of which
+    some files are damaged: the others are taken as they are. Raises DataError where a score cannot
+    be right.
     """
     name = f"scores/{run}"
     stage = staging.stage(name, _keyed(wanted, tokens, carried))
     with ExitStack() as stack:
         scorer: Scorer | None = None
+        if sound is not None:
+            _adopt(stage, sound)
         todo = [s for s in tokens.shards if stage.finished(_path(run, s)) is None]
         if len(todo) < len(tokens.shards):
             progress.say(
@@ -113,11 +119,12 @@ def score(
             )
         paths: list[tuple[str | None, str]] = [(s.split, _path(run, s)) for s in tokens.shards]
         records = [stage.record(path) or {} for _, path in paths]
+        summary = _summary(records, tokens, _inherited(carried, sound))
         table = stage.table(
             name,
             schema_of(name),
             paths,
-            {"inputs": wanted, "made_from": ["tokens"]} | _summary(records, tokens, carried),
+            {"inputs": wanted, "made_from": ["tokens"]} | summary,
         )
         return _with_means(table)
 
@@ -224,8 +231,23 @@ def _table(ids: Any, scores: list[Scores]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def _adopt(stage: Stage, sound: Table) -> None:
+    """Take the whole shards of a damaged table into the stage."""
+    damaged = problems_of(sound.folder, sound.shards)
+    for shard in sound.shards:
+        if shard.path not in damaged and stage.finished(shard.path) is None:
+            stage.adopt(sound.folder / shard.path, shard.path)
+
+
+def _inherited(carried: CarriedScores | None, sound: Table | None) -> dict[str, Any]:
+    """What is known of the making of those scores that were not made now."""
+    if sound is not None:
+        return sound.entry.provenance
+    return carried.provenance if carried else {}
+
+
 def _summary(
-    records: list[dict[str, Any]], tokens: Table, carried: CarriedScores | None
+    records: list[dict[str, Any]], tokens: Table, inherited: dict[str, Any]
 ) -> dict[str, Any]:
     """What is good to know of how the shards were made."""
     versions: dict[str, set[str]] = {}
@@ -233,7 +255,6 @@ def _summary(
         for library, version in record.get("versions", {}).items():
             versions.setdefault(library, set()).add(version)
     ties = {record["rank_ties"] for record in records if record.get("rank_ties")}
-    inherited = carried.provenance if carried else {}
     return {
         "versions": {lib: sorted(found) for lib, found in sorted(versions.items())}
         or inherited.get("versions", {}),

@@ -26,9 +26,10 @@ from pausedata.store.dataset import (
     version_folder,
     version_numbers,
 )
+from pausedata.store.integrity import entry_of
 from pausedata.store.manifest import FORMAT, Manifest, Parent, PauseEntry, SplitRows
 
-OURS = {POINTER, "current", "versions", "staging", "CARD.md"}
+OURS = {POINTER, "current", "versions", "staging", "CARD.md", "damaged.json"}
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ def _fill(
     )
     # Written last, and in place: nobody reads this folder before it is renamed.
     (staged / "README.md").write_text(card(manifest), encoding="utf-8")
+    manifest = manifest.model_copy(update={"files": [entry_of(staged, "README.md")]})
     text = manifest.model_dump_json(indent=1, by_alias=True)
     (staged / "manifest.json").write_text(text + "\n", encoding="utf-8")
     for name in ("README.md", "manifest.json"):

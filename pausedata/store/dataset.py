@@ -12,7 +12,16 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from pausedata.errors import DataError, UsageError, listing, nearest
-from pausedata.store.manifest import FORMAT, READER, Manifest, Pointer, ShardEntry, TableEntry
+from pausedata.store.integrity import require_whole
+from pausedata.store.manifest import (
+    FORMAT,
+    READER,
+    FileEntry,
+    Manifest,
+    Pointer,
+    ShardEntry,
+    TableEntry,
+)
 from pausedata.store.shards import read_shard
 
 POINTER = "pausedata.json"
@@ -39,8 +48,20 @@ class Table:
         """The shards' files, of one split or of all."""
         return [self.folder / s.path for s in self.shards if split is None or s.split == split]
 
+    def files(self) -> list[FileEntry]:
+        """Every file of the table."""
+        return [*self.entry.shards, *self.entry.files]
+
+    def check(self) -> None:
+        """Raise DataError unless every file is what the manifest says, all at once.
+
+        ``read`` looks at its own shard; this is for who reads the files otherwise, or all of them.
+        """
+        require_whole(self.folder, self.files())
+
     def read(self, shard: ShardEntry, columns: list[str] | None = None) -> pa.Table:
-        """The rows of one shard."""
+        """The rows of one shard; DataError where its file is not what the manifest says."""
+        require_whole(self.folder, [shard])
         return read_shard(self.folder / shard.path, columns)
 
 
@@ -76,6 +97,11 @@ class Version:
                 f"There: {listing(there)}."
             )
         raise UsageError(f"version {self.number} has no table '{name}'.")
+
+    def files(self) -> list[FileEntry]:
+        """Every file that the manifest names."""
+        tables = [entry for table in self.tables.values() for entry in table.files()]
+        return [*tables, *self.manifest.files]
 
     @property
     def splits(self) -> list[str]:

@@ -104,6 +104,9 @@ class Manifest(Open):
     pause: PauseEntry
     rows: dict[Split, SplitRows]
     tables: dict[str, TableEntry]
+    files: list[FileEntry] = Field(
+        default_factory=list, description="files of the version that belong to no table: README.md"
+    )
 
     def names(self, kind: str) -> list[str]:
         """The names under ``scores``, ``placements`` or ``exports``, in the manifest's order."""

@@ -34,6 +34,12 @@ class Stage:
         # The record is written after the shard, and holds its hash: both there means both whole.
         self.note(path, {"sha256": files.sha256_of(self.folder / path), **(record or {})})
 
+    def adopt(self, shard: Path, path: str) -> None:
+        """Take a whole shard from elsewhere as ``path``."""
+        (self.folder / path).unlink(missing_ok=True)
+        files.link_or_copy(shard, self.folder / path)
+        self.note(path, {"sha256": files.sha256_of(self.folder / path)})
+
     def note(self, name: str, value: dict[str, Any]) -> None:
         """Keep a record beside the shards."""
         files.write_json(self.folder / "records" / f"{name}.json", value)

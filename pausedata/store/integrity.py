@@ -1,0 +1,76 @@
+"""Whether files are what a manifest says of them, asked before anything is read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pausedata.errors import DataError
+from pausedata.hashes import file_sha256s
+from pausedata.store.files import sha256_of
+from pausedata.store.manifest import FileEntry
+
+TODO = (
+    "`pausedata verify` says what else is damaged; `pausedata build` with the dataset's recipe "
+    "makes again what can be made again."
+)
+
+
+def problems_of(
+    folder: Path, entries: Sequence[FileEntry], *, anew: bool = False
+) -> dict[str, str]:
+    """What is wrong with each file that is not what ``entries`` say, by its path.
+
+    Large files that did not change since they were last read whole are read again only ``anew``.
+    """
+    found: dict[str, str] = {}
+    whole = []
+    for entry in entries:
+        full = folder / entry.path
+        try:
+            size = full.stat().st_size if full.is_file() else None
+        except OSError as error:
+            found[entry.path] = f"cannot be read ({error.strerror})"
+            continue
+        if size is None:
+            found[entry.path] = "missing"
+        elif size != entry.bytes:
+            found[entry.path] = f"{size} bytes, the manifest says {entry.bytes}"
+        else:
+            whole.append(entry)
+    for entry, sha256 in zip(whole, _hashes(folder, whole, found, anew), strict=True):
+        if sha256 is not None and sha256 != entry.sha256:
+            found[entry.path] = "its sha256 is not the manifest's: the file was changed or damaged"
+    return found
+
+
+def require_whole(folder: Path, entries: Sequence[FileEntry]) -> None:
+    """Raise DataError where a file is not what its entry says."""
+    found = problems_of(folder, entries)
+    if found:
+        path, why = next(iter(found.items()))
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise DataError(f"{folder / path}: {why}.{more} {TODO}")
+
+
+def _hashes(
+    folder: Path, entries: Sequence[FileEntry], found: dict[str, str], anew: bool
+) -> list[str | None]:
+    """The hash of each file; None, and what is wrong in ``found``, where it cannot be read."""
+    try:
+        return list(file_sha256s([folder / entry.path for entry in entries], anew=anew))
+    except OSError:
+        hashes: list[str | None] = []
+        for entry in entries:  # one by one, to know which
+            try:
+                hashes += file_sha256s([folder / entry.path], anew=anew)
+            except OSError as error:
+                found[entry.path] = f"cannot be read ({error.strerror})"
+                hashes.append(None)
+        return hashes
+
+
+def entry_of(folder: Path, path: str) -> FileEntry:
+    """What a manifest says of the file at ``path`` in ``folder``."""
+    full = folder / path
+    return FileEntry(path=path, bytes=full.stat().st_size, sha256=sha256_of(full))

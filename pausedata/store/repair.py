@@ -1,0 +1,122 @@
+"""Putting damaged files right: from another version that holds them whole, or made again.
+
+A file that is put back has the recorded sha256, and takes the damaged one's place by rename in
+every version that lists it. What cannot come out like that is made anew in a new version; the old
+ones stay as they are and are marked in ``damaged.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pausedata.errors import DataError
+from pausedata.store import files
+from pausedata.store.card import card
+from pausedata.store.commit import commit_lock
+from pausedata.store.dataset import Version, read_version, version_folder, version_numbers
+from pausedata.store.integrity import problems_of
+from pausedata.store.manifest import FileEntry
+
+MARKS = "damaged.json"
+
+
+def damage(version: Version) -> dict[str, dict[str, str]]:
+    """The damaged files of each table, with what is wrong; ``""`` stands for those of no table."""
+    found = problems_of(version.folder, version.files())
+    owners = {e.path: name for name, table in version.tables.items() for e in table.files()}
+    tables: dict[str, dict[str, str]] = {}
+    for path, why in found.items():
+        tables.setdefault(owners.get(path, ""), {})[path] = why
+    return tables
+
+
+def restore(version: Version, found: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Put back the damaged files that another version holds whole, and the card. Their paths."""
+    restored = []
+    others = [v for v in all_versions(version.root) if v.number != version.number]
+    for entry in version.files():
+        if not any(entry.path in paths for paths in found.values()):
+            continue
+        for other in others:
+            same = [e for e in other.files() if (e.path, e.sha256) == (entry.path, entry.sha256)]
+            if same and not problems_of(other.folder, same):
+                put_back(version.root, entry, other.folder / entry.path)
+                restored.append(entry.path)
+                break
+        else:
+            if entry.path == "README.md" and _rewrite_card(version, entry):
+                restored.append(entry.path)
+    return restored
+
+
+def put_back(root: Path, entry: FileEntry, donor: Path) -> None:
+    """Give ``donor``'s bytes, which are what ``entry`` says, to every version that lost them."""
+    with commit_lock(root):
+        for version in all_versions(root):
+            for listed in version.files():
+                if (listed.path, listed.sha256) != (entry.path, entry.sha256):
+                    continue
+                target = version.folder / listed.path
+                if not problems_of(version.folder, [listed]):
+                    continue
+                # Made outside the version, whose folder never holds what its manifest does not.
+                temporary = root / "staging" / f"repair-{os.getpid()}"
+                temporary.unlink(missing_ok=True)
+                files.link_or_copy(donor, temporary)
+                temporary.chmod(files.READ_ONLY)
+                files.sync(temporary)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary.replace(target)
+                files.sync(target.parent)
+
+
+def all_versions(root: Path) -> list[Version]:
+    """Every version whose manifest can be read, ascending."""
+    found = []
+    for number in version_numbers(root):
+        try:
+            found.append(read_version(root, version_folder(root, number)))
+        except DataError:
+            continue
+    return found
+
+
+def marks(root: Path) -> dict[int, dict[str, str]]:
+    """What earlier repairs marked as damaged for good: by version, the paths with what is wrong."""
+    try:
+        marked = json.loads((root / MARKS).read_text("utf-8"))
+        return {int(number): dict(paths) for number, paths in marked.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def mark(root: Path, entries: list[FileEntry]) -> list[int]:
+    """Mark every version in which one of ``entries`` is damaged. The versions' numbers."""
+    wanted = {(entry.path, entry.sha256) for entry in entries}
+    with commit_lock(root):
+        known, there = marks(root), version_numbers(root)
+        found = {}
+        for version in all_versions(root):
+            listed = [e for e in version.files() if (e.path, e.sha256) in wanted]
+            if problems := problems_of(version.folder, listed):
+                found[version.number] = problems
+        kept = {n: known.get(n, {}) | found.get(n, {}) for n in {*known, *found} if n in there}
+        files.write_json(root / MARKS, {str(n): kept[n] for n in sorted(kept)})
+    return sorted(found)
+
+
+def _rewrite_card(version: Version, entry: FileEntry) -> bool:
+    """Write README.md again; whether it came out as it was, which a newer release may not do."""
+    text = card(version.manifest.model_copy(update={"files": []}))
+    temporary = version.root / "staging" / f"card-{os.getpid()}.md"
+    temporary.write_text(text, encoding="utf-8")
+    try:
+        same = files.sha256_of(temporary) == entry.sha256
+        if same:
+            put_back(version.root, entry, temporary)
+        return same
+    finally:
+        temporary.unlink(missing_ok=True)

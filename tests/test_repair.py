@@ -1,0 +1,272 @@
+"""Damage and what becomes of it: read by nobody, named by verify, mended by build."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Recipe, Run, make_model
+
+from pausedata.build import place
+from pausedata.errors import DataError, UsageError
+from pausedata.progress import Silent
+from pausedata.recipe import Placement
+from pausedata.store.dataset import Version, open_version
+from pausedata.store.files import sha256_of
+from pausedata.store.repair import marks
+from pausedata.verify import verify, verify_others
+
+FIRST = "train-00000-of-00003.parquet"
+
+
+def flip(path: Path) -> None:
+    """Flip one bit in the middle of a file, in every version that shares it."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    path.chmod(0o644)
+    path.write_bytes(raw)
+    path.chmod(0o444)
+
+
+def cut(path: Path) -> None:
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-9])
+    path.chmod(0o444)
+
+
+def contents(version: Version) -> dict[str, str]:
+    return {name: entry.content for name, entry in version.manifest.tables.items()}
+
+
+def bytes_of(version: Version) -> dict[str, str]:
+    files = sorted(p for p in version.folder.rglob("*") if p.is_file())
+    return {p.relative_to(version.folder).as_posix(): sha256_of(p) for p in files}
+
+
+def whole(root: Path) -> bool:
+    version = open_version(root)
+    return not verify(version, Silent()) and not verify_others(version, Silent())
+
+
+@pytest.fixture
+def built(recipe: Recipe) -> Recipe:
+    recipe.build()
+    return recipe
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"examples/{FIRST}",
+        "vocab.parquet",
+        f"tokens/{FIRST}",
+        f"scores/base/{FIRST}",
+        f"placements/dit/{FIRST}",
+        f"exports/dit-tokenized/{FIRST}",
+        "exports/dit-tokenized/train.jsonl",
+        "exports/dit-tokenized/train.meta.json",
+        "README.md",
+    ],
+)
+def test_build_makes_a_damaged_file_again_as_it_was(built: Recipe, path: str) -> None:
+    version = open_version(built.out)
+    before = bytes_of(version)
+    flip(version.folder / path)
+    assert not whole(built.out)
+    outcome = built.build()
+    assert not outcome.committed and outcome.version.number == 1
+    assert bytes_of(version) == before and whole(built.out)
+    assert [p.name for p in (built.out / "staging").iterdir()] == ["commit.lock", "pins.json"]
+
+
+def test_every_damaged_file_at_once(built: Recipe) -> None:
+    version = open_version(built.out)
+    before = bytes_of(version)
+    for path in before:
+        if path == f"tokens/{FIRST}":
+            (version.folder / path).unlink()
+        elif path != "manifest.json":
+            cut(version.folder / path)
+    outcome = built.build()
+    assert outcome.repaired == [
+        "examples", "vocab", "tokens", "scores/base", "placements/dit", "placements/append",
+        "exports/dit-tokenized",
+    ]  # fmt: skip
+    assert not outcome.committed and bytes_of(version) == before
+
+
+def test_only_the_damaged_shard_is_scored_again(
+    built: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pausedata.scorers.transformers import TransformersScorer
+
+    scored = []
+    score = TransformersScorer.score
+
+    def counting(self: Any, examples: Any, *rest: Any) -> Any:
+        scored.append(len(examples))
+        return score(self, examples, *rest)
+
+    monkeypatch.setattr(TransformersScorer, "score", counting)
+    (open_version(built.out).folder / "scores/base" / FIRST).unlink()
+    built.build()
+    assert scored == [4] and whole(built.out)
+
+
+def test_the_file_is_put_back_in_every_version_that_has_it(built: Recipe) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    one, two = open_version(built.out, 1), open_version(built.out)
+    path = f"scores/base/{FIRST}"
+    assert (one.folder / path).samefile(two.folder / path)
+    flip(two.folder / path)
+    built.build()
+    assert (one.folder / path).samefile(two.folder / path) and whole(built.out)
+
+
+def test_a_file_that_another_version_holds_whole_comes_from_there(
+    built: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    two = open_version(built.out)
+    target = two.folder / "scores/base" / FIRST
+    whole_bytes = target.read_bytes()
+    target.unlink()
+    target.write_bytes(whole_bytes[:-1])  # of this version alone
+    monkeypatch.setattr("pausedata.scorers.load_scorer", None)  # no model is needed
+    built.build()
+    assert target.read_bytes() == whole_bytes and whole(built.out)
+
+
+def test_scores_that_come_out_otherwise_make_a_new_version_and_the_old_one_is_marked(
+    built: Recipe, monkeypatch: pytest.MonkeyPatch, run: Any
+) -> None:
+    """As on another machine, whose last bits differ."""
+    from pausedata.scorers.transformers import TransformersScorer
+
+    score = TransformersScorer.score
+
+    def otherwise(self: Any, *rest: Any) -> Any:
+        found = score(self, *rest)
+        for scores in found:
+            scores.logprob[0] -= 1e-6
+        return found
+
+    monkeypatch.setattr(TransformersScorer, "score", otherwise)
+    flip(open_version(built.out).folder / "scores/base" / FIRST)
+    outcome = built.build()
+    assert outcome.version.number == 2 and outcome.marked == [1]
+    assert "scores/base" in outcome.made and "placements/dit" in outcome.made
+    scores = outcome.version.table("scores/base").entry.provenance
+    assert scores["scored_examples"] == 4 and scores["carried_examples"] == 8
+    assert list(marks(built.out)[1]) == [f"scores/base/{FIRST}"]
+    assert whole(built.out)  # what is marked is known
+    ended: Run = run("verify", built.out)
+    assert ended.status == 0 and "version 1: marked as damaged: scores/base/" in ended.err
+    assert run("verify", built.out, "--version", 1).status == 1
+    with pytest.raises(DataError, match="sha256 is not the manifest's"):
+        old = open_version(built.out, 1).table("scores/base")
+        old.read(old.shards[0])
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sql", "select avg(logprob) from tokens"),
+        ("sql", "select count(*) from scores"),
+        ("place", "more", "--strategy", "lowest_logprob", "--param", "positions=1"),
+        ("show",),
+    ],
+    ids=["sql", "sql-stored", "place", "show"],
+)
+def test_nothing_reads_bad_data_silently(
+    built: Recipe, run: Any, damage: Any, words: tuple[str, ...]
+) -> None:
+    damage(open_version(built.out).folder / "scores/base" / FIRST)
+    command, *rest = words
+    ended: Run = run(command, built.out, *rest)
+    assert ended.status == 1
+    assert FIRST in ended.err and "pausedata verify" in ended.err
+    assert "Traceback" not in ended.err and not ended.out
+
+
+def test_a_query_of_whole_tables_does_not_mind_damaged_others(built: Recipe, run: Any) -> None:
+    flip(open_version(built.out).folder / "scores/base" / FIRST)
+    ended: Run = run("sql", built.out, "select count(*) as n from examples", "--format", "csv")
+    assert (ended.status, ended.out) == (0, "n\n12\n")
+
+
+def test_a_run_that_the_recipe_does_not_name_is_said_to_stay_damaged(
+    built: Recipe, tmp_path: Path, run: Any
+) -> None:
+    other = make_model(tmp_path / "epoch-1", seed=1)
+    built.data["runs"] = {"epoch-1": {"model": {"id": str(other)}}}
+    built.data["placements"]["later"] = {
+        "strategy": "lowest_logprob", "positions": 1, "run": "epoch-1",
+    }  # fmt: skip
+    built.build()
+    del built.data["runs"], built.data["placements"]["later"]
+    flip(open_version(built.out).folder / "scores/epoch-1" / FIRST)
+    flip(open_version(built.out).folder / "placements/dit" / FIRST)
+    ended: Run = run("build", built.write())
+    assert ended.status == 1
+    assert "scores/epoch-1" in ended.err and "--run epoch-1 --model" in ended.err
+    assert open_version(built.out).number == 2
+    assert verify(open_version(built.out), Silent()) == [
+        f"scores/epoch-1/{FIRST}: its sha256 is not the manifest's: the file was changed or damaged"
+    ]
+
+
+def test_a_recipe_that_cuts_other_shards_says_how_to_repair(built: Recipe) -> None:
+    flip(open_version(built.out).folder / "tokens" / FIRST)
+    built.data["shard_rows"] = 6
+    with pytest.raises(UsageError, match="--set shard_rows=4"):
+        built.build()
+
+
+def test_a_manifest_of_another_dataset_is_named(built: Recipe, tmp_path: Path, run: Any) -> None:
+    other = shutil.copytree(built.out, tmp_path / "other", symlinks=True)
+    place(other, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, "less", Placement(strategy="append", tokens=1))  # type: ignore[call-arg]
+    for number in ("0001", "0002"):
+        target = built.out / "versions" / number / "manifest.json"
+        target.unlink()
+        shutil.copy(other / "versions" / "0002" / "manifest.json", target)
+    ended: Run = run("verify", built.out)
+    assert ended.status == 1 and "manifest.json: its sha256 is not the one" in ended.err
+    shutil.rmtree(built.out)
+    shutil.copytree(other, built.out, symlinks=True)
+    place(built.out, "less", Placement(strategy="append", tokens=1))  # type: ignore[call-arg]
+    manifest = built.out / "versions" / "0001" / "manifest.json"
+    text = json.loads(manifest.read_text()) | {"created": "2020-01-01T00:00:00Z"}
+    manifest.unlink()
+    manifest.write_text(json.dumps(text))
+    ended = run("verify", built.out)
+    assert ended.status == 1
+    assert ended.out == (
+        "version 1: manifest.json: not the one that later versions were made from\n"
+    )
+
+
+def test_an_error_of_the_disk_is_said(
+    built: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pausedata import hashes
+
+    digest = hashes._digest
+
+    def failing(path: Path) -> str:
+        if path.name == FIRST and "base" in path.parts:
+            raise OSError(5, "Input/output error", str(path))
+        return digest(path)
+
+    monkeypatch.setattr(hashes, "_digest", failing)
+    ended: Run = run("verify", built.out)
+    assert ended.status == 1
+    assert ended.out == f"scores/base/{FIRST}: cannot be read (Input/output error)\n"
+    more = ("place", built.out, "x", "--strategy", "lowest_logprob", "--param", "positions=1")
+    assert "cannot be read (Input/output error)" in run(*more).err
+    monkeypatch.undo()
