@@ -28,7 +28,7 @@ class Outcome:
     version: Version
     made: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    removed: dict[str, str] = field(default_factory=dict)  # table → why it could not be remade
+    removed: dict[str, str] = field(default_factory=dict)  # table → why it is gone
     copied: int = 0  # bytes copied where hard links were not to be had
 
     @property
