@@ -49,8 +49,10 @@ def log(
 @command
 def diff(
     dataset: DatasetPath,
-    a: Annotated[str, typer.Argument(help="A version's number, or a run or placement.")],
-    b: Annotated[str, typer.Argument(help="What to compare it with, of the same kind.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A version's number, a run or a placement.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, of its kind.")],
     most: Annotated[
         int, typer.Option("-n", min=0, metavar="N", help="How many most-changed examples to show.")
     ] = 10,
