@@ -7,7 +7,7 @@ that readers see.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pausedata.steps.carry import CarriedScores
 from pausedata.steps.prepare import Prepared
 from pausedata.store import repair
 from pausedata.store.commit import current_version, prepare_folder
-from pausedata.store.dataset import Version, open_version
+from pausedata.store.dataset import KINDS, Version, open_version
 from pausedata.store.staging import BusyError
 from pausedata.work import Outcome, Work, recorded_placements
 
@@ -113,6 +113,70 @@ def export(
             return work.commit(command)
 
     return _when_free(make, progress)
+
+
+def remove(
+    root: Path,
+    names: Iterable[str],
+    *,
+    cascade: bool = False,
+    command: str = "rm",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Make a version without the tables ``names`` and, with ``cascade``, what was made from them.
+
+    Raises UsageError where a table is not there or cannot be removed, and without ``cascade``
+    where others were made from it. Earlier versions keep what is removed here.
+    """
+    base = _existing(root)
+    asked = list(dict.fromkeys(names))
+    for name in asked:
+        base.table(name)
+        if name.partition("/")[0] not in KINDS:
+            raise UsageError(
+                f"'{name}' cannot be removed: a version always has examples, vocab and tokens. "
+                "`rm` takes runs (scores/RUN), placements/NAME and exports/NAME."
+            )
+    rests_on = dependents(base, asked)
+    if rests_on and not cascade:
+        made = "; ".join(f"'{name}' from '{origin}'" for name, origin in rests_on.items())
+        raise UsageError(
+            f"other tables were made from what would be removed: {made}. "
+            "Name them too, or give --cascade to remove them as well."
+        )
+    work = Work(root, base, progress or Silent())
+    named = recipe_tables(base)
+    for name in [*asked, *rests_on]:
+        why = f"made from {rests_on[name]}" if name in rests_on else "as asked"
+        again = "; the recipe names it: its next `build` makes it again" if name in named else ""
+        work.drop(name, why + again)
+    return work.commit(command)
+
+
+def dependents(version: Version, names: list[str]) -> dict[str, str]:
+    """Every other table made from one of ``names``, directly or not → the table it came from."""
+    found: dict[str, str] = {}
+    tables = version.manifest.tables
+    queue = list(names)
+    while queue:
+        origin = queue.pop(0)
+        for name, entry in tables.items():
+            made_from = entry.provenance.get("made_from", [])
+            if origin in made_from and name not in found and name not in names:
+                found[name] = origin
+                queue.append(name)
+    return found
+
+
+def recipe_tables(version: Version) -> set[str]:
+    """The runs, placements and exports that the recipe of a version names."""
+    recipe = version.manifest.recipe
+    scoring = recipe.get("scoring")
+    runs = [*([scoring["run"]] if scoring else []), *recipe.get("runs", {})]
+    return {
+        *(f"scores/{run}" for run in runs),
+        *(f"{kind}/{name}" for kind in ("placements", "exports") for name in recipe.get(kind, {})),
+    }
 
 
 def examples_differ(resolved: Resolved, base: Version) -> list[str]:

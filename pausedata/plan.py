@@ -184,7 +184,9 @@ def _plan_rest(
         if work is not None and not rests_on & changing and table in work.tables:
             if recipe.scoring:
                 work.default_run = recipe.scoring.run
-            kept = work.has(table, work.placement_inputs(name, spec)[0])
+            # A strategy that needs no scores does not wait for the run that it names.
+            alone = spec.model_copy(update={"run": None}) if f"scores/{run}" in changing else spec
+            kept = work.has(table, work.placement_inputs(name, alone)[0])
         action = "keep" if kept else ("remake" if base and table in base.tables else "make")
         result.steps.append(StepPlan(table, action, why))
         changing |= set() if kept else {table}

@@ -29,9 +29,10 @@ class Outcome:
     version: Version
     made: list[str] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)  # damaged tables that came out as they were
-    marked: list[int] = field(default_factory=list)  # versions that stay damaged
+    damaged: list[str] = field(default_factory=list)  # tables that nobody could make again
+    marked: list[int] = field(default_factory=list)  # older versions that stay damaged
     kept: list[str] = field(default_factory=list)
-    removed: dict[str, str] = field(default_factory=dict)  # table → why it could not be remade
+    removed: dict[str, str] = field(default_factory=dict)  # table → why it is gone
     copied: int = 0  # bytes copied where hard links were not to be had
 
     @property
@@ -200,7 +201,13 @@ class Work:
         if not self.made and not self.removed:
             assert self.base is not None
             self.staging.discard(list(self.repaired.values()))
-            return Outcome(self.root, self.base, repaired=list(self.repaired), kept=self.kept)
+            return Outcome(
+                self.root,
+                self.base,
+                repaired=list(self.repaired),
+                damaged=list(self.damaged),
+                kept=self.kept,
+            )
 
         def finish(version: int) -> dict[str, Table]:
             return {
@@ -234,6 +241,7 @@ class Work:
             committed.version,
             made=list(self.made),
             repaired=list(self.repaired),
+            damaged=[n for n in self.damaged if n not in {*self.made, *self.removed}],
             marked=marked,
             kept=self.kept,
             removed=self.removed,

@@ -52,8 +52,10 @@ def make_dataset(
     placements: bool = True,
     shards: list[tuple[str, int, int, list[Any]]] | None = None,
     score_shards: list[tuple[str, int, int, list[Any]]] | None = None,
+    three: dict[str, list[tuple[int, int]]] = THREE,
+    base: Version | None = None,
 ) -> Version:
-    """Version 1 at ``root``: splits train (three shards) and test (one).
+    """Version 1 at ``root``, or the one after ``base``: splits train (three shards), test (one).
 
     Runs: ``base``, as the examples say, and ``other``, whose log-probabilities are one less and
     which has neither ranks nor entropies. ``score_shards`` shards both otherwise than the rest.
@@ -73,7 +75,7 @@ def make_dataset(
             tables[table.name] = table
     if placements:
         inputs: dict[str, Any] = {"strategy": "lowest_logprob", "run": "base" if runs else None}
-        tables["placements/three"] = _placed(stage, "three", shards, THREE, inputs)
+        tables["placements/three"] = _placed(stage, "three", shards, three, inputs)
         tables["placements/fixed"] = _placed(stage, "fixed", shards, FIXED, {"strategy": "by-hand"})
     splits = list(dict.fromkeys(split for split, *_ in shards))
     count = {s: sum(len(e) for split, _, _, e in shards if split == s) for s in splits}
@@ -86,7 +88,7 @@ def make_dataset(
         pause=PauseEntry(token="[PAUSE]", id=PAUSE_ID, id_is_new=True),
         rows={s: SplitRows.model_validate({"in": n, "out": n}) for s, n in count.items()},
     )
-    return commit.commit(root, None, change, card=lambda m: "# card\n").version
+    return commit.commit(root, base, change, card=lambda m: "# card\n").version
 
 
 def _table(stage: Stage, name: str, shards: Any, row: Any, provenance: Any = None) -> Table:

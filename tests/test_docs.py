@@ -114,7 +114,9 @@ def check_command(line: str) -> None:
         if not equals and not options[option].is_flag:
             assert next(rest, None) is not None, f"{line}: {option} needs a value"
     needed = sum(argument.required for argument in arguments)
-    assert needed <= given <= len(arguments), f"{line}: {given} arguments"
+    any_number = any(argument.nargs == -1 for argument in arguments)
+    assert needed <= given, f"{line}: {given} arguments"
+    assert any_number or given <= len(arguments), f"{line}: {given} arguments"
 
 
 README_COMMANDS = fenced_commands(read("README.md"))

@@ -105,6 +105,8 @@ def report(outcome: Any, as_json: bool) -> None:
     else:
         for line in describe(outcome):
             say(line)
+    if outcome.damaged:
+        raise typer.Exit(1)
 
 
 def _load(recipe: Path, output: Path | None, set: list[str] | None, limit: int | None) -> Any:

@@ -74,6 +74,21 @@ def connect(version: Version) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def tables_of(version: Version, view: str) -> set[str]:
+    """The tables that a view reads."""
+    scores = {f"scores/{run}" for run in version.runs}
+    placements = {f"placements/{name}" for name in version.placements}
+    return {
+        "examples": {"examples", "tokens"},
+        "tokens": {"examples", "tokens", "vocab"} | scores,
+        "pauses": {"examples", "tokens", "vocab"} | scores | placements,
+        "tokens_nested": {"tokens"},
+        "scores": scores,
+        "placements": placements,
+        "vocab": {"vocab"},
+    }[view]
+
+
 def literal(text: str) -> str:
     """``text`` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -76,7 +76,7 @@ def load_example(
     tokens = _row(version, "tokens", found, shard)
     scores = _row(version, f"scores/{run}", found, shard) if run is not None else {}
     pauses = _row(version, placed.name, found, shard) if placed else {"position": [], "count": []}
-    names = _token_texts(version, tokens["response_ids"])
+    names = version.token_texts(tokens["response_ids"])
     length = len(tokens["response_ids"])
     nothing = [None] * length
     columns = [scores.get(name) or nothing for name in ("logprob", "rank", "entropy")]
@@ -149,16 +149,3 @@ def _row(version: Version, name: str, id: str, expected: int) -> dict[str, Any]:
         if index >= 0:
             return rows.slice(index, 1).to_pylist()[0]
     raise DataError(f"{name} has no row '{id}'. `pausedata verify` says what else is wrong.")
-
-
-def _token_texts(version: Version, ids: list[int]) -> dict[int, str]:
-    table = version.table("vocab")
-    wanted = pa.array(sorted(set(ids)), pa.int32())
-    texts: dict[int, str] = {}
-    for shard in table.shards:
-        rows = table.read(shard, ["token_id", "token"])
-        rows = rows.filter(pc.field("token_id").isin(wanted))
-        texts |= dict(
-            zip(*(rows.column(c).to_pylist() for c in ("token_id", "token")), strict=True)
-        )
-    return texts

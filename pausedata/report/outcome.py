@@ -12,8 +12,10 @@ def describe(outcome: Outcome) -> list[str]:
     """A few lines: what was made, kept, counted, and what to try next."""
     root, manifest = outcome.root, outcome.version.manifest
     repaired = [f"  repaired {name}: it came out as it was" for name in outcome.repaired]
+    repaired += [f"  {name} is still damaged" for name in outcome.damaged]
     if not outcome.committed and repaired:
-        return [f"{root}: version {manifest.version} was damaged, and is whole again", *repaired]
+        again = "" if outcome.damaged else ", and is whole again"
+        return [f"{root}: version {manifest.version} was damaged{again}", *repaired]
     if not outcome.committed:
         return [f"{root}: up to date (version {manifest.version}); nothing to do."]
     lines = [f"{root}: version {manifest.version}", *repaired]
@@ -43,6 +45,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "made": outcome.made,
         "kept": outcome.kept,
         "repaired": outcome.repaired,
+        "damaged": outcome.damaged,
         "marked": outcome.marked,
         "removed": outcome.removed,
         "rows": {s: r.model_dump(mode="json", by_alias=True) for s, r in manifest.rows.items()},

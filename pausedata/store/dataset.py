@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from pausedata.errors import DataError, UsageError, listing, nearest
@@ -25,6 +26,8 @@ from pausedata.store.manifest import (
 from pausedata.store.shards import read_shard
 
 POINTER = "pausedata.json"
+# The kinds of table that there may be several of, and what one of them is called.
+KINDS = {"scores": "run", "placements": "placement", "exports": "export"}
 
 
 @dataclass(frozen=True)
@@ -89,14 +92,19 @@ class Version:
         if name in self.manifest.tables:
             return Table(name, self.manifest.tables[name], self.folder)
         kind, _, own = name.partition("/")
-        if own:
+        if own and kind in KINDS:
             there = self.manifest.names(kind)
-            singular = {"scores": "run"}.get(kind, kind.removesuffix("s"))
             raise UsageError(
-                f"version {self.number} has no {singular} '{own}'.{nearest(own, there)} "
+                f"version {self.number} has no {KINDS[kind]} '{own}'.{nearest(own, there)} "
                 f"There: {listing(there)}."
             )
-        raise UsageError(f"version {self.number} has no table '{name}'.")
+        # A run's, placement's or export's own name, without its kind, is the likeliest slip.
+        meant = [table for table in self.manifest.tables if table.endswith(f"/{name}")]
+        hint = f" Did you mean {' or '.join(f'{table!r}' for table in meant)}?" if meant else ""
+        raise UsageError(
+            f"version {self.number} has no table '{name}'."
+            f"{hint or nearest(name, self.manifest.tables)}"
+        )
 
     def files(self) -> list[FileEntry]:
         """Every file that the manifest names."""
@@ -123,6 +131,18 @@ class Version:
         """The names of the exports."""
         return self.manifest.names("exports")
 
+    def token_texts(self, ids: Iterable[int]) -> dict[int, str]:
+        """The text of each token id, from ``vocab``; ids that are not in it are left out."""
+        wanted = pa.array(sorted(set(ids)), pa.int32())
+        texts: dict[int, str] = {}
+        table = self.table("vocab")
+        for shard in table.shards:
+            rows = table.read(shard, ["token_id", "token"])
+            rows = rows.filter(pc.field("token_id").isin(wanted))
+            columns = (rows.column(name).to_pylist() for name in ("token_id", "token"))
+            texts |= dict(zip(*columns, strict=True))
+        return texts
+
     def aligned(self, *names: str) -> Iterator[tuple[ShardEntry, list[pa.Table]]]:
         """The rows of several tables side by side, shard by shard (they hold the same ids)."""
         tables = [self.table(name) for name in names]
@@ -137,6 +157,17 @@ def open_version(path: str | Path, version: int | None = None) -> Version:
     manifest is damaged or of a format that this release does not read.
     """
     root = Path(path)
+    pointer = existing_pointer(root)
+    number = pointer.current if version is None else version
+    folder = version_folder(root, number)
+    if not folder.is_dir():
+        there = ", ".join(str(n) for n in version_numbers(root))
+        raise UsageError(f"{root}: no version {number}. There: {there or 'none'}.")
+    return read_version(root, folder, pointer.sha256 if number == pointer.current else None)
+
+
+def existing_pointer(root: Path) -> Pointer:
+    """What ``pausedata.json`` says; UsageError where there is no dataset."""
     pointer = read_pointer(root)
     if pointer is None:
         what = "no such folder" if not root.exists() else "not a pausedata dataset"
@@ -147,12 +178,7 @@ def open_version(path: str | Path, version: int | None = None) -> Version:
             else "`pausedata build` makes one."
         )
         raise UsageError(f"{root}: {what} (no {POINTER}). {todo}")
-    number = pointer.current if version is None else version
-    folder = version_folder(root, number)
-    if not folder.is_dir():
-        there = ", ".join(str(n) for n in version_numbers(root))
-        raise UsageError(f"{root}: no version {number}. There: {there or 'none'}.")
-    return read_version(root, folder, pointer.sha256 if number == pointer.current else None)
+    return pointer
 
 
 def read_pointer(root: Path) -> Pointer | None:
