@@ -10,15 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pausedata import scorers
-from pausedata.errors import DataError, UsageError
+from pausedata import runs
+from pausedata.errors import UsageError
 from pausedata.progress import Progress, Silent
 from pausedata.recipe import Export, LoadedRecipe, Placement
 from pausedata.resolve import Resolved, resolve
-from pausedata.scorers import Scorer
+from pausedata.runs import Asked
 from pausedata.steps import prepare as prepare_step
-from pausedata.steps import score as score_step
-from pausedata.steps.carry import CarriedScores
 from pausedata.steps.prepare import Prepared
 from pausedata.store.commit import current_version, prepare_folder
 from pausedata.store.dataset import Version, open_version
@@ -76,8 +74,31 @@ def place(
     base = _existing(root)
     work = Work(root, base, progress or Silent())
     inputs, _ = work.placement_inputs(name, spec)
-    _refuse_overwriting(work, f"placements/{name}", inputs, replace)
+    refuse_overwriting(work, f"placements/{name}", inputs, replace)
     work.place(name, spec)
+    work.remake_exports({})
+    return work.commit(command)
+
+
+def score(
+    root: Path,
+    name: str,
+    asked: Asked,
+    *,
+    command: str = "score",
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Score the tokens that are there as the run ``name``, in a new version.
+
+    With ``replace``, a run that differs is scored anew, and what was made from it remade.
+    """
+    base = _existing(root)
+    work = Work(root, base, progress or Silent())
+    spec, tokenizers = runs.of_command(root, base, name, asked)
+    refuse_overwriting(work, spec.table, spec.inputs(work.tables["tokens"]), replace)
+    runs.make(spec, tokenizers, work)
+    _place(work, recorded_placements(base, made_from=spec.table))
     work.remake_exports({})
     return work.commit(command)
 
@@ -94,7 +115,7 @@ def export(
     """Add the export ``name`` in a new version; with ``replace``, remake one that differs."""
     base = _existing(root)
     work = Work(root, base, progress or Silent())
-    _refuse_overwriting(work, f"exports/{name}", work.export_inputs(name, spec), replace)
+    refuse_overwriting(work, f"exports/{name}", work.export_inputs(name, spec), replace)
     work.export(name, spec)
     return work.commit(command)
 
@@ -141,71 +162,15 @@ def _prepare(resolved: Resolved, work: Work, replace: bool) -> Prepared | None:
 
 def _score(resolved: Resolved, work: Work) -> None:
     """Every run of the recipe; and, where the examples changed, the other runs that are there."""
-    recipe, base, tokens = resolved.recipe, work.base, work.tables["tokens"]
-    scoring = recipe.scoring
-    if scoring is not None:
-        work.default_run = scoring.run
-        for run, model in recipe.scoring_runs().items():
-            ref = resolved.runs[run]
-            assert resolved.backend is not None
-            wanted = score_step.inputs(
-                run, ref, model.dtype, resolved.backend, scoring, tokens.entry.content
-            )
-            if work.has(f"scores/{run}", wanted):
-                work.keep(f"scores/{run}")
-                continue
-            resolved.check_tokenizer(run)
-            score_step.check_context(tokens, ref)
-
-            def load(ref: Any = ref, dtype: str = model.dtype) -> Scorer:
-                work.progress.say(f"loading {ref.name} ({dtype}, {resolved.backend})")
-                return scorers.load_scorer(
-                    str(resolved.backend),
-                    ref,
-                    dtype=dtype,
-                    device=scoring.device,
-                    batch_tokens=scoring.batch_tokens,
-                    engine=scoring.engine,
-                )
-
-            carried = _carried(base, run, wanted)
-            table = score_step.score(work.root, run, wanted, tokens, load, carried, work.progress)
-            work.put(table)
-            for warning in score_step.edge_warnings(table, scoring.append_eos):
-                work.progress.warn(warning)
+    if resolved.recipe.scoring is not None:
+        work.default_run = resolved.recipe.scoring.run
+    for spec in runs.of_recipe(resolved):
+        runs.make(spec, resolved.tokenizers, work)
+    base, tokens = work.base, work.tables["tokens"]
     if base is not None and tokens.entry.content != base.table("tokens").entry.content:
         for run in base.runs:
             if f"scores/{run}" not in work.made:
-                _carry_whole(work, base, run)
-
-
-def _carried(base: Version | None, run: str, wanted: dict[str, Any]) -> CarriedScores | None:
-    """The base version's scores of ``run``, where only the tokens they rest on differ."""
-    if base is None or run not in base.runs:
-        return None
-    scores = base.table(f"scores/{run}")
-    made_from = scores.entry.provenance["inputs"]
-    if made_from | {"tokens": None} != wanted | {"tokens": None}:
-        return None
-    return CarriedScores(base.table("tokens"), scores)
-
-
-def _carry_whole(work: Work, base: Version, run: str) -> None:
-    """Keep a run that the recipe does not name, if every new example was scored in it."""
-    name = f"scores/{run}"
-    scores, tokens = base.table(name), work.tables["tokens"]
-    wanted = scores.entry.provenance["inputs"] | {"tokens": tokens.entry.content}
-    carried = _carried(base, run, wanted)
-    assert carried is not None
-    missing = score_step.count_missing(tokens, carried)
-    if missing:
-        work.drop(name, f"{missing} examples are new, and the recipe names no model for this run")
-        return
-
-    def load() -> Scorer:
-        raise DataError(f"{name}: no model is known for this run.")
-
-    work.put(score_step.score(work.root, run, wanted, tokens, load, carried, work.progress))
+                runs.carry_whole(run, work)
 
 
 def _place(work: Work, placements: dict[str, Placement]) -> None:
@@ -224,7 +189,8 @@ def _existing(root: Path) -> Version:
     return version
 
 
-def _refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: bool) -> None:
+def refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: bool) -> None:
+    """UsageError where ``name`` is there, made from other inputs, and may not be replaced."""
     if name not in work.tables or work.has(name, inputs) or replace:
         return
     before = work.tables[name].entry.provenance["inputs"]

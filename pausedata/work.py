@@ -170,12 +170,17 @@ class Work:
         )
 
 
-def recorded_placements(version: Version | None) -> dict[str, Placement]:
-    """The placements of a version, as a recipe would say them."""
+def recorded_placements(
+    version: Version | None, made_from: str | None = None
+) -> dict[str, Placement]:
+    """The placements of a version, as a recipe would say them; or those ``made_from`` a table."""
     found = {}
     for name in version.placements if version else []:
         assert version is not None
-        inputs = version.table(f"placements/{name}").entry.provenance["inputs"]
+        provenance = version.table(f"placements/{name}").entry.provenance
+        if made_from is not None and made_from not in provenance["made_from"]:
+            continue
+        inputs = provenance["inputs"]
         found[name] = Placement(
             strategy=inputs["strategy"], run=inputs["run"], **inputs["parameters"]
         )
