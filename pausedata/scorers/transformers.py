@@ -123,9 +123,12 @@ def load_model(model: ModelRef, dtype: torch.dtype, device: torch.device) -> Any
             if model.kind == "adapter" and model.path is not None:
                 loaded = merge_adapter(loaded, model.path)
             elif getattr(loaded, "_hf_peft_config_loaded", False):
-                raise UsageError(  # transformers put it on a base that nothing would record
-                    f"{name} is a LoRA adapter: download it (hf download {name} --local-dir …) "
-                    "and name that folder."
+                # transformers put it on a base, or on these weights, which nothing would record.
+                raise UsageError(
+                    f"{name} is a LoRA adapter: download it (hf download {name} --local-dir …) and "
+                    "name that folder."
+                    if model.path is None
+                    else f"{name} holds a model and a LoRA adapter: give each its own folder."
                 )
             return loaded.eval().to(device)
     except UsageError:
