@@ -57,7 +57,7 @@ def find_base(folder: Path, config: dict[str, Any], current: Path) -> str:
     text = str(config["base_model_name_or_path"])
     for start in (folder, current):
         path = start / Path(text).expanduser()
-        if path.is_dir():
+        if path.exists():
             return str(path.absolute())
     if text[0] in "./~\\" or Path(text).is_absolute() or text.count("/") > 1:
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import pytest
 from conftest import Recipe, Run, make_model, swap_tokens, write_rows
 from handmade import commit_handmade
 
-from pausedata import runs
+from pausedata import models, runs
 from pausedata.build import score
 from pausedata.errors import UsageError
+from pausedata.models import ModelRef
 from pausedata.plan import plan_score
 from pausedata.progress import Silent
+from pausedata.recipe import Model
+from pausedata.resolve import find_model, recorded_pins
 from pausedata.runs import Asked
 from pausedata.scorers.transformers import TransformersScorer
 from pausedata.store.dataset import Version, open_version
+from pausedata.store.staging import Pins
 from pausedata.tokenizer import Tokenizer
 from pausedata.verify import verify
 
@@ -400,6 +405,32 @@ def test_the_model_may_be_left_out_where_the_recorded_one_is_on_the_hub(tmp_path
     folder = {"id": "tiny", "weights_sha256": "0" * 64, "dtype": "float32"}
     with pytest.raises(UsageError, match=r"--model, which is recorded as 'tiny'"):
         runs.of_command(tmp_path / "d", recorded(version, folder), "again", Asked())
+
+
+def test_the_base_of_an_adapter_is_pinned_like_a_model_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was looked up once is used again, in a copy of the dataset without staging too."""
+    commit = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+    (tmp_path / "lora").mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": "org/base"}
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"weights")
+    spec = Model(id="lora")
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "resolve_revision", lambda ref: replace(ref, revision=commit))
+        ref, found = find_model(spec, tmp_path, Pins(tmp_path / "d", {}, keep=False))
+    assert found == {"model.base.revision": commit}
+    assert ref.base == ModelRef("hub", "org/base", None, commit)
+    assert ref.identity()["base"] == {"id": "org/base", "revision": commit}
+
+    version = commit_handmade(tmp_path / "d")
+    manifest = version.manifest.model_copy(
+        update={"recipe": {"source": {}, "model": {"id": "lora"} | ref.identity()}, "pins": found}
+    )
+    again = Version(version.root, version.folder, manifest, version.sha256)
+    pins = Pins(tmp_path / "elsewhere", recorded_pins(again), keep=False)
+    assert find_model(spec, tmp_path, pins) == (ref, found)  # and nobody asked the Hub
 
 
 @pytest.mark.parametrize(
