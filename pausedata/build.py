@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pausedata import scorers
-from pausedata.errors import DataError, UsageError, listing
+from pausedata import runs
+from pausedata.errors import UsageError, listing
 from pausedata.progress import Progress, Silent
 from pausedata.recipe import Export, LoadedRecipe, Placement
 from pausedata.resolve import Resolved, resolve
-from pausedata.scorers import Scorer
+from pausedata.runs import Asked
 from pausedata.steps import prepare as prepare_step
-from pausedata.steps import score as score_step
-from pausedata.steps.carry import CarriedScores
 from pausedata.steps.prepare import Prepared
 from pausedata.store import repair
 from pausedata.store.commit import current_version, prepare_folder
@@ -84,10 +82,39 @@ def place(
     progress = progress or Silent()
 
     def make() -> Outcome:
-        with Work(root, _existing(root), progress) as work:
+        table = f"placements/{name}"
+        with _work(root, progress, table) as work:
             inputs, _ = work.placement_inputs(name, spec)
-            _refuse_overwriting(work, f"placements/{name}", inputs, replace)
+            refuse_overwriting(work, table, inputs, replace)
             work.place(name, spec)
+            work.remake_exports({})
+            return work.commit(command)
+
+    return _when_free(make, progress)
+
+
+def score(
+    root: Path,
+    name: str,
+    asked: Asked,
+    *,
+    command: str = "score",
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Score the tokens that are there as the run ``name``, in a new version.
+
+    With ``replace``, a run that differs is scored anew, and what was made from it remade.
+    """
+    progress = progress or Silent()
+
+    def make() -> Outcome:
+        with _work(root, progress, f"scores/{name}") as work:
+            assert work.base is not None
+            spec, tokenizers = runs.of_command(root, work.base, name, asked)
+            refuse_overwriting(work, spec.table, spec.inputs(work.tables["tokens"]), replace)
+            runs.make(spec, tokenizers, work)
+            _place(work, recorded_placements(work.base, made_from=spec.table))
             work.remake_exports({})
             return work.commit(command)
 
@@ -107,8 +134,9 @@ def export(
     progress = progress or Silent()
 
     def make() -> Outcome:
-        with Work(root, _existing(root), progress) as work:
-            _refuse_overwriting(work, f"exports/{name}", work.export_inputs(name, spec), replace)
+        table = f"exports/{name}"
+        with _work(root, progress, table) as work:
+            refuse_overwriting(work, table, work.export_inputs(name, spec), replace)
             work.export(name, spec)
             return work.commit(command)
 
@@ -209,9 +237,18 @@ def _when_free(make: Callable[[], Outcome], progress: Progress) -> Outcome:
             busy.wait()
 
 
-def _mend(base: Version, progress: Progress) -> dict[str, dict[str, str]]:
-    """Say what is damaged and put right what needs no work; what is left to make again."""
-    found = repair.damage(base)
+def _work(root: Path, progress: Progress, table: str) -> Work:
+    """A change to the dataset that is there, by a command that makes ``table``."""
+    base = _existing(root)
+    damaged = _mend(base, progress, [table] if table in base.tables else [])
+    return Work(root, base, progress, damaged)
+
+
+def _mend(
+    base: Version, progress: Progress, tables: list[str] | None = None
+) -> dict[str, dict[str, str]]:
+    """Say what is damaged (of ``tables``) and put right what needs no work; what is left of it."""
+    found = repair.damage(base, tables)
     for paths in found.values():
         for path, why in paths.items():
             progress.warn(f"version {base.number}: {path}: {why}")
@@ -219,7 +256,7 @@ def _mend(base: Version, progress: Progress) -> dict[str, dict[str, str]]:
         return {}
     for path in repair.restore(base, found):
         progress.say(f"{path}: put back, as it was")
-    left = repair.damage(base)
+    left = repair.damage(base, tables)
     return {name: paths for name, paths in left.items() if name}
 
 
@@ -279,75 +316,15 @@ def _prepare_again(resolved: Resolved, work: Work, replace: bool) -> bool:
 
 def _score(resolved: Resolved, work: Work) -> None:
     """Every run of the recipe; and, where the examples changed, the other runs that are there."""
-    recipe, base, tokens = resolved.recipe, work.base, work.tables["tokens"]
-    scoring = recipe.scoring
-    if scoring is not None:
-        work.default_run = scoring.run
-        for run, model in recipe.scoring_runs().items():
-            ref = resolved.runs[run]
-            assert resolved.backend is not None
-            wanted = score_step.inputs(
-                run, ref, model.dtype, resolved.backend, scoring, tokens.entry.content
-            )
-            name = f"scores/{run}"
-            if work.has(name, wanted):
-                work.keep(name)
-                continue
-            resolved.check_tokenizer(run)
-            score_step.check_context(tokens, ref)
-
-            def load(ref: Any = ref, dtype: str = model.dtype) -> Scorer:
-                work.progress.say(f"loading {ref.name} ({dtype}, {resolved.backend})")
-                return scorers.load_scorer(
-                    str(resolved.backend),
-                    ref,
-                    dtype=dtype,
-                    device=scoring.device,
-                    batch_tokens=scoring.batch_tokens,
-                    engine=scoring.engine,
-                )
-
-            carried = _carried(work, run, wanted)
-            sound = base.table(name) if base and work.is_from(name, wanted) else None
-            table = score_step.score(
-                work.staging, run, wanted, tokens, load, carried, work.progress, sound
-            )
-            work.put(table)
-            for warning in score_step.edge_warnings(table, scoring.append_eos):
-                work.progress.warn(warning)
+    if resolved.recipe.scoring is not None:
+        work.default_run = resolved.recipe.scoring.run
+    for spec in runs.of_recipe(resolved):
+        runs.make(spec, resolved.tokenizers, work)
+    base, tokens = work.base, work.tables["tokens"]
     if base is not None and tokens.entry.content != base.table("tokens").entry.content:
         for run in base.runs:
             if f"scores/{run}" not in work.made:
-                _carry_whole(work, base, run)
-
-
-def _carried(work: Work, run: str, wanted: dict[str, Any]) -> CarriedScores | None:
-    """The base version's scores of ``run``, where only the tokens they rest on differ."""
-    base = work.base
-    if base is None or run not in base.runs or work.damaged.keys() & {"tokens", f"scores/{run}"}:
-        return None
-    scores = base.table(f"scores/{run}")
-    made_from = scores.entry.provenance["inputs"]
-    if made_from | {"tokens": None} != wanted | {"tokens": None}:
-        return None
-    return CarriedScores(base.table("tokens"), scores)
-
-
-def _carry_whole(work: Work, base: Version, run: str) -> None:
-    """Keep a run that the recipe does not name, if every new example was scored in it."""
-    name = f"scores/{run}"
-    scores, tokens = base.table(name), work.tables["tokens"]
-    wanted = scores.entry.provenance["inputs"] | {"tokens": tokens.entry.content}
-    carried = _carried(work, run, wanted)
-    missing = score_step.count_missing(tokens, carried) if carried else tokens.entry.rows
-    if missing:
-        work.drop(name, f"{missing} examples are new, and the recipe names no model for this run")
-        return
-
-    def load() -> Scorer:
-        raise DataError(f"{name}: no model is known for this run.")
-
-    work.put(score_step.score(work.staging, run, wanted, tokens, load, carried, work.progress))
+                runs.carry_whole(run, work)
 
 
 def _place(work: Work, placements: dict[str, Placement]) -> None:
@@ -372,7 +349,8 @@ def _existing(root: Path) -> Version:
     return version
 
 
-def _refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: bool) -> None:
+def refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: bool) -> None:
+    """UsageError where ``name`` is there, made from other inputs, and may not be replaced."""
     if name not in work.tables or work.has(name, inputs) or replace:
         return
     before = work.tables[name].entry.provenance["inputs"]

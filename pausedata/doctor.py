@@ -19,6 +19,7 @@ PACKAGES = [
     "torch",
     "gguf",
     "accelerate",
+    "peft",
 ]
 NEEDS = {"transformers": ["torch", "transformers"]}
 

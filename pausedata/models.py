@@ -1,4 +1,4 @@
-"""What MODEL may be: a Hub id, a folder or a .gguf file; what names it, and what it holds.
+"""What MODEL may be: a Hub id, a folder (a model's or a LoRA adapter's) or a .gguf file.
 
 Nothing here loads weights. torch and transformers are imported within the functions that need
 them, so that reading a recipe stays instant.
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pausedata.adapter import adapter_sha256, find_base, is_adapter, read_config
 from pausedata.errors import UnreachableError, UsageError, listing, missing_extra, nearest
 from pausedata.gguf_header import read_gguf_header
 from pausedata.weights import files_sha256, weights_sha256
@@ -45,12 +46,14 @@ class ModelRef:
 
     ``name`` is what manifests and messages say: the Hub id, or the base name of a folder or file,
     never a path of this machine. ``path`` is None for a Hub id, ``revision`` for anything else.
+    ``base`` is the model that an adapter changes.
     """
 
-    kind: Literal["hub", "folder", "gguf"]
+    kind: Literal["hub", "folder", "gguf", "adapter"]
     name: str
     path: Path | None = None
     revision: str | None = None
+    base: ModelRef | None = None
 
     @classmethod
     def parse(cls, id: str, revision: str | None, base: Path) -> ModelRef:
@@ -74,11 +77,32 @@ class ModelRef:
                     "`make model` puts SmolLM2-135M-Instruct there."
                 )
             return cls("gguf", path.name, path)
+        if path.is_dir() and is_adapter(path):
+            return cls("adapter", path.name, path, base=cls._base_of(path, base))
         _check_folder(path, text)
         return cls("folder", path.name or "model", path)
 
+    @classmethod
+    def _base_of(cls, adapter: Path, current: Path) -> ModelRef:
+        config = read_config(adapter)
+        try:
+            found = cls.parse(find_base(adapter, config, current), config.get("revision"), current)
+        except UsageError as error:
+            raise UsageError(f"{adapter.name}, a LoRA adapter: its base: {error}") from None
+        if found.kind == "adapter":
+            raise UsageError(
+                f"{adapter.name}: the base of this LoRA adapter, {found.name}, is an adapter too: "
+                "merge that one into its own base first."
+            )
+        return found
+
     def from_pretrained_args(self) -> tuple[str, dict[str, Any]]:
-        """The argument and keywords for ``from_pretrained`` of any transformers Auto class."""
+        """The argument and keywords for ``from_pretrained`` of any transformers Auto class.
+
+        Of an adapter those of its base, to which the adapter is added afterwards.
+        """
+        if self.base is not None:
+            return self.base.from_pretrained_args()
         if self.path is None:
             return self.name, {"revision": self.revision} if self.revision else {}
         if self.kind == "gguf":
@@ -89,10 +113,26 @@ class ModelRef:
         """What a manifest records: the id with its revision, or with the hash of the weights."""
         if self.path is None:
             return {"id": self.name, "revision": self.revision}
+        if self.base is not None:
+            base = self.base.identity()
+            return {
+                "id": self.name,
+                "weights_sha256": adapter_sha256(self.path, base),
+                "base": base,
+            }
         return {"id": self.name, "weights_sha256": weights_sha256(self.path)}
+
+    def tokenizer_holder(self) -> ModelRef:
+        """Where the tokenizer is: an adapter without one of its own has its base's."""
+        if self.base is None or self.path is None:
+            return self
+        return replace(self, kind="folder", base=None) if _has_tokenizer(self.path) else self.base
 
     def tokenizer_identity(self) -> dict[str, Any]:
         """What decides the tokenizer and its chat template, known without loading them."""
+        holder = self.tokenizer_holder()
+        if holder != self:
+            return holder.tokenizer_identity()
         if self.kind == "folder" and self.path is not None:
             return {"tokenizer_sha256": files_sha256(self.path, _decides_tokenizer)}
         return {
@@ -123,11 +163,6 @@ def _check_folder(path: Path, text: str) -> None:
     if (path / "config.json").is_file():
         return
     names = sorted(entry.name for entry in path.iterdir())
-    if "adapter_config.json" in names:
-        raise UsageError(
-            f"{text} is a LoRA adapter, not a whole model: merge it into its base first "
-            "(peft: merge_and_unload, then save_pretrained) and name that folder."
-        )
     shown = listing(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     raise UsageError(f"{text} is not a model folder: no config.json, there are: {shown}")
 
@@ -211,6 +246,7 @@ def _cached_commit(ref: ModelRef) -> str | None:
 
 def context_length(ref: ModelRef) -> int | None:
     """The tokens that the model takes at most, from its configuration; None where it is silent."""
+    ref = ref.base or ref
     if ref.kind == "gguf" and ref.path is not None:
         return read_gguf_header(ref.path).context_length()
     file = ref.path / "config.json" if ref.path else _cached_file(ref, "config.json")
@@ -250,6 +286,7 @@ def parameter_count(ref: ModelRef) -> int | None:
 
     Reads headers only: safetensors, GGUF, or of a Hub id the copy in the cache, else its API.
     """
+    ref = ref.base or ref
     if ref.kind == "gguf" and ref.path is not None:
         return read_gguf_header(ref.path).parameters
     if ref.path is None:
@@ -284,6 +321,7 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
 
     UsageError where there is none, or one that gives no character offsets (a "slow" one).
     """
+    ref = ref.tokenizer_holder()
     if ref.kind == "gguf" and importlib.util.find_spec("gguf") is None:
         raise missing_extra("gguf", "transformers", "Reading a .gguf file")
     if ref.kind == "folder" and ref.path is not None and not _has_tokenizer(ref.path):

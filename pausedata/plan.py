@@ -1,4 +1,4 @@
-"""What ``build`` would do, without doing it: steps, figures, and what cannot be known here."""
+"""What ``build`` or ``score`` would do, without doing it: steps, figures, what cannot be known."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pausedata import models, strategies
-from pausedata.build import examples_differ
+from pausedata import models, runs, strategies
+from pausedata.build import examples_differ, refuse_overwriting
 from pausedata.errors import UnreachableError, UsageError
+from pausedata.models import ModelRef
 from pausedata.progress import Silent
 from pausedata.recipe import ColumnPrompt, LoadedRecipe
 from pausedata.resolve import Resolved, resolve
+from pausedata.runs import Asked, RunSpec
 from pausedata.sources import BadRow
 from pausedata.steps import prepare as prepare_step
 from pausedata.steps import score as score_step
@@ -58,6 +60,7 @@ class Plan:
     seconds: float | None = None
     seconds_from: str = ""
     new_bytes: int | None = None
+    tokenizer: dict[str, str] | None = None  # how it was found to give the stored ids
     unknown: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -75,6 +78,9 @@ class Plan:
                 f"{total:,}: {self.prompt_tokens:,} of prompts, {self.response_tokens:,} of "
                 f"responses ({self.tokens_are})"
             )
+        if self.tokenizer is not None:
+            how = {"hash": "its hash", "every row": "encoding every stored row again"}
+            found["tokenizer"] = f"gives the same ids, by {how[self.tokenizer['checked']]}"
         if self.tokens_to_score is not None:
             found["to score"] = f"{self.tokens_to_score:,} tokens"
         if self.seconds is not None:
@@ -96,8 +102,31 @@ def plan(loaded: LoadedRecipe, root: Path, *, replace: bool = False, update: boo
     tokens = _plan_examples(resolved, root, base, replace, result)
     _plan_scores(resolved, root, base, tokens, result)
     _plan_rest(resolved, base, tokens, result)
-    _estimate_time(resolved, base, result)
-    _estimate_size(resolved, base, result)
+    _estimate_time(resolved.model, base, result)
+    _estimate_size(base, resolved, result)
+    return result
+
+
+def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) -> Plan:
+    """Work out what ``score`` with the same arguments would do; nothing is written."""
+    base = open_version(root)
+    result = Plan(str(root), f"version {base.number}")
+    work, tokens = Work(root, base, Silent()), base.table("tokens")
+    spec, tokenizers = runs.of_command(root, base, name, asked, pin=False)
+    refuse_overwriting(work, spec.table, spec.inputs(tokens), replace)
+    _count_exactly(tokens, result)
+    if _plan_run(spec, root, base, tokens, result).action == "keep":
+        return result
+    result.tokenizer = runs.check_tokenizer(spec, tokenizers, work)
+    score_step.check_context(tokens, spec.model)
+    remade = recorded_placements(base, made_from=spec.table)
+    for placement in remade:
+        result.steps.append(StepPlan(f"placements/{placement}", "remake", f"from {spec.table}"))
+    for export, of in recorded_exports(base).items():
+        if of.placement in remade:
+            result.steps.append(StepPlan(f"exports/{export}", "remake", f"of {of.placement}"))
+    _estimate_time(spec.model, base, result)
+    _estimate_size(base, None, result)
     return result
 
 
@@ -134,35 +163,42 @@ def _plan_examples(
 def _plan_scores(
     resolved: Resolved, root: Path, base: Version | None, tokens: Table | None, result: Plan
 ) -> None:
-    scoring = resolved.recipe.scoring
-    if scoring is None:
+    specs = runs.of_recipe(resolved)
+    if tokens is None:
+        for spec in specs:
+            result.steps.append(StepPlan(spec.table, "make", f"with {spec.label}"))
+        total = (result.prompt_tokens or 0) + (result.response_tokens or 0)
+        result.tokens_to_score = total * len(specs) if specs else None
         return
-    total = (result.prompt_tokens or 0) + (result.response_tokens or 0)
-    left = 0
-    for run, model in resolved.recipe.scoring_runs().items():
-        name, ref = f"scores/{run}", resolved.runs[run]
-        label = f"{ref.name}, {model.dtype}, {resolved.backend}"
-        if tokens is None:
-            result.steps.append(StepPlan(name, "make", f"with {label}"))
-            left += total
-            continue
-        wanted = score_step.inputs(
-            run, ref, model.dtype, str(resolved.backend), scoring, tokens.entry.content
+    for spec in specs:
+        _plan_run(spec, root, base, tokens, result)
+
+
+def _plan_run(
+    spec: RunSpec, root: Path, base: Version | None, tokens: Table, result: Plan
+) -> StepPlan:
+    """One run over tokens that are there: kept, or how much of it is to be scored."""
+    wanted, name = spec.inputs(tokens), spec.table
+    there = base.tables.get(name) if base is not None else None
+    left = (result.prompt_tokens or 0) + (result.response_tokens or 0)
+    if base is not None and there and there.entry.provenance["inputs"] == wanted:
+        step, left = StepPlan(name, "keep", f"as in version {base.number}"), 0
+    else:
+        why, carried = f"with {spec.label}", runs.find_carried(root, base, spec.name, wanted)
+        if carried is not None:
+            examples, left = score_step.count_missing(tokens, carried)
+            why += f"; the scores of {tokens.entry.rows - examples:,} examples are carried over"
+        done, shards = (
+            score_step.shards_done(root, spec.name, wanted, tokens, carried),
+            len(tokens.shards),
         )
-        if base is not None and name in base.tables:
-            made_from = base.table(name).entry.provenance["inputs"]
-            if made_from == wanted:
-                result.steps.append(StepPlan(name, "keep", f"as in version {base.number}"))
-                continue
-        done, shards = score_step.shards_done(root, run, wanted, tokens), len(tokens.shards)
+        left = round(left * (1 - done / shards))
         if done:
-            why = f"{done} of {shards} shards were scored by an earlier build; {label}"
-            result.steps.append(StepPlan(name, "resume", why))
-        else:
-            known = base is not None and name in base.tables
-            result.steps.append(StepPlan(name, "remake" if known else "make", f"with {label}"))
-        left += round(total * (1 - done / shards))
-    result.tokens_to_score = left
+            why = f"{done} of {shards} shards were scored by an earlier command; {why}"
+        step = StepPlan(name, "resume" if done else "remake" if there else "make", why)
+    result.steps.append(step)
+    result.tokens_to_score = (result.tokens_to_score or 0) + left
+    return step
 
 
 def _plan_rest(
@@ -257,7 +293,7 @@ def _estimate_tokens(resolved: Resolved, result: Plan) -> None:
     result.tokens_are = "exact" if whole else f"estimated from {SAMPLE} rows, ±{percent:.0f}%"
 
 
-def _estimate_time(resolved: Resolved, base: Version | None, result: Plan) -> None:
+def _estimate_time(model: ModelRef, base: Version | None, result: Plan) -> None:
     """From what scoring took before here, else from the model's size and this machine."""
     if not result.tokens_to_score:
         return
@@ -268,7 +304,7 @@ def _estimate_time(resolved: Resolved, base: Version | None, result: Plan) -> No
             result.seconds = result.tokens_to_score * facts["seconds"] / facts["scored_tokens"]
             result.seconds_from = f"at the pace of run '{run}'"
             return
-    parameters = models.parameter_count(resolved.model)
+    parameters = models.parameter_count(model)
     if parameters is None:
         result.unknown.append("how long scoring takes: the model's size is not known here")
         return
@@ -287,7 +323,7 @@ def _flops() -> float:
     return rounds * 2 * 768**3 / (time.perf_counter() - started) / 2
 
 
-def _estimate_size(resolved: Resolved, base: Version | None, result: Plan) -> None:
+def _estimate_size(base: Version | None, resolved: Resolved | None, result: Plan) -> None:
     if result.prompt_tokens is None or result.response_tokens is None:
         return
     prompt, response = result.prompt_tokens, result.response_tokens
@@ -302,7 +338,7 @@ def _estimate_size(resolved: Resolved, base: Version | None, result: Plan) -> No
             size += response * BYTES_PER_SCORE
         elif kind == "exports":
             size += (prompt + response) * BYTES_PER_EXPORTED_TOKEN
-        elif kind == "vocab":
+        elif kind == "vocab" and resolved is not None:
             vocabulary = base.table("vocab").entry.rows if base else len(resolved.tokenizer)
             size += vocabulary * VOCABULARY_BYTES_PER_TOKEN
     result.new_bytes = round(size)

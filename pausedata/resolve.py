@@ -6,7 +6,7 @@ the same; ``--update`` resolves anew.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from pausedata import models, sources
 from pausedata.errors import UsageError
 from pausedata.models import ModelRef
-from pausedata.recipe import ChatPrompt, ColumnPrompt, LoadedRecipe, Recipe, Scoring
+from pausedata.recipe import ChatPrompt, ColumnPrompt, LoadedRecipe, Model, Recipe, Scoring
 from pausedata.scorers import resolve_backend
 from pausedata.sources import OpenSource, hub, is_local_hub
 from pausedata.sources.templates import Renderer
@@ -23,6 +23,40 @@ from pausedata.store.files import canonical_json, digest
 from pausedata.store.staging import Pins
 from pausedata.tokenizer import Tokenizer
 from pausedata.tokens import TokenBuilder, TokenRules
+
+
+class Tokenizers:
+    """The tokenizers of models, loaded when first asked for; their hashes are remembered."""
+
+    def __init__(self, pause_token: str, pins: Pins) -> None:
+        self._pause_token, self._pins = pause_token, pins
+        self._loaded: dict[ModelRef, Tokenizer] = {}
+
+    def load(self, model: ModelRef) -> Tokenizer:
+        """The model's tokenizer."""
+        if model not in self._loaded:
+            self._loaded[model] = Tokenizer(models.load_tokenizer(model))
+        return self._loaded[model]
+
+    def hash(self, model: ModelRef) -> str:
+        """The tokenizer's hash; known without loading it where it was loaded before."""
+        return self._facts(model)["hash"]
+
+    def chat_template_hash(self, model: ModelRef) -> str | None:
+        """The hash of the tokenizer's chat template, or None where it has none."""
+        return self._facts(model)["chat_template"]
+
+    def _facts(self, model: ModelRef) -> dict[str, Any]:
+        def find() -> dict[str, Any]:
+            tokenizer = self.load(model)
+            template = tokenizer.hf.chat_template
+            return {
+                "hash": tokenizer.hash(self._pause_token),
+                "chat_template": digest(template) if template else None,
+            }
+
+        identity = canonical_json([model.tokenizer_identity(), self._pause_token])
+        return self._pins.resolve(f"tokenizer {identity.decode()}", find)
 
 
 @dataclass(frozen=True)
@@ -35,7 +69,7 @@ class Resolved:
     runs: dict[str, ModelRef]
     backend: str | None
     pins: dict[str, str]
-    _store: Pins
+    tokenizers: Tokenizers
 
     @property
     def recipe(self) -> Recipe:
@@ -47,10 +81,10 @@ class Resolved:
         """Whether prompts go through the chat template."""
         return isinstance(self.recipe.prompt, ChatPrompt | ColumnPrompt)
 
-    @cached_property
+    @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, loaded when first asked for."""
-        return Tokenizer(models.load_tokenizer(self.model))
+        return self.tokenizers.load(self.model)
 
     def renderer(self) -> Renderer:
         """What makes examples of the source's rows; one serves all splits."""
@@ -69,34 +103,12 @@ class Resolved:
     @cached_property
     def tokenizer_hash(self) -> str:
         """The tokenizer's hash; known without loading it where it was loaded before."""
-        return self._tokenizer_facts(self.model)["hash"]
+        return self.tokenizers.hash(self.model)
 
     @cached_property
     def chat_template_hash(self) -> str | None:
         """The chat template's hash, or None where prompts do not go through it."""
-        return self._tokenizer_facts(self.model)["chat_template"] if self.is_chat else None
-
-    def check_tokenizer(self, run: str) -> None:
-        """UsageError where the model of ``run`` has another tokenizer than the tokens' own."""
-        if self._tokenizer_facts(self.runs[run])["hash"] != self.tokenizer_hash:
-            raise UsageError(
-                f"run '{run}': {self.runs[run].name} has another tokenizer than "
-                f"{self.model.name}, so that its scores would be of other tokens. Score it in a "
-                "dataset of its own."
-            )
-
-    def _tokenizer_facts(self, model: ModelRef) -> dict[str, Any]:
-        def find() -> dict[str, Any]:
-            same = model == self.model
-            tokenizer = self.tokenizer if same else Tokenizer(models.load_tokenizer(model))
-            template = tokenizer.hf.chat_template
-            return {
-                "hash": tokenizer.hash(self.recipe.pause.token),
-                "chat_template": digest(template) if template else None,
-            }
-
-        identity = canonical_json([model.tokenizer_identity(), self.recipe.pause.token])
-        return self._store.resolve(f"tokenizer {identity.decode()}", find)
+        return self.tokenizers.chat_template_hash(self.model) if self.is_chat else None
 
     def recorded_recipe(self) -> dict[str, Any]:
         """The recipe as the manifest records it: no machine path, revisions and backend filled."""
@@ -133,7 +145,7 @@ def resolve(
 
     Without ``pin`` what is found is not kept for the next time: nothing is written.
     """
-    recipe, pins = loaded.recipe, Pins(root, _recorded_pins(base), keep=pin)
+    recipe, pins = loaded.recipe, Pins(root, recorded_pins(base), keep=pin)
     source, chosen = recipe.source, {}
     revision = source.revision
     if source.hub and not is_local_hub(source.hub):
@@ -143,13 +155,13 @@ def resolve(
             anew=update,
         )
         chosen["source.revision"] = revision
-    model, found = _model(recipe.model, loaded.folder, pins, update)
-    chosen |= {"model.revision": found} if found else {}
+    model, found = find_model(recipe.model, loaded.folder, pins, anew=update)
+    chosen |= found
     runs: dict[str, ModelRef] = {}
     for name, spec in recipe.scoring_runs().items():
-        runs[name], found = _model(spec, loaded.folder, pins, update)
-        if found and spec is not recipe.model:
-            chosen[f"runs.{name}.model.revision"] = found
+        runs[name], found = find_model(spec, loaded.folder, pins, anew=update)
+        if spec is not recipe.model:
+            chosen |= {f"runs.{name}.{key}": revision for key, revision in found.items()}
     backend = None
     if recipe.scoring:
         asked = recipe.scoring.backend
@@ -164,11 +176,11 @@ def resolve(
         runs=runs,
         backend=backend,
         pins=chosen,
-        _store=pins,
+        tokenizers=Tokenizers(recipe.pause.token, pins),
     )
 
 
-def _recorded_pins(base: Version | None) -> dict[str, str]:
+def recorded_pins(base: Version | None) -> dict[str, str]:
     """The pins of a committed version, under the keys that staging uses.
 
     A dataset that was copied without its staging folder still needs no network.
@@ -179,31 +191,40 @@ def _recorded_pins(base: Version | None) -> dict[str, str]:
     found = {}
     if "source.revision" in pins:
         found[f"source.revision {recipe['source'].get('hub')}@"] = pins["source.revision"]
-    if "model.revision" in pins:
-        found[f"model.revision {recipe['model']['id']}@"] = pins["model.revision"]
-    for key, revision in pins.items():
-        if key.startswith("runs."):
-            name = key.removeprefix("runs.").removesuffix(".model.revision")
-            found[f"model.revision {recipe['runs'][name]['model']['id']}@"] = revision
     if "scoring.backend" in pins:
         found["scoring.backend auto"] = pins["scoring.backend"]
+    holders = {"": recipe} | {f"runs.{n}.": run for n, run in recipe.get("runs", {}).items()}
+    for prefix, holder in holders.items():
+        if revision := pins.get(f"{prefix}model.revision"):
+            found[f"model.revision {holder['model']['id']}@"] = revision
+        if revision := pins.get(f"{prefix}model.base.revision"):
+            found[f"model.revision {holder['model']['base']['id']}@"] = revision
     return found
 
 
-def _model(spec: Any, folder: Path, pins: Pins, update: bool) -> tuple[ModelRef, str | None]:
-    """The model that ``spec`` names, and the commit it was resolved to where it is on the Hub."""
+def find_model(
+    spec: Model, folder: Path, pins: Pins, *, anew: bool = False, where: str = "model.id"
+) -> tuple[ModelRef, dict[str, str]]:
+    """The model that ``spec`` names, and the commit that it, or an adapter's base, stands for.
+
+    ``where`` is what errors call ``spec.id``. The commit is keyed by where a manifest pins it.
+    """
     try:
         ref = ModelRef.parse(spec.id, spec.revision, folder)
     except UsageError as error:
-        raise UsageError(f"model.id: {error}") from None
-    if ref.kind != "hub":
-        return ref, None
+        raise UsageError(f"{where}: {error}") from None
+    on_hub = ref.base or ref
+    if on_hub.kind != "hub":
+        return ref, {}
     revision = pins.resolve(
-        f"model.revision {spec.id}@{spec.revision or ''}",
-        lambda: models.resolve_revision(ref).revision,
-        anew=update,
+        f"model.revision {on_hub.name}@{on_hub.revision or ''}",
+        lambda: models.resolve_revision(on_hub).revision,
+        anew=anew,
     )
-    return ModelRef.parse(spec.id, revision, folder), revision
+    pinned = replace(on_hub, revision=revision)
+    if ref.base is None:
+        return pinned, {"model.revision": revision}
+    return replace(ref, base=pinned), {"model.base.revision": revision}
 
 
 def token_settings(scoring: Scoring) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,15 @@ class Rejected:
     detail: str
 
 
+class Pair(NamedTuple):
+    """A prompt and a response as a tokenizer's ids, before anything is added or cut."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    offsets: Ints  # spans (n, 2) into the response, unmended
+    boundary_mismatch: bool  # the response was encoded on its own
+
+
 class TokenBuilder:
     """Turns prompts and responses into ids by one tokenizer and one set of rules."""
 
@@ -70,7 +79,6 @@ class TokenBuilder:
         self.rules = rules
         pause_id, is_new = tokenizer.pause_id(rules.pause_token)
         self._pause_id = None if is_new else pause_id  # a new id cannot come out of the tokenizer
-        self._suffix = 0 if rules.chat else len(tokenizer.suffix_ids)
         self.end_ids = self._end_ids()
 
     def _end_ids(self) -> list[int]:
@@ -97,41 +105,15 @@ class TokenBuilder:
             for prompt, response in zip(prompts, responses, strict=True)
         ]
         todo = [k for k, result in enumerate(results) if result is None]
-        special = not self.rules.chat
-        backend = self.tokenizer.backend
-        fronts = backend.encode_batch_fast([prompts[k] for k in todo], add_special_tokens=special)
-        wholes = backend.encode_batch(
-            [prompts[k] + responses[k] for k in todo], add_special_tokens=special
+        encoded = encode_pairs(
+            self.tokenizer,
+            [prompts[k] for k in todo],
+            [responses[k] for k in todo],
+            special=not self.rules.chat,
         )
-        front_ids = [self._without_suffix(front.ids) for front in fronts]
-        whole_ids = [self._without_suffix(whole.ids) for whole in wholes]
-        # Where these are no prefix, the prompt's last token and the response's first are one, or
-        # change each other; where nothing follows, the prompt's last has swallowed the response.
-        apart = [
-            k
-            for k, (front, whole) in enumerate(zip(front_ids, whole_ids, strict=True))
-            if len(whole) <= len(front) or whole[: len(front)] != front
-        ]
-        alone = dict(
-            zip(
-                apart,
-                backend.encode_batch([responses[todo[k]] for k in apart], add_special_tokens=False),
-                strict=True,
-            )
-        )
-        for k, row in enumerate(todo):
-            prompt_ids, response = front_ids[k], responses[row]
-            if k in alone:
-                ids, offsets = alone[k].ids, _offsets(alone[k])
-            else:
-                ids = whole_ids[k][len(prompt_ids) :]
-                offsets = _offsets(wholes[k])[len(prompt_ids) : len(whole_ids[k])]
-                offsets = offsets - len(prompts[row])
-            results[row] = self._example(prompt_ids, ids, offsets, len(response), k in alone)
+        for row, pair in zip(todo, encoded, strict=True):
+            results[row] = self._example(pair, len(responses[row]))
         return [result for result in results if result is not None]
-
-    def _without_suffix(self, ids: list[int]) -> list[int]:
-        return ids[: len(ids) - self._suffix] if self._suffix else ids
 
     def _refused_text(self, prompt: str, response: str) -> Rejected | None:
         try:
@@ -144,10 +126,9 @@ class TokenBuilder:
             return Rejected("has_pause", f"the text contains {self.rules.pause_token!r}")
         return None
 
-    def _example(
-        self, prompt: list[int], response: list[int], offsets: Ints, length: int, mismatch: bool
-    ) -> Tokenized | Rejected:
-        """Put one example together; ``offsets`` are spans (n, 2) into the response, unmended."""
+    def _example(self, pair: Pair, length: int) -> Tokenized | Rejected:
+        """Put one example together, of a response of ``length`` code points."""
+        prompt, response, offsets, mismatch = pair
         rules = self.rules
         if not prompt:
             return Rejected("empty_prompt", "the prompt has no token: nothing to condition on")
@@ -181,6 +162,41 @@ class TokenBuilder:
             truncated,
             mismatch,
         )
+
+
+def encode_pairs(
+    tokenizer: Tokenizer, prompts: Sequence[str], responses: Sequence[str], *, special: bool
+) -> list[Pair]:
+    """What ``tokenizer`` makes of each prompt and response, by the rule for their boundary.
+
+    With ``special`` the ids that it puts in front of every text are kept as at inference; those
+    that it puts behind are removed.
+    """
+    backend = tokenizer.backend
+    suffix = len(tokenizer.suffix_ids) if special else 0
+    fronts = backend.encode_batch_fast(list(prompts), add_special_tokens=special)
+    wholes = backend.encode_batch(
+        [p + r for p, r in zip(prompts, responses, strict=True)], add_special_tokens=special
+    )
+    front_ids = [front.ids[: len(front.ids) - suffix] for front in fronts]
+    whole_ids = [whole.ids[: len(whole.ids) - suffix] for whole in wholes]
+    # Where these are no prefix, the prompt's last token and the response's first are one, or
+    # change each other; where nothing follows, the prompt's last has swallowed the response.
+    apart = [
+        k
+        for k, (front, whole) in enumerate(zip(front_ids, whole_ids, strict=True))
+        if len(whole) <= len(front) or whole[: len(front)] != front
+    ]
+    alone = backend.encode_batch([responses[k] for k in apart], add_special_tokens=False)
+    by_row = dict(zip(apart, alone, strict=True))
+    pairs = []
+    for k, (front, whole) in enumerate(zip(front_ids, whole_ids, strict=True)):
+        if k in by_row:
+            pairs.append(Pair(front, by_row[k].ids, _offsets(by_row[k]), True))
+        else:
+            spans = _offsets(wholes[k])[len(front) : len(whole)] - len(prompts[k])
+            pairs.append(Pair(front, whole[len(front) :], spans, False))
+    return pairs
 
 
 def _offsets(encoding: Encoding) -> Ints:

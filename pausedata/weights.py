@@ -34,12 +34,19 @@ def files_sha256(folder: Path, wanted: Callable[[Path], bool]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def is_weights(path: Path) -> bool:
+    """Whether a file of a model's folder holds weights."""
+    return (
+        path.suffix in (".safetensors", ".bin")
+        and path.is_file()
+        and not _NOT_WEIGHTS.fullmatch(path.name)
+    )
+
+
 def _changes_scores(path: Path) -> bool:
     name = path.name
-    if not path.is_file() or _NOT_WEIGHTS.fullmatch(name):
-        return False
     return (
-        name in ("config.json", "adapter_config.json")
-        or path.suffix in (".safetensors", ".bin")
+        is_weights(path)
+        or name in ("config.json", "adapter_config.json")
         or name.endswith((".safetensors.index.json", ".bin.index.json"))
     )

@@ -95,10 +95,13 @@ class Work:
 
     def has(self, name: str, inputs: Mapping[str, Any]) -> bool:
         """Whether the table is there already, whole, made from the same inputs."""
-        return name not in self.damaged and self.is_from(name, inputs)
+        return name not in self.damaged and self._is_from(name, inputs)
 
-    def is_from(self, name: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether the table that is there, whole or not, was made from the same inputs."""
+    def damaged_table(self, name: str, inputs: Mapping[str, Any]) -> Table | None:
+        """The table that is to be made again as it was, if it was made from the same inputs."""
+        return self.tables[name] if name in self.damaged and self._is_from(name, inputs) else None
+
+    def _is_from(self, name: str, inputs: Mapping[str, Any]) -> bool:
         table = self.tables.get(name)
         return table is not None and table.entry.provenance.get("inputs") == inputs
 
@@ -249,12 +252,17 @@ class Work:
         )
 
 
-def recorded_placements(version: Version | None) -> dict[str, Placement]:
-    """The placements of a version, as a recipe would say them."""
+def recorded_placements(
+    version: Version | None, made_from: str | None = None
+) -> dict[str, Placement]:
+    """The placements of a version, as a recipe would say them; or those ``made_from`` a table."""
     found = {}
     for name in version.placements if version else []:
         assert version is not None
-        inputs = version.table(f"placements/{name}").entry.provenance["inputs"]
+        provenance = version.table(f"placements/{name}").entry.provenance
+        if made_from is not None and made_from not in provenance["made_from"]:
+            continue
+        inputs = provenance["inputs"]
         found[name] = Placement(
             strategy=inputs["strategy"], run=inputs["run"], **inputs["parameters"]
         )

@@ -61,6 +61,17 @@ def make_model(folder: Path, seed: int = 0, context: int = 1024) -> Path:
     return folder
 
 
+def swap_tokens(model: Path, first: str, second: str) -> None:
+    """Give two tokens of the model's tokenizer each other's id."""
+    path = model / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    for token in tokenizer["added_tokens"]:
+        token["id"] = vocabulary.get(token["content"], token["id"])
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED, Recipe, Run, make_model, start, write_rows
+from conftest import SHARED, Recipe, Run, make_model, start, swap_tokens, write_rows
 
 from pausedata import scorers
 from pausedata.errors import DataError, UsageError
@@ -182,15 +182,10 @@ def test_a_run_that_the_recipe_no_longer_names_is_carried_whole_or_dropped(
 
 
 def test_a_run_with_another_tokenizer_is_refused_before_scoring(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path
 ) -> None:
     other = make_model(tmp_path / "other")
-    path = other / "tokenizer.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    first, second = list(tokenizer["model"]["vocab"])[100:102]
-    vocabulary = tokenizer["model"]["vocab"]
-    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
-    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    swap_tokens(other, ":", "?")
     recipe.data["runs"] = {"other": {"model": {"id": str(other)}}}
     with pytest.raises(UsageError, match="another tokenizer"):
         recipe.build()

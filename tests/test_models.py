@@ -115,11 +115,87 @@ def test_a_folder_without_configuration_says_what_is_in_it(tmp_path: Path) -> No
         parse("m", tmp_path)
 
 
-def test_a_lora_adapter_is_to_be_merged_first(tmp_path: Path) -> None:
-    (tmp_path / "lora").mkdir()
-    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"LoRA adapter.*merge it into its base first"):
-        parse("lora", tmp_path)
+def adapter_in(folder: Path, base: str, peft_type: str = "LORA", **more: str) -> Path:
+    """An adapter's folder, as peft writes it but for the weights."""
+    folder.mkdir()
+    config = {"peft_type": peft_type, "base_model_name_or_path": base, "revision": None, "r": 2}
+    (folder / "adapter_config.json").write_text(json.dumps(config | more))
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_an_adapter_is_a_model_on_the_base_that_it_names(folder: Path) -> None:
+    here = folder.parent
+    adapter = adapter_in(here / "lora", "checkpoint")  # relative to the current folder
+    ref = parse("lora", here)
+    assert (ref.kind, ref.name, ref.path) == ("adapter", "lora", adapter)
+    assert ref.base == parse("checkpoint", here)
+    adapter_in(here / "beside", "../checkpoint")  # relative to the adapter's
+    adapter_in(here / "absolute", str(folder))
+    for name in ("beside", "absolute"):
+        assert parse(name, here / "elsewhere" / "..").base == ref.base
+    assert ref.from_pretrained_args() == (str(folder), {})
+    assert context_length(ref) == 512
+    assert parameter_count(ref) == 12
+    on_hub = parse(str(adapter_in(here / "hub", "org/model", revision="v1")), here)
+    assert on_hub.base == ModelRef("hub", "org/model", None, "v1")
+
+
+def test_adapter_and_base_both_decide_the_hash_and_no_path_does(folder: Path) -> None:
+    here = folder.parent
+    adapter = adapter_in(here / "lora", "checkpoint")
+    first = parse("lora", here).identity()
+    assert set(first) == {"id", "weights_sha256", "base"}
+    assert first["base"] == parse("checkpoint", here).identity()
+    folder.rename(here / "moved")
+    adapter_in(here / "other", str(here / "moved"))
+    moved = parse("other", here).identity()
+    assert moved["weights_sha256"] == first["weights_sha256"]
+    assert str(here) not in json.dumps(moved)
+    (adapter / "adapter_model.safetensors").write_bytes(b"other weights")
+    (adapter / "adapter_config.json").write_text(
+        (here / "other" / "adapter_config.json").read_text()
+    )
+    second = parse("lora", here).identity()
+    (here / "moved" / "model.safetensors").write_bytes(b"other weights")
+    third = parse("lora", here).identity()
+    hashes = {identity["weights_sha256"] for identity in (first, second, third)}
+    assert len(hashes) == 3
+
+
+def test_an_adapter_without_a_tokenizer_has_its_bases(folder: Path) -> None:
+    here = folder.parent
+    (folder / "tokenizer.json").write_text("{}")
+    adapter = adapter_in(here / "lora", "checkpoint")
+    ref = parse("lora", here)
+    assert ref.tokenizer_holder() == ref.base
+    (adapter / "tokenizer.json").write_text("{}")
+    assert ref.tokenizer_holder() == ModelRef("folder", "lora", adapter)
+
+
+@pytest.mark.parametrize(
+    ("base", "peft_type", "message"),
+    [
+        ("./gone/model", "LORA", "the base of this LoRA adapter is not here: ./gone/model. Set"),
+        ("/gone/model", "LORA", "the base of this LoRA adapter is not here"),
+        ("a/b/c", "LORA", "the base of this LoRA adapter is not here"),
+        ("", "LORA", "names no base: set base_model_name_or_path"),
+        ("checkpoint", "PROMPT_TUNING", "is not of a LoRA adapter .*PROMPT_TUNING.* Merge it"),
+        ("inner", "LORA", "inner, is an adapter too"),
+    ],
+)
+def test_an_adapter_that_cannot_be_used_says_why(
+    folder: Path, base: str, peft_type: str, message: str
+) -> None:
+    adapter_in(folder.parent / "inner", "checkpoint")
+    adapter_in(folder.parent / "lora", base, peft_type)
+    with pytest.raises(UsageError, match=message):
+        parse("lora", folder.parent)
+
+
+def test_a_base_that_the_trainer_put_beside_the_adapter_makes_it_a_model(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    assert parse("checkpoint", folder.parent).kind == "folder"
 
 
 def test_the_hash_of_a_folder_is_over_what_changes_scores(folder: Path) -> None:

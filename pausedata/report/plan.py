@@ -12,7 +12,7 @@ from pausedata.plan import Plan
 def render_plan(plan: Plan) -> RenderableType:
     """Steps with what would happen to each, then the figures and what cannot be known."""
     table = Table(box=None, pad_edge=False, show_edge=False)
-    for column in ("table", "build would", "why"):
+    for column in ("table", "action", "why"):
         table.add_column(column, overflow="fold")
     for step in plan.steps:
         table.add_row(Text(step.table), Text(step.action), Text(step.why))

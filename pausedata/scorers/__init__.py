@@ -89,14 +89,17 @@ class Scorer(Protocol):
         ...
 
 
-def resolve_backend(name: str) -> str:
-    """The backend that ``name`` stands for (``auto`` is transformers); UsageError if unknown."""
+def resolve_backend(name: str, where: str = "scoring.backend") -> str:
+    """The backend that ``name`` stands for (``auto`` is transformers); UsageError if unknown.
+
+    ``where`` is what the error calls the setting.
+    """
     if name == "auto":
         return DEFAULT_BACKEND
     if name not in BACKENDS:
         names = ["auto", *BACKENDS]
         hint = nearest(name, names) or f" There: {listing(names)}."
-        raise UsageError(f"scoring.backend: unknown backend '{name}'.{hint}")
+        raise UsageError(f"{where}: unknown backend '{name}'.{hint}")
     return name
 
 

@@ -23,6 +23,7 @@ except ImportError as error:
     raise missing_extra("torch and transformers", "transformers", "Scoring") from error
 
 from pausedata.models import quiet
+from pausedata.scorers.adapter import merge_adapter
 from pausedata.scorers.heads import Head, LinearHead, choose_head
 from pausedata.scorers.statistics import TokenStatistics
 
@@ -119,7 +120,19 @@ def load_model(model: ModelRef, dtype: torch.dtype, device: torch.device) -> Any
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 where, dtype=dtype, **keywords
             )
+            if model.kind == "adapter" and model.path is not None:
+                loaded = merge_adapter(loaded, model.path)
+            elif getattr(loaded, "_hf_peft_config_loaded", False):
+                # transformers put it on a base, or on these weights, which nothing would record.
+                raise UsageError(
+                    f"{name} is a LoRA adapter: download it (hf download {name} --local-dir …) and "
+                    "name that folder."
+                    if model.path is None
+                    else f"{name} holds a model and a LoRA adapter: give each its own folder."
+                )
             return loaded.eval().to(device)
+    except UsageError:
+        raise
     except Exception as error:  # transformers raises whatever the part that fails raises
         if _is_out_of_memory(error):
             raise _does_not_fit(name, device) from error

@@ -51,9 +51,11 @@ def inputs(
     }
 
 
-def shards_done(root: Path, run: str, wanted: dict[str, Any], tokens: Table) -> int:
-    """How many shards an earlier, interrupted build scored from the same inputs."""
-    stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, None)))
+def shards_done(
+    root: Path, run: str, wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None
+) -> int:
+    """How many shards an earlier, interrupted command scored from the same inputs."""
+    stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, carried)))
     return sum(stage.finished(_path(run, shard)) is not None for shard in tokens.shards)
 
 
@@ -65,13 +67,14 @@ def score(
     load: Callable[[], Scorer],
     carried: CarriedScores | None,
     progress: Progress,
+    facts: dict[str, Any],
     sound: Table | None = None,
 ) -> Table:
     """Score every shard of ``tokens`` that is not scored yet; the model is loaded if one is not.
 
-    ``wanted`` comes from ``inputs``; ``sound`` is a committed table of the same inputs, of which
-    some files are damaged: the others are taken as they are. Raises DataError where a score cannot
-    be right.
+    ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it. ``sound`` is a committed
+    table of the same inputs, of which some files are damaged: the others are taken as they are.
+    Raises DataError where a score cannot be right.
     """
     name = f"scores/{run}"
     stage = staging.stage(name, _keyed(wanted, tokens, carried))
@@ -124,18 +127,21 @@ def score(
             name,
             schema_of(name),
             paths,
-            {"inputs": wanted, "made_from": ["tokens"]} | summary,
+            {"inputs": wanted, "made_from": ["tokens"]} | facts | summary,
         )
         return _with_means(table)
 
 
-def count_missing(tokens: Table, carried: CarriedScores) -> int:
-    """How many examples of ``tokens`` have no carried scores."""
-    missing = 0
+def count_missing(tokens: Table, carried: CarriedScores) -> tuple[int, int]:
+    """How many examples of ``tokens``, and tokens in them, have no carried scores."""
+    examples = length = 0
     for shard in tokens.shards:
         rows = tokens.read(shard, ["prompt_ids", "response_ids"])
-        missing += sum(not carried.has(example) for example in _examples(rows))
-    return missing
+        for example in _examples(rows):
+            if not carried.has(example):
+                examples += 1
+                length += _length(example)
+    return examples, length
 
 
 def edge_warnings(run: Table, append_eos: bool) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pausedata.errors import DataError
@@ -23,14 +23,20 @@ from pausedata.store.manifest import FileEntry
 MARKS = "damaged.json"
 
 
-def damage(version: Version) -> dict[str, dict[str, str]]:
-    """The damaged files of each table, with what is wrong; ``""`` stands for those of no table."""
-    found = problems_of(version.folder, version.files())
+def damage(version: Version, tables: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
+    """The damaged files of each table (of ``tables``), with what is wrong with each.
+
+    The empty name stands for the files that belong to no table.
+    """
+    entries = version.files()
+    if tables is not None:
+        entries = [entry for name in tables for entry in version.table(name).files()]
+    found = problems_of(version.folder, entries)
     owners = {e.path: name for name, table in version.tables.items() for e in table.files()}
-    tables: dict[str, dict[str, str]] = {}
+    by_table: dict[str, dict[str, str]] = {}
     for path, why in found.items():
-        tables.setdefault(owners.get(path, ""), {})[path] = why
-    return tables
+        by_table.setdefault(owners.get(path, ""), {})[path] = why
+    return by_table
 
 
 def restore(version: Version, found: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -1,0 +1,84 @@
+"""``score``: another run over the tokens of a dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pausedata.cli.build import report
+from pausedata.cli.common import (
+    AsJson,
+    DatasetPath,
+    Replace,
+    checked_name,
+    command,
+    command_line,
+    console,
+    print_json,
+    progress,
+)
+
+
+@command
+def score(
+    dataset: DatasetPath,
+    run: Annotated[str, typer.Option("--run", help="The run's name.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="A Hub id, a folder (a model's or a LoRA adapter's) or a .gguf file. May be left "
+            "out where the recorded model is on the Hub.",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="The Hub model's branch, tag or commit.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="What scores; `pausedata doctor` lists it.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")
+    ] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option("--batch-tokens", min=1, help="Padded tokens a batch.")
+    ] = None,
+    replace: Replace = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; do none of it.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Score the same tokens with another model, or a later checkpoint.
+
+    What is not given is as in the run that is there, else as in the dataset's recipe. After any
+    stop the same command goes on.
+
+    Example: pausedata score build/gsm8k --run epoch-1 --model checkpoints/epoch-1
+    """
+    from pausedata.runs import Asked
+
+    checked_name(run, "a run")
+    asked = Asked(model, revision, dtype, backend, device, batch_tokens)
+    if dry_run:
+        from pausedata.plan import plan_score
+
+        planned = plan_score(dataset, run, asked, replace=replace)
+        if json:
+            print_json(planned.as_json())
+            return
+        from pausedata.report.plan import render_plan
+
+        console().print(render_plan(planned))
+        return
+    from pausedata.build import score as add
+
+    outcome = add(dataset, run, asked, command=command_line(), replace=replace, progress=progress())
+    report(outcome, json)
+
+
+COMMANDS = {"score": score}

@@ -1,0 +1,248 @@
+"""Runs: scorings of all examples by one model. What `build` and `score` do for each of them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pausedata import scorers
+from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.models import ModelRef
+from pausedata.recipe import Model, Scoring
+from pausedata.resolve import Resolved, Tokenizers, find_model, recorded_pins
+from pausedata.scorers import Scorer
+from pausedata.steps import same_ids
+from pausedata.steps import score as score_step
+from pausedata.steps.carry import CarriedScores
+from pausedata.store.dataset import Table, Version, read_version, version_folder, version_numbers
+from pausedata.store.staging import Pins
+from pausedata.work import Work
+
+DTYPES: tuple[str, ...] = get_args(Model.model_fields["dtype"].annotation)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: which model scores, and how."""
+
+    name: str
+    model: ModelRef
+    dtype: str
+    backend: str
+    scoring: Scoring
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+        return f"scores/{self.name}"
+
+    @property
+    def label(self) -> str:
+        """The model and how it is run, in a few words."""
+        return f"{self.model.name}, {self.dtype}, {self.backend}"
+
+    def inputs(self, tokens: Table) -> dict[str, Any]:
+        """All that decides the run's scores of ``tokens``."""
+        return score_step.inputs(
+            self.name, self.model, self.dtype, self.backend, self.scoring, tokens.entry.content
+        )
+
+    def load(self) -> Scorer:
+        """The model, loaded."""
+        return scorers.load_scorer(
+            self.backend,
+            self.model,
+            dtype=self.dtype,
+            device=self.scoring.device,
+            batch_tokens=self.scoring.batch_tokens,
+            engine=self.scoring.engine,
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command says of a run; None: as in the run that is there, else as in the recipe.
+
+    ``model`` may be a path, relative to the current folder.
+    """
+
+    model: str | None = None
+    revision: str | None = None
+    dtype: str | None = None
+    backend: str | None = None
+    device: str | None = None
+    batch_tokens: int | None = None
+
+
+def of_recipe(resolved: Resolved) -> list[RunSpec]:
+    """The runs that a recipe names, the main one first."""
+    scoring = resolved.recipe.scoring
+    if scoring is None:
+        return []
+    return [
+        RunSpec(name, resolved.runs[name], model.dtype, str(resolved.backend), scoring)
+        for name, model in resolved.recipe.scoring_runs().items()
+    ]
+
+
+def of_command(
+    root: Path, version: Version, name: str, asked: Asked, *, pin: bool = True
+) -> tuple[RunSpec, Tokenizers]:
+    """The run that a command asks for, and the tokenizers to check it with.
+
+    Without ``pin`` what is found is not kept for the next time: nothing is written.
+    """
+    recipe = version.manifest.recipe
+    pins = Pins(root, recorded_pins(version), keep=pin)
+    facts = version.table(f"scores/{name}").entry.provenance if name in version.runs else {}
+    before = facts.get("inputs", {})
+    recorded = recipe.get("runs", {}).get(name, recipe).get("model", {})
+    if "model" in before:
+        recorded = {"dtype": before["dtype"]} | facts.get("model", before["model"])
+    settings = recipe.get("scoring") or {}
+    scoring = Scoring(**{k: v for k, v in settings.items() if k in Scoring.model_fields})
+    own = before.get("backend", scoring.backend)
+    backend = scorers.resolve_backend(asked.backend or own, "--backend")
+    engine = before.get("engine", scoring.engine) if backend == own else {}
+    changed = {"device": asked.device, "batch_tokens": asked.batch_tokens}
+    scoring = scoring.model_copy(
+        update={"engine": engine} | {k: v for k, v in changed.items() if v is not None}
+    )
+    dtype = asked.dtype or recorded.get("dtype", "float32")
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype: no '{dtype}'.{nearest(dtype, DTYPES)} There: {listing(DTYPES)}")
+    model = Model(id=_model_id(name, asked, recorded), revision=_revision(asked, recorded))
+    ref, _ = find_model(model, Path(), pins, where="--model")
+    tokenizers = Tokenizers(version.manifest.pause.token, pins)
+    return RunSpec(name, ref, dtype, backend, scoring), tokenizers
+
+
+def _model_id(name: str, asked: Asked, recorded: dict[str, Any]) -> str:
+    if asked.model is not None:
+        return asked.model
+    if "revision" in recorded and "id" in recorded:  # on the Hub
+        return recorded["id"]
+    known = f", which is recorded as '{recorded['id']}'" if "id" in recorded else ""
+    raise UsageError(
+        f"run '{name}': give its model with --model{known}: of a folder or a file a dataset "
+        "records no path."
+    )
+
+
+def _revision(asked: Asked, recorded: dict[str, Any]) -> str | None:
+    """The revision asked for; else that of the run that is there, if it is of the same model."""
+    if asked.revision is not None or asked.model not in (None, recorded.get("id")):
+        return asked.revision
+    return recorded.get("revision")
+
+
+def check_tokenizer(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> dict[str, str]:
+    """How the model's tokenizer was found to give the ids that are stored.
+
+    By the tokenizer's hash, else by encoding every stored row again: UsageError where an id
+    differs.
+    """
+    theirs = tokenizers.hash(spec.model)
+    if theirs == work.tables["tokens"].entry.provenance["inputs"].get("tokenizer"):
+        return {"hash": theirs, "checked": "hash"}
+    tokenizer = tokenizers.load(spec.model)
+    same_ids.check_every_row(spec.name, spec.model.name, tokenizer, work.tables, work.progress)
+    work.progress.say(
+        f"{spec.model.name}: its tokenizer is not the one that made the tokens, but gives the same "
+        "ids for every stored example"
+    )
+    return {"hash": theirs, "checked": "every row"}
+
+
+def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
+    """Score ``spec`` unless it is there, made from the same inputs."""
+    tokens = work.tables["tokens"]
+    wanted = spec.inputs(tokens)
+    if work.has(spec.table, wanted):
+        work.keep(spec.table)
+        return
+    facts = {
+        "model": spec.model.identity(),
+        "tokenizer": check_tokenizer(spec, tokenizers, work),
+    }
+    score_step.check_context(tokens, spec.model)
+
+    def load() -> Scorer:
+        work.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
+        return spec.load()
+
+    carried = find_carried(work.root, work.base, spec.name, wanted)
+    sound = work.damaged_table(spec.table, wanted)
+    table = score_step.score(
+        work.staging, spec.name, wanted, tokens, load, carried, work.progress, facts, sound
+    )
+    work.put(table)
+    rules = tokens.entry.provenance["inputs"].get("scoring", {})
+    for warning in score_step.edge_warnings(table, rules.get("append_eos", False)):
+        work.progress.warn(warning)
+
+
+def find_carried(
+    root: Path, base: Version | None, run: str, wanted: dict[str, Any]
+) -> CarriedScores | None:
+    """The scores of ``run`` in the newest version that has it, where only the tokens differ.
+
+    Newest up to ``base``, which lacks a run that a build over a corpus that grew had to leave out.
+    """
+    if base is None:
+        return None
+    for number in reversed(version_numbers(root)):
+        if number > base.number:
+            continue
+        try:
+            folder = version_folder(root, number)
+            version = base if number == base.number else read_version(root, folder)
+        except DataError:  # a version that is damaged gives nothing
+            continue
+        if run in version.runs:
+            scores = version.table(f"scores/{run}")
+            before = scores.entry.provenance["inputs"]
+            if before != wanted and before | {"tokens": None} == wanted | {"tokens": None}:
+                return CarriedScores(version.table("tokens"), scores)
+            return None
+    return None
+
+
+def carry_whole(run: str, work: Work) -> None:
+    """Keep a run that the recipe does not name, if every example there is now was scored in it."""
+    name, base = f"scores/{run}", work.base
+    assert base is not None
+    scores, tokens = base.table(name), work.tables["tokens"]
+    facts = scores.entry.provenance
+    carried = CarriedScores(base.table("tokens"), scores)
+    missing, _ = score_step.count_missing(tokens, carried)
+    if missing:
+        work.drop(
+            name,
+            f"{missing} examples are new, and the recipe names no model for this run. Score them "
+            f"with: {_command(work.root, run, facts)}",
+        )
+        return
+
+    def load() -> Scorer:
+        raise DataError(f"{name}: no model is known for this run.")
+
+    wanted = facts["inputs"] | {"tokens": tokens.entry.content}
+    known = {key: facts[key] for key in ("model", "tokenizer") if key in facts}
+    table = score_step.score(work.staging, run, wanted, tokens, load, carried, work.progress, known)
+    work.put(table)
+
+
+def _command(root: Path, run: str, facts: dict[str, Any]) -> str:
+    """The command that scores a run again, as far as a dataset knows its model."""
+    inputs = facts["inputs"]
+    model = inputs["model"]
+    words = ["pausedata", "score", str(root), "--run", run]
+    if "revision" in model:
+        words += ["--model", model["id"], "--revision", str(model["revision"])]
+    else:
+        words += ["--model", f"PATH-OF-{facts.get('model', {}).get('id', 'MODEL')}"]
+    words += ["--dtype", inputs["dtype"], "--backend", inputs["backend"]]
+    return shlex.join(words)
