@@ -16,7 +16,7 @@ from pausedata.steps import place as place_step
 from pausedata.store.card import card
 from pausedata.store.commit import Change, commit
 from pausedata.store.dataset import Table, Version
-from pausedata.store.manifest import PauseEntry
+from pausedata.store.manifest import PauseEntry, TableEntry
 from pausedata.store.staging import discard
 
 
@@ -62,6 +62,28 @@ class Work:
         """Leave a table out of the next version."""
         self.tables.pop(name, None)
         self.removed[name] = why
+
+    def drop_stale(self, kind: str = "") -> None:
+        """Leave out what was made from tables that changed, and that nobody here could remake.
+
+        What this release knows was remade before: what is left was made by a later one.
+        """
+        before = self.base.manifest.tables if self.base else {}
+        left = [n for n in self.tables if n in before and n.startswith(kind) and n not in self.made]
+        stale = True
+        while stale:
+            stale = [(n, t) for n in left if (t := self._changed_under(n, before)) is not None]
+            for name, table in stale:
+                left.remove(name)
+                self.drop(name, f"made from {table}, which changed; this release cannot remake it")
+
+    def _changed_under(self, name: str, before: Mapping[str, TableEntry]) -> str | None:
+        """A table that ``name`` was made from and that is not what it was."""
+        for source in before[name].provenance.get("made_from", []):
+            was, now = before.get(source), self.tables.get(source)
+            if (was.content if was else None) != (now.entry.content if now else None):
+                return source
+        return None
 
     def has(self, name: str, inputs: Mapping[str, Any]) -> bool:
         """Whether the table is there already, made from the same inputs."""
@@ -129,6 +151,7 @@ class Work:
 
     def remake_exports(self, specs: dict[str, Export]) -> None:
         """Make ``specs``, and remake every other export whose placement changed."""
+        self.drop_stale("placements/")
         for name, spec in (recorded_exports(self.base) | specs).items():
             if f"placements/{spec.placement}" in self.tables:
                 self.export(name, spec)
@@ -151,6 +174,7 @@ class Work:
                 for name, table in self.made.items()
             }
 
+        self.drop_stale()
         change = Change(
             command=command,
             tables=self.made,
@@ -171,26 +195,28 @@ class Work:
 
 
 def recorded_placements(version: Version | None) -> dict[str, Placement]:
-    """The placements of a version, as a recipe would say them."""
+    """The placements of a version, as a recipe would say them; not those of a later release."""
     found = {}
     for name in version.placements if version else []:
         assert version is not None
-        inputs = version.table(f"placements/{name}").entry.provenance["inputs"]
-        found[name] = Placement(
-            strategy=inputs["strategy"], run=inputs["run"], **inputs["parameters"]
-        )
+        inputs = version.table(f"placements/{name}").entry.provenance.get("inputs", {})
+        if strategies.recorded(inputs) is not None:
+            found[name] = Placement(
+                strategy=inputs["strategy"], run=inputs["run"], **inputs["parameters"]
+            )
     return found
 
 
 def recorded_exports(version: Version | None) -> dict[str, Export]:
-    """The exports of a version, as a recipe would say them."""
+    """The exports of a version, as a recipe would say them; not those of a later release."""
     found = {}
     for name in version.exports if version else []:
         assert version is not None
-        inputs = version.table(f"exports/{name}").entry.provenance["inputs"]
-        found[name] = Export(
-            placement=inputs["placement"], format=inputs["format"], **inputs["options"]
-        )
+        inputs = version.table(f"exports/{name}").entry.provenance.get("inputs", {})
+        if exporters.recorded(inputs) is not None:
+            found[name] = Export(
+                placement=inputs["placement"], format=inputs["format"], **inputs["options"]
+            )
     return found
 
 
