@@ -48,7 +48,7 @@ class Work:
         self.removed: dict[str, str] = {}
         self.name = base.manifest.name if base else ""
         self.pause: PauseEntry | None = base.manifest.pause if base else None
-        self.default_run: str | None = _default_run(base) if base else None
+        self.default_run: str | None = base.default_run if base else None
 
     def put(self, table: Table) -> None:
         """Take in a table that was made or remade."""
@@ -218,9 +218,3 @@ def recorded_exports(version: Version | None) -> dict[str, Export]:
                 placement=inputs["placement"], format=inputs["format"], **inputs["options"]
             )
     return found
-
-
-def _default_run(version: Version) -> str | None:
-    """The recipe's own run where it is there, else the first."""
-    own = (version.manifest.recipe.get("scoring") or {}).get("run")
-    return own if own in version.runs else next(iter(version.runs), None)

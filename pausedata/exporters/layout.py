@@ -50,7 +50,7 @@ class Layout(ABC):
 
     @abstractmethod
     def problems(self, folder: Path, rows: Mapping[str, Shards]) -> Iterator[str]:
-        """Where the files in ``folder`` do not hold ``rows``: a line each, beginning with a path."""
+        """Where the files in ``folder`` do not hold ``rows``: lines that begin with a path."""
 
     @abstractmethod
     def usage(self, path: str, split: str) -> list[str]:

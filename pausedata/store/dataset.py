@@ -96,6 +96,12 @@ class Version:
         return self.manifest.names("scores")
 
     @property
+    def default_run(self) -> str | None:
+        """The recipe's own run where it is there, else the first; None where there is none."""
+        own = (self.manifest.recipe.get("scoring") or {}).get("run")
+        return own if own in self.runs else next(iter(self.runs), None)
+
+    @property
     def placements(self) -> list[str]:
         """The names of the placements."""
         return self.manifest.names("placements")
