@@ -46,7 +46,9 @@ def current(root: Path) -> Path:
 
 def shards(root: Path, table: str, split: str | None = None) -> list[str]:
     """Paths out of the manifest."""
-    folder = root / "versions" / f"{json.loads((root / 'pausedata.json').read_text())['current']:04}"
+    folder = (
+        root / "versions" / f"{json.loads((root / 'pausedata.json').read_text())['current']:04}"
+    )
     manifest = json.loads((folder / "manifest.json").read_text())
     entries = manifest["tables"][table]["shards"]
     return [str(folder / s["path"]) for s in entries if split in (None, s["split"])]
