@@ -154,6 +154,7 @@ def _score(resolved: Resolved, work: Work) -> None:
             if work.has(f"scores/{run}", wanted):
                 work.keep(f"scores/{run}")
                 continue
+            _refuse_later(work, f"scores/{run}", wanted)
             resolved.check_tokenizer(run)
             score_step.check_context(tokens, ref)
 
@@ -232,6 +233,22 @@ def _refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: 
         f"{name} is there already, made otherwise ({'; '.join(differences(before, inputs))}). "
         "Give --replace to remake it, or choose another name."
     )
+
+
+def _refuse_later(work: Work, name: str, wanted: dict[str, Any]) -> None:
+    """UsageError where a later release made ``name`` from more than this one knows.
+
+    Scoring it again as this release would is dear, and would lose what that one added.
+    """
+    if name not in work.tables:
+        return
+    unknown = set(work.tables[name].entry.provenance.get("inputs", {})) - set(wanted)
+    if unknown:
+        raise UsageError(
+            f"{work.root}: {name} was made by a later release of pausedata, from what this one "
+            f"does not know ({', '.join(sorted(unknown))}). Upgrade: pip install -U pausedata; or "
+            "score under another name."
+        )
 
 
 def _short(value: Any) -> str:

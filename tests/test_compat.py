@@ -22,7 +22,7 @@ from test_verify import edit_manifest, reseal
 
 import pausedata
 from pausedata.build import export, place
-from pausedata.errors import DataError
+from pausedata.errors import DataError, UsageError
 from pausedata.progress import Silent
 from pausedata.recipe import Export, Placement
 from pausedata.store.dataset import Version, open_version
@@ -144,8 +144,8 @@ def later(root: Path) -> Version:
     for table in ("tokens", "scores/base", "placements/low"):
         for path in sorted((folder / table).iterdir()):
             rows = read_shard(path)
-            field = pa.field("weight", pa.float32(), metadata={"PARQUET:field_id": "99"})
-            weights = pa.array([0.5] * len(rows), pa.float32())
+            field = pa.field("weight", pa.float64(), metadata={"PARQUET:field_id": "99"})
+            weights = pa.array([0.5] * len(rows), pa.float64())
             write_shard(path, rows.append_column(field, weights))
     for name, columns in {
         "weights/x": {"w": [1.5]},
@@ -247,7 +247,7 @@ def test_verify_hashes_the_column_that_it_does_not_know(newer: Path) -> None:
     path = open_version(newer).folder / "tokens" / "test-00000-of-00001.parquet"
     rows = read_shard(path)
     column = rows.column_names.index("weight")
-    write_shard(path, rows.set_column(column, rows.field(column), pa.array([0.25], pa.float32())))
+    write_shard(path, rows.set_column(column, rows.field(column), pa.array([0.25], pa.float64())))
 
     def fit(manifest: dict[str, Any]) -> None:
         for shard in manifest["tables"]["tokens"]["shards"]:
@@ -323,6 +323,21 @@ def test_a_build_keeps_what_it_does_not_know_or_says_why_it_cannot(recipe: Recip
     }
     assert "weights/y" in replaced.version.tables
     assert [p for p in verify(replaced.version, Silent()) if "weights" not in p] == []
+
+
+def test_a_run_of_a_later_release_is_not_scored_again(recipe: Recipe) -> None:
+    """Known by its name alone, it might cost days, and lose what that release added."""
+    recipe.build()
+
+    def as_later(manifest: dict[str, Any]) -> None:
+        manifest["tables"]["scores/base"]["provenance"]["inputs"]["temperature"] = 0.5
+
+    edit_manifest(recipe.out, as_later)
+    with pytest.raises(UsageError, match=r"scores/base was made by a later .*\(temperature\)"):
+        recipe.build()
+    assert open_version(recipe.out).number == 1
+    place(recipe.out, "one", APPEND)  # what reads the run, or does not, goes on
+    assert place(recipe.out, "two", LOWEST).version.number == 3
 
 
 def test_a_strategy_with_a_parameter_of_a_later_release_is_not_made_again(tmp_path: Path) -> None:

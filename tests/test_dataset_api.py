@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -264,8 +265,28 @@ def test_batches_are_read_one_row_group_at_a_time(tmp_path: Path) -> None:
     with pa.parquet.ParquetWriter(path, long.schema) as writer:
         for _ in range(40):
             writer.write_table(long)
-    most = 0
+    before, most = pa.total_allocated_bytes(), 0
     for batch in pausedata.open(root).batches(split="test", rows=1):
-        most = max(most, pa.total_allocated_bytes())
+        most = max(most, pa.total_allocated_bytes() - before)
         del batch
     assert most < 15_000_000  # 40 MB in all
+
+
+def test_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks, one after another, as a reader would paste them."""
+    page = Path(__file__).parents[1] / "docs" / "python.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    assert len(blocks) == 5
+    root = tmp_path / "build" / "quickstart"
+    commit_handmade(root)
+    place(root, "dit", Placement(strategy="lowest_logprob", positions=2))  # type: ignore[call-arg]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    # Least: 1/64 in a, 1/1024 in b, 1/2 in c, 1/16 in d; and e^-1 is 1/2.7.
+    assert names["worst"]["id"].to_pylist() == ["a", "b", "d"]
+    assert names["pauses"] == 6  # two places in each of a, b and c
+    assert list(names["splits"]) == ["train", "test"]
+    assert names["examples"]["id"][:] == ["a", "b", "c"]
