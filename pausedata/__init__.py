@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pausedata.build import build
+    from pausedata.dataset import open_dataset as open
     from pausedata.errors import ConflictError, DataError, PausedataError, UsageError
     from pausedata.recipe import load_recipe
-    from pausedata.store.dataset import open_version as open
 
 __all__ = [
     "ConflictError",
@@ -29,7 +29,7 @@ __all__ = [
 _HOMES = {
     "build": ("pausedata.build", "build"),
     "load_recipe": ("pausedata.recipe", "load_recipe"),
-    "open": ("pausedata.store.dataset", "open_version"),
+    "open": ("pausedata.dataset", "open_dataset"),
     "ConflictError": ("pausedata.errors", "ConflictError"),
     "DataError": ("pausedata.errors", "DataError"),
     "PausedataError": ("pausedata.errors", "PausedataError"),

@@ -351,7 +351,7 @@ def _existing(root: Path) -> Version:
 
 def refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: bool) -> None:
     """UsageError where ``name`` is there, made from other inputs, and may not be replaced."""
-    if name not in work.tables or work.has(name, inputs) or replace:
+    if name not in work.tables or work.is_from(name, inputs) or replace:
         return
     before = work.tables[name].entry.provenance["inputs"]
     raise UsageError(

@@ -163,6 +163,7 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
     if work.has(spec.table, wanted):
         work.keep(spec.table)
         return
+    _refuse_later(work, spec.table, wanted)
     facts = {
         "model": spec.model.identity(),
         "tokenizer": check_tokenizer(spec, tokenizers, work),
@@ -182,6 +183,22 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
     rules = tokens.entry.provenance["inputs"].get("scoring", {})
     for warning in score_step.edge_warnings(table, rules.get("append_eos", False)):
         work.progress.warn(warning)
+
+
+def _refuse_later(work: Work, name: str, wanted: dict[str, Any]) -> None:
+    """UsageError where a later release made ``name`` from more than this one knows.
+
+    Scoring it again as this release would is dear, and would lose what that one added.
+    """
+    if name not in work.tables:
+        return
+    unknown = set(work.tables[name].entry.provenance.get("inputs", {})) - set(wanted)
+    if unknown:
+        raise UsageError(
+            f"{work.root}: {name} was made by a later release of pausedata, from what this one "
+            f"does not know ({', '.join(sorted(unknown))}). Upgrade: pip install -U pausedata; or "
+            "score under another name."
+        )
 
 
 def find_carried(

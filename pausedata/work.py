@@ -17,7 +17,7 @@ from pausedata.store import repair
 from pausedata.store.card import card
 from pausedata.store.commit import Change, commit
 from pausedata.store.dataset import Table, Version
-from pausedata.store.manifest import FileEntry, PauseEntry
+from pausedata.store.manifest import FileEntry, PauseEntry, TableEntry
 from pausedata.store.staging import Staging
 
 
@@ -65,7 +65,7 @@ class Work:
         self.removed: dict[str, str] = {}
         self.name = base.manifest.name if base else ""
         self.pause: PauseEntry | None = base.manifest.pause if base else None
-        self.default_run: str | None = _default_run(base) if base else None
+        self.default_run: str | None = base.default_run if base else None
 
     def __enter__(self) -> Work:
         return self
@@ -93,15 +93,38 @@ class Work:
         self.tables.pop(name, None)
         self.removed[name] = why
 
+    def drop_stale(self, kind: str = "") -> None:
+        """Leave out what was made from tables that changed, and that nobody here could remake.
+
+        What this release knows was remade before: what is left was made by a later one.
+        """
+        before = self.base.manifest.tables if self.base else {}
+        left = [n for n in self.tables if n in before and n.startswith(kind) and n not in self.made]
+        stale = True
+        while stale:
+            stale = [(n, t) for n in left if (t := self._changed_under(n, before)) is not None]
+            for name, table in stale:
+                left.remove(name)
+                self.drop(name, f"made from {table}, which changed; this release cannot remake it")
+
+    def _changed_under(self, name: str, before: Mapping[str, TableEntry]) -> str | None:
+        """A table that ``name`` was made from and that is not what it was."""
+        for source in before[name].provenance.get("made_from", []):
+            was, now = before.get(source), self.tables.get(source)
+            if (was.content if was else None) != (now.entry.content if now else None):
+                return source
+        return None
+
     def has(self, name: str, inputs: Mapping[str, Any]) -> bool:
         """Whether the table is there already, whole, made from the same inputs."""
-        return name not in self.damaged and self._is_from(name, inputs)
+        return name not in self.damaged and self.is_from(name, inputs)
 
     def damaged_table(self, name: str, inputs: Mapping[str, Any]) -> Table | None:
         """The table that is to be made again as it was, if it was made from the same inputs."""
-        return self.tables[name] if name in self.damaged and self._is_from(name, inputs) else None
+        return self.tables[name] if name in self.damaged and self.is_from(name, inputs) else None
 
-    def _is_from(self, name: str, inputs: Mapping[str, Any]) -> bool:
+    def is_from(self, name: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the table that is there, whole or not, was made from the same inputs."""
         table = self.tables.get(name)
         return table is not None and table.entry.provenance.get("inputs") == inputs
 
@@ -166,6 +189,7 @@ class Work:
 
     def remake_exports(self, specs: dict[str, Export]) -> None:
         """Make ``specs``, and remake every other export whose placement changed."""
+        self.drop_stale("placements/")
         for name, spec in (recorded_exports(self.base) | specs).items():
             if f"placements/{spec.placement}" in self.damaged:
                 continue  # said already
@@ -222,6 +246,7 @@ class Work:
                 for name, table in self.made.items()
             }
 
+        self.drop_stale()
         change = Change(
             command=command,
             tables=self.made,
@@ -255,33 +280,32 @@ class Work:
 def recorded_placements(
     version: Version | None, made_from: str | None = None
 ) -> dict[str, Placement]:
-    """The placements of a version, as a recipe would say them; or those ``made_from`` a table."""
+    """The placements of a version, as a recipe would say them; or those ``made_from`` a table.
+
+    Not those of a later release.
+    """
     found = {}
     for name in version.placements if version else []:
         assert version is not None
         provenance = version.table(f"placements/{name}").entry.provenance
-        if made_from is not None and made_from not in provenance["made_from"]:
+        if made_from is not None and made_from not in provenance.get("made_from", []):
             continue
-        inputs = provenance["inputs"]
-        found[name] = Placement(
-            strategy=inputs["strategy"], run=inputs["run"], **inputs["parameters"]
-        )
+        inputs = provenance.get("inputs", {})
+        if strategies.recorded(inputs) is not None:
+            found[name] = Placement(
+                strategy=inputs["strategy"], run=inputs["run"], **inputs["parameters"]
+            )
     return found
 
 
 def recorded_exports(version: Version | None) -> dict[str, Export]:
-    """The exports of a version, as a recipe would say them."""
+    """The exports of a version, as a recipe would say them; not those of a later release."""
     found = {}
     for name in version.exports if version else []:
         assert version is not None
-        inputs = version.table(f"exports/{name}").entry.provenance["inputs"]
-        found[name] = Export(
-            placement=inputs["placement"], format=inputs["format"], **inputs["options"]
-        )
+        inputs = version.table(f"exports/{name}").entry.provenance.get("inputs", {})
+        if exporters.recorded(inputs) is not None:
+            found[name] = Export(
+                placement=inputs["placement"], format=inputs["format"], **inputs["options"]
+            )
     return found
-
-
-def _default_run(version: Version) -> str | None:
-    """The recipe's own run where it is there, else the first."""
-    own = (version.manifest.recipe.get("scoring") or {}).get("run")
-    return own if own in version.runs else next(iter(version.runs), None)

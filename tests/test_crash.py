@@ -21,9 +21,7 @@ SEED = 14
 
 
 @pytest.fixture(scope="module")
-def moments(
-    tmp_path_factory: pytest.TempPathFactory, model_folder: Path
-) -> list[dict[str, Any]]:
+def moments(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> list[dict[str, Any]]:
     """What became of the dataset at every moment."""
     folder = tmp_path_factory.mktemp("crash")
     recipe = Recipe(folder, {

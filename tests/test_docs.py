@@ -156,7 +156,8 @@ def test_readme_prints_what_export_prints() -> None:
     from pausedata.exporters.usage import how_to_use
 
     pause = {"token": "[PAUSE]", "id": 49152, "id_is_new": True}
-    assert how_to_use(pause, "train.jsonl") in read("README.md")
+    code = how_to_use(exporters.get("tokenized"), pause, "train.jsonl", "train")
+    assert code in read("README.md")
 
 
 # Strategies, formats, recipes

@@ -66,21 +66,32 @@ def stored(root: Path, examples: list[Any], each: int) -> dict[str, Table]:
     return tables
 
 
+def exported(root: Path, tables: dict[str, Table], chosen: Any, format_name: str) -> Table:
+    """The export ``e`` of a placement of the stored tables."""
+    return _placed_and_exported(root, tables, chosen, format_name)[1]
+
+
 def placed_and_exported(root: Path, tables: dict[str, Table], chosen: Any) -> tuple[Any, ...]:
     """The content hashes of a placement and its export, and the trainer's file."""
+    placement, export = _placed_and_exported(root, tables, chosen, "tokenized")
+    text = (export.folder / "exports/e/train.jsonl").read_bytes()
+    return placement.entry.content, export.entry.content, text
+
+
+def _placed_and_exported(
+    root: Path, tables: dict[str, Table], chosen: Any, format_name: str
+) -> tuple[Table, Table]:
     strategy = strategies.get(chosen[0])
     parameters = strategies.parse(strategy, chosen[1], "test")
     tokens, scores = tables["tokens"], tables["scores/base"]
     wanted = place_step.inputs(strategy, parameters, "base", tokens, scores)
     placement = place_step.place(root, "p", wanted, tokens, scores, Silent())
     pause = PauseEntry(token="[PAUSE]", id=PAUSE, id_is_new=True)
-    format = exporters.get("tokenized")
+    format = exporters.get(format_name)
     options = exporters.parse(format, {}, "test")
     inputs = export_step.inputs(format, options, placement, tokens, pause)
     origin = export_step.Origin("d", placement, tokens, tokens, pause)
-    export = export_step.export(root, "e", inputs, origin, Silent())
-    text = (export.folder / "exports/e/train.jsonl").read_bytes()
-    return placement.entry.content, export.entry.content, text
+    return placement, export_step.export(root, "e", inputs, origin, Silent())
 
 
 @settings(max_examples=40, deadline=None)

@@ -115,20 +115,21 @@ def export(
         )
     if result["version"] is not None:
         say(f"version {result['version']}" + ("" if result["committed"] else ": was there already"))
-    typer.echo(how_to_use(result["pause"], result["files"][0]))
+    first = next(iter(result["splits"]))
+    typer.echo(how_to_use(exporters.get(format), result["pause"], result["files"][0], first))
 
 
 def _exported(outcome: Any, name: str) -> dict[str, Any]:
+    from pausedata import exporters
+
     table = outcome.version.table(f"exports/{name}")
+    layout = exporters.get(table.entry.provenance["inputs"]["format"]).layout
+    folder = outcome.root / "versions" / outcome.version.folder.name / table.name / layout.inside
     return {
         "export": name,
         "version": outcome.version.number,
         "committed": outcome.committed,
-        "files": [
-            str(outcome.root / "versions" / outcome.version.folder.name / file.path)
-            for file in table.entry.files
-            if file.path.endswith(".jsonl")
-        ],
+        "files": [str(path) for path in layout.paths(folder, table.splits())],
         "splits": table.entry.provenance["splits"],
         "pause": outcome.version.manifest.pause.model_dump(mode="json"),
     }
@@ -159,21 +160,14 @@ def _export_outside(
         if split not in splits:
             raise UsageError(f"no split '{split}'. There: {listing(splits)}.")
         splits = [split]
-    single = output.suffix == ".jsonl"
-    if single and len(splits) > 1:
-        raise UsageError(
-            f"{output} is one file, and there are the splits {listing(splits)}: name one with "
-            "--split, or give a folder."
-        )
-    if not single and output.suffix and not output.is_dir():
-        raise UsageError(f"{output}: give FILE.jsonl, or a folder without an ending.")
+    folder, stems = chosen.layout.place(output, splits)
     origin = Work(dataset, version, Silent()).origin(placement)
     tallies = write_outside(output, chosen, parsed, origin, splits, version.number, progress())
     return {
         "export": None,
         "version": None,
         "committed": False,
-        "files": [str(output)] if single else [str(output / f"{s}.jsonl") for s in splits],
+        "files": [str(path) for path in chosen.layout.paths(folder, stems.values())],
         "splits": {name: asdict(tally) for name, tally in tallies.items()},
         "pause": version.manifest.pause.model_dump(mode="json"),
     }

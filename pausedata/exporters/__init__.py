@@ -6,18 +6,35 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pausedata.exporters import tokenized
+from pausedata.errors import UsageError
+from pausedata.exporters import hf_disk, tokenized
 from pausedata.exporters.base import Format, Rows, insert_pauses
 from pausedata.registry import Registry
 
-__all__ = ["Format", "Rows", "describe", "get", "insert_pauses", "names", "parse"]
+__all__ = ["Format", "Rows", "describe", "get", "insert_pauses", "names", "parse", "recorded"]
 
-_registry = Registry("format", [tokenized.FORMAT])
+_registry = Registry("format", [tokenized.FORMAT, hf_disk.FORMAT])
 names = _registry.names
 get = _registry.get
 describe = _registry.describe
+
+_INPUTS = {"format", "options", "placement", "placement_content", "tokens", "pause"}
 
 
 def parse(format: Format, values: dict[str, Any], where: str) -> BaseModel:
     """``values`` as the format's typed options; UsageError begins with ``where``."""
     return _registry.parse(format, values, where)
+
+
+def recorded(inputs: dict[str, Any]) -> tuple[Format, BaseModel] | None:
+    """The format and options of a stored export, from its provenance's ``inputs``.
+
+    None where a later release made it, in a way that this one does not know.
+    """
+    if not set(inputs) <= _INPUTS:
+        return None
+    try:
+        format = get(inputs.get("format", ""))
+        return format, parse(format, inputs.get("options", {}), "")
+    except UsageError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from pausedata.exporters.layout import Layout
 from pausedata.store.tables import list_parts
 
 Int = np.ndarray[Any, np.dtype[np.int64]]
@@ -36,13 +37,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the Arrow rows it makes, and the lines of the trainer's own file."""
+    """A format: the Arrow rows it makes, and how they lie in the trainer's own files."""
 
     name: str
     options: type[Options]
     schema: pa.Schema
     rows: Callable[[Rows, Any], pa.Table]
-    lines: Callable[[pa.Table], Iterator[str]]
+    layout: Layout
     pause_label_masked: bool
     readers: str  # the trainers that read it
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pausedata.exporters.base import Format, Options, Rows
+from pausedata.exporters.layout import JsonLines
 from pausedata.store.tables import list_array, make_schema
 
 IGNORE = -100  # the label that torch's cross entropy leaves out
@@ -52,7 +53,7 @@ FORMAT = Format(
     options=Tokenized,
     schema=SCHEMA,
     rows=rows,
-    lines=lines,
+    layout=JsonLines(lines),
     pause_label_masked=True,
     readers="TRL, Hugging Face Trainer, axolotl, unsloth",
 )

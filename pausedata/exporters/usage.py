@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pausedata.exporters.base import Format
 
 
-def how_to_use(pause: dict[str, Any], path: str) -> str:
-    """Python that loads the export at ``path`` and adds the token to ``tokenizer`` and ``model``.
+def how_to_use(format: Format, pause: dict[str, Any], path: str, split: str) -> str:
+    """Python that loads ``split`` of an export and adds the token to ``tokenizer`` and ``model``.
 
+    ``path`` is what the format's layout tells a trainer to read.
     ``pause`` has ``token``, ``id`` and ``id_is_new``, as in the manifest. The code expects
     ``tokenizer`` and ``model`` to be the ones that the export's ids belong to.
     """
-    token = _quoted(pause["token"])
+    token = quoted(pause["token"])
     lines = [
         "# tokenizer, model: the ones that this dataset was tokenised with",
-        "from datasets import load_dataset",
-        "",
-        f'rows = load_dataset("json", data_files={_quoted(path)}, split="train")',
+        *format.layout.usage(path, split),
     ]
     if pause["id_is_new"]:
         lines.append(f"tokenizer.add_tokens([{token}], special_tokens=True)")
@@ -34,6 +36,6 @@ def how_to_use(pause: dict[str, Any], path: str) -> str:
     return "\n".join(lines)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A Python string; JSON's escapes are Python's too."""
     return json.dumps(text, ensure_ascii=False)

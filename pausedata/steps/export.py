@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel
 
 from pausedata import exporters
@@ -101,32 +103,28 @@ def export(
     format = exporters.get(wanted["format"])
     options = exporters.parse(format, wanted["options"], table)
     paths: list[tuple[str | None, str]] = []
-    trainer_files: list[str] = []
-    tallies: dict[str, Tally] = {}
+    tallies = {split: Tally() for split in origin.tokens.splits()}
+    inside = PurePosixPath(table, format.layout.inside)
     stage = staging.stage(table, wanted)
     with progress.step(f"exporting {name}", origin.tokens.entry.rows, "examples") as advance:
-        for split in origin.tokens.splits():
-            path = f"{table}/{split}.jsonl"
-            tallies[split] = Tally()
-            with (
-                files.replacing(stage.folder / path) as temporary,
-                temporary.open("w", encoding="utf-8") as lines,
-            ):
-                for shard, rows in _sequences(origin, split):
-                    arrow = format.rows(rows, options)
-                    shard_path = f"{table}/{shard}"
-                    stage.write(shard_path, arrow)
-                    lines.writelines(line + "\n" for line in format.lines(arrow))
-                    paths.append((split, shard_path))
-                    tallies[split].add(rows)
-                    advance(len(rows.offsets) - 1)
-            trainer_files.append(path)
+
+        def shards(split: str) -> Iterator[pa.Table]:
+            for shard, rows in _sequences(origin, split):
+                arrow = format.rows(rows, options)
+                stage.write(f"{table}/{shard}", arrow)
+                paths.append((split, f"{table}/{shard}"))
+                tallies[split].add(rows)
+                advance(len(rows.offsets) - 1)
+                yield arrow
+
+        written = format.layout.write(stage.folder / inside, {s: shards(s) for s in tallies})
         provenance = {
             "inputs": wanted,
             "made_from": ["tokens", origin.placement.name],
             "splits": {split: asdict(tally) for split, tally in tallies.items()},
             "pause_label_masked": format.pause_label_masked,
         }
+        trainer_files = [(inside / path).as_posix() for path in written]
         return stage.table(table, format.schema, paths, provenance, trainer_files)
 
 
@@ -154,28 +152,32 @@ def write_outside(
     version: int,
     progress: Progress,
 ) -> dict[str, Tally]:
-    """Write the trainer's files outside the dataset: one JSONL file, or a folder with one a split.
+    """Write the trainer's files outside the dataset, to the file or folder ``target``.
 
-    ``target`` is the file where its name ends in ``.jsonl``, else the folder; existing files of
-    the same names are replaced, each at once and whole.
+    What ``target`` may be is the format's to say; what an earlier export wrote there is replaced.
     """
-    tallies = {}
+    tallies = {split: Tally() for split in splits}
+    folder, stems = format.layout.place(target, splits)
     total = sum(s.rows for s in origin.tokens.shards if s.split in splits)
-    with progress.step(f"exporting to {target}", total, "examples") as advance:
-        for split in splits:
-            path = target if target.suffix == ".jsonl" else target / f"{split}.jsonl"
-            tally = tallies[split] = Tally()
-            with files.replacing(path) as temporary, temporary.open("w", encoding="utf-8") as out:
-                for _, rows in _sequences(origin, split):
-                    out.writelines(line + "\n" for line in format.lines(format.rows(rows, options)))
-                    tally.add(rows)
-                    advance(len(rows.offsets) - 1)
-            meta = path.with_suffix(".meta.json")
-            files.write_json(meta, origin.meta(format, split, tally, version))
+    with (
+        progress.step(f"exporting to {target}", total, "examples") as advance,
+        format.layout.opened(folder) as writable,
+    ):
+
+        def shards(split: str) -> Iterator[pa.Table]:
+            for _, rows in _sequences(origin, split):
+                tallies[split].add(rows)
+                advance(len(rows.offsets) - 1)
+                yield format.rows(rows, options)
+
+        format.layout.write(writable, {stem: shards(split) for split, stem in stems.items()})
+        for split, stem in stems.items():
+            meta = origin.meta(format, split, tallies[split], version)
+            files.write_json(writable / f"{stem}.meta.json", meta)
     return tallies
 
 
-def _sequences(origin: Origin, split: str) -> Any:
+def _sequences(origin: Origin, split: str) -> Iterator[tuple[str, Rows]]:
     """Each shard's name with its sequences, pauses inserted."""
     for number, shard in enumerate(origin.tokens.shards):
         if shard.split == split:

@@ -19,7 +19,7 @@ def card(manifest: Manifest) -> str:
             ],
         }
         for name, entry in manifest.tables.items()
-        if name != "vocab"
+        if _patterns(entry)  # neither vocab nor what has no rows to load
     ]
     header = yaml.safe_dump(
         {"library_name": "pausedata", "tags": ["pausedata"], "configs": configs}, sort_keys=False

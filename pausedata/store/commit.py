@@ -221,6 +221,9 @@ def _fill(
         return getattr(parent.manifest, part) if ours is None and parent else ours
 
     manifest = Manifest(
+        # What a later release added stays, as do its tables and the keys of their entries.
+        **((parent.manifest.model_extra or {}) if parent else {}),
+        min_reader=parent.manifest.min_reader if parent else 1,
         name=kept("name"),
         version=number,
         parent=Parent(version=parent.number, sha256=parent.sha256) if parent else None,
@@ -246,6 +249,10 @@ def _fill(
 
 
 def _table_order(name: str) -> int:
-    """The pipeline's order, and within it that of making: manifests read from source to export."""
+    """The pipeline's order, and within it that of making: manifests read from source to export.
+
+    Behind them what a later release made.
+    """
     kinds = ["examples", "vocab", "tokens", "scores", "placements", "exports"]
-    return kinds.index(name.split("/")[0])
+    kind = name.split("/")[0]
+    return kinds.index(kind) if kind in kinds else len(kinds)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
+from pausedata import __version__
 from pausedata.errors import DataError, UsageError, listing, nearest
 from pausedata.store.integrity import require_whole
 from pausedata.store.manifest import (
@@ -28,6 +31,7 @@ from pausedata.store.shards import read_shard
 POINTER = "pausedata.json"
 # The kinds of table that there may be several of, and what one of them is called.
 KINDS = {"scores": "run", "placements": "placement", "exports": "export"}
+_RELEASE = re.compile(r"\d+(\.\d+)*")  # what may stand in a command that we tell people to run
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,10 @@ class Table:
         """The rows of one shard; DataError where its file is not what the manifest says."""
         require_whole(self.folder, [shard])
         return read_shard(self.folder / shard.path, columns)
+
+    def read_all(self, split: str) -> Iterator[pa.Table]:
+        """The rows of a split, shard by shard."""
+        return (self.read(shard) for shard in self.shards if shard.split == split)
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,12 @@ class Version:
     def runs(self) -> list[str]:
         """The names of the scoring runs."""
         return self.manifest.names("scores")
+
+    @property
+    def default_run(self) -> str | None:
+        """The recipe's own run where it is there, else the first; None where there is none."""
+        own = (self.manifest.recipe.get("scoring") or {}).get("run")
+        return own if own in self.runs else next(iter(self.runs), None)
 
     @property
     def placements(self) -> list[str]:
@@ -230,10 +244,20 @@ def check_format(data: object, path: Path) -> None:
         return
     if isinstance(name, str) and name.startswith("pausedata/"):
         raise DataError(
-            f"{path}: format {name}, reader {reader}; this release reads "
-            f"{FORMAT}, reader {READER}. Upgrade: pip install -U pausedata"
+            f"{path}: format {name}, reader {reader}; this is pausedata {__version__}, which reads "
+            f"{FORMAT}, reader {READER}. {_upgrade(data)}"
         )
     raise ValueError(f"its format is {name!r}, not {FORMAT!r}")
+
+
+def _upgrade(data: dict[Any, Any]) -> str:
+    """Which release reads what a later one wrote, as far as it says."""
+    release = data.get("min_release")
+    if isinstance(release, str) and _RELEASE.fullmatch(release):
+        return f"It needs pausedata {release} or newer: pip install -U 'pausedata>={release}'"
+    made = data.get("created_by")
+    by = f" (it was made by {made})" if isinstance(made, str) else ""
+    return f"Upgrade: pip install -U pausedata{by}"
 
 
 def check_output(path: Path) -> None:

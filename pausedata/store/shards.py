@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,13 +56,15 @@ def open_shard(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 def write_rows(writer: pq.ParquetWriter, rows: pa.Table) -> None:
     """Append ``rows`` in row groups of a size that the Hub viewer takes."""
+    if not rows.num_rows:
+        return  # no row group at all: `datasets` stumbles over one without rows
     each = max(1, int(ROW_GROUP_BYTES * rows.num_rows / max(rows.nbytes, 1)))
     writer.write_table(rows.combine_chunks(), row_group_size=each)
 
 
 def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A shard's rows, whole; its page checksums are verified."""
-    try:
+    with _reading(path):
         return pq.read_table(
             path,
             columns=columns,
@@ -69,6 +72,19 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
             partitioning=None,  # pyright: ignore[reportArgumentType]: no columns from the path
             memory_map=False,
         )
+
+
+def shard_schema(path: Path) -> pa.Schema:
+    """A shard's columns."""
+    with _reading(path):
+        return pq.read_schema(path, memory_map=False)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What reading a shard may raise, as DataError."""
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(
             f"{path}: the shard is missing. `pausedata verify` says what else is."
@@ -82,7 +98,10 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def stream_shard(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """A Parquet file's rows, ``rows`` at a time."""
-    with pq.ParquetFile(path, memory_map=False) as file:
+    with (
+        _reading(path),
+        pq.ParquetFile(path, memory_map=False, page_checksum_verification=True) as file,
+    ):
         for batch in file.iter_batches(rows, columns=columns):
             yield pa.Table.from_batches([batch], schema=batch.schema)
 

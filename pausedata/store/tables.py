@@ -53,6 +53,11 @@ def schema_of(table: str) -> pa.Schema:
     return _SCHEMAS[table.split("/")[0]]
 
 
+def is_known(table: str) -> bool:
+    """Whether ``schema_of`` knows the table's kind: a later release may have added others."""
+    return table.split("/")[0] in _SCHEMAS
+
+
 def make_schema(columns: list[tuple[int, str, pa.DataType]]) -> pa.Schema:
     """A schema whose fields carry their ids, and whose metadata carries ``datasets`` features."""
     fields = []

@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from pausedata.errors import UsageError
 from pausedata.registry import Registry
 from pausedata.strategies import append, lowest_logprob, none, random
 from pausedata.strategies.base import Batch, Placed, Strategy
 
-__all__ = ["Batch", "Placed", "Strategy", "describe", "get", "names", "parse", "place"]
+__all__ = ["Batch", "Placed", "Strategy", "describe", "get", "names", "parse", "place", "recorded"]
 
 _registry = Registry(
     "strategy",
@@ -24,10 +25,26 @@ names = _registry.names
 get = _registry.get
 describe = _registry.describe
 
+_INPUTS = {"strategy", "parameters", "run", "tokens", "scores"}
+
 
 def parse(strategy: Strategy, values: dict[str, Any], where: str) -> BaseModel:
     """``values`` as the strategy's typed parameters; UsageError begins with ``where``."""
     return _registry.parse(strategy, values, where)
+
+
+def recorded(inputs: dict[str, Any]) -> tuple[Strategy, BaseModel] | None:
+    """The strategy and parameters of a stored placement, from its provenance's ``inputs``.
+
+    None where a later release made it, in a way that this one does not know.
+    """
+    if not set(inputs) <= _INPUTS:
+        return None
+    try:
+        strategy = get(inputs.get("strategy", ""))
+        return strategy, parse(strategy, inputs.get("parameters", {}), "")
+    except UsageError:
+        return None
 
 
 def place(strategy: Strategy, batch: Batch, parameters: BaseModel) -> tuple[Placed, int]:
