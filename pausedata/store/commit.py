@@ -206,7 +206,7 @@ def _fill(
         table = tables[name]
         for entry in [*table.entry.shards, *table.entry.files]:
             copied += files.link_or_copy(table.folder / entry.path, staged / entry.path)
-            (staged / entry.path).chmod(files.READ_ONLY)
+            files.set_mode(staged / entry.path, files.READ_ONLY)
 
     def kept(part: str) -> Any:
         ours = getattr(change, part)
@@ -230,8 +230,8 @@ def _fill(
     text = manifest.model_dump_json(indent=1, by_alias=True)
     (staged / "manifest.json").write_text(text + "\n", encoding="utf-8")
     for name in ("README.md", "manifest.json"):
-        (staged / name).chmod(files.READ_ONLY)
-    staged.chmod(0o755)  # mkdtemp's 0700 would shut out the people who share the folder
+        files.set_mode(staged / name, files.READ_ONLY)
+    files.set_mode(staged, 0o755)  # mkdtemp's 0700 would shut out those who share the folder
     files.sync_tree(staged)
     return copied
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.errors import DataError, PausedataError, UsageError, listing, nearest
+from pausedata.store.holds import Hold, take
 from pausedata.store.manifest import FORMAT, READER, Manifest, Pointer, ShardEntry, TableEntry
 from pausedata.store.shards import read_shard
 
 POINTER = "pausedata.json"
+
+_TRIES = 5  # a reader that loses the version it was going to open to `gc`, this often in a row
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Table:
     name: str
     entry: TableEntry
     folder: Path
+    hold: Hold | None = field(default=None, compare=False, repr=False)  # its version's
 
     @property
     def shards(self) -> list[ShardEntry]:
@@ -52,6 +56,7 @@ class Version:
     folder: Path
     manifest: Manifest
     sha256: str  # of manifest.json
+    hold: Hold | None = field(default=None, compare=False, repr=False)  # keeps `gc` off it
 
     @property
     def number(self) -> int:
@@ -61,12 +66,12 @@ class Version:
     @property
     def tables(self) -> dict[str, Table]:
         """All tables, by name, in the manifest's order."""
-        return {n: Table(n, e, self.folder) for n, e in self.manifest.tables.items()}
+        return {n: self.table(n) for n in self.manifest.tables}
 
     def table(self, name: str) -> Table:
         """The table ``name`` (``tokens``, ``scores/base`` …); UsageError where there is none."""
         if name in self.manifest.tables:
-            return Table(name, self.manifest.tables[name], self.folder)
+            return Table(name, self.manifest.tables[name], self.folder, self.hold)
         kind, _, own = name.partition("/")
         if own:
             there = self.manifest.names(kind)
@@ -111,7 +116,18 @@ def open_version(path: str | Path, version: int | None = None) -> Version:
     manifest is damaged or of a format that this release does not read.
     """
     root = Path(path)
-    pointer = read_pointer(root)
+    for left in reversed(range(_TRIES)):
+        pointer = read_pointer(root)
+        try:
+            return _open(root, pointer, version)
+        except PausedataError:
+            # Where `gc` deleted the version between the two readings, the pointer had moved before.
+            if not left or version is not None or read_pointer(root) == pointer:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _open(root: Path, pointer: Pointer | None, version: int | None) -> Version:
     if pointer is None:
         what = "no such folder" if not root.exists() else "not a pausedata dataset"
         started = (root / "staging").is_dir()
@@ -147,8 +163,9 @@ def read_pointer(root: Path) -> Pointer | None:
 
 
 def read_version(root: Path, folder: Path, expected: str | None = None) -> Version:
-    """The version in ``folder``; DataError where its manifest is not what ``expected`` hashes."""
+    """The version in ``folder``, held; DataError where ``expected`` is not its manifest's hash."""
     path = folder / "manifest.json"
+    hold = take(path)
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -162,7 +179,7 @@ def read_version(root: Path, folder: Path, expected: str | None = None) -> Versi
     try:
         data = json.loads(raw)
         check_format(data, path)
-        return Version(root, folder, Manifest.model_validate(data), sha256)
+        return Version(root, folder, Manifest.model_validate(data), sha256, hold)
     except (ValueError, ValidationError) as error:
         raise DataError(f"{path}: damaged: {_brief(error)}") from None
 
