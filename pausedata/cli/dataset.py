@@ -82,6 +82,7 @@ def export(
     from pausedata import exporters
     from pausedata.exporters.usage import how_to_use
     from pausedata.recipe import Export
+    from pausedata.report.outcome import describe_copied
 
     options = parameters(param)
     if "placement" in options or "format" in options:
@@ -115,6 +116,8 @@ def export(
         )
     if result["version"] is not None:
         say(f"version {result['version']}" + ("" if result["committed"] else ": was there already"))
+    if result["copied_bytes"]:
+        say(describe_copied(result["copied_bytes"]))
     typer.echo(how_to_use(result["pause"], result["files"][0]))
 
 
@@ -124,6 +127,7 @@ def _exported(outcome: Any, name: str) -> dict[str, Any]:
         "export": name,
         "version": outcome.version.number,
         "committed": outcome.committed,
+        "copied_bytes": outcome.copied,
         "files": [
             str(outcome.root / "versions" / outcome.version.folder.name / file.path)
             for file in table.entry.files
@@ -173,6 +177,7 @@ def _export_outside(
         "export": None,
         "version": None,
         "committed": False,
+        "copied_bytes": 0,
         "files": [str(output)] if single else [str(output / f"{s}.jsonl") for s in splits],
         "splits": {name: asdict(tally) for name, tally in tallies.items()},
         "pause": version.manifest.pause.model_dump(mode="json"),

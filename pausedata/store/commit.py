@@ -26,9 +26,11 @@ from pausedata.store.dataset import (
     version_folder,
     version_numbers,
 )
+from pausedata.store.holds import check_locks
 from pausedata.store.manifest import FORMAT, Manifest, Parent, PauseEntry, SplitRows
 
 OURS = {POINTER, "current", "versions", "staging", "CARD.md"}
+COMMIT_LOCK = "commit.lock"  # in staging/
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def prepare_folder(root: Path) -> None:
             f"{' …' if len(strangers) > 3 else ''}). Choose another --output, or empty it."
         )
     (root / "staging").mkdir(parents=True, exist_ok=True)
+    check_locks(root / "staging" / COMMIT_LOCK)
 
 
 def current_version(root: Path) -> Version | None:
@@ -123,7 +126,8 @@ def commit(
 def commit_lock(root: Path) -> Iterator[None]:
     """Held only while a commit is made; the system frees it when its process dies."""
     (root / "staging").mkdir(parents=True, exist_ok=True)
-    with FileLock(root / "staging" / "commit.lock"):
+    check_locks(root / "staging" / COMMIT_LOCK)
+    with FileLock(root / "staging" / COMMIT_LOCK):
         yield
 
 

@@ -22,11 +22,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from pausedata.errors import UsageError
 from pausedata.store import files, holds
-from pausedata.store.commit import commit_lock, current_version
+from pausedata.store.commit import COMMIT_LOCK, commit_lock, current_version
 from pausedata.store.dataset import (
     POINTER,
     open_version,
@@ -51,7 +51,6 @@ _RESTS: list[tuple[str, Kind, str]] = [  # what a kill leaves, by name
     (".*.tmp", "temporary", "a file that was never finished"),
     ("*.lock", "lock", "lock of a step that is gone"),
 ]
-_COMMIT_LOCK = "commit.lock"
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ def _plan_staging(plan: GcPlan) -> None:
 def _classify(path: Path) -> tuple[Kind, str] | None:
     for pattern, kind, what in _RESTS:
         if fnmatch(path.name, pattern):
-            orphan = path.name != _COMMIT_LOCK and not path.with_suffix("").exists()
+            orphan = path.name != COMMIT_LOCK and not path.with_suffix("").exists()
             return (kind, what) if kind != "lock" or orphan else None
     step = _STEP.fullmatch(path.name)
     if step is None or not path.is_dir():
@@ -301,7 +300,7 @@ def _is_free(root: Path, path: Path, kind: Kind) -> bool:
     """Whether no process is at it, as far as locks say; nothing is left behind by asking."""
     locks: dict[Kind, Path] = {
         "step": _lock_of(path),
-        "commit": root / "staging" / _COMMIT_LOCK,
+        "commit": root / "staging" / COMMIT_LOCK,
         "lock": path,
     }
     lock = locks.get(kind)
@@ -317,7 +316,7 @@ def _try_lock(path: Path) -> Iterator[bool]:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except OSError:  # filelock's Timeout too
         yield False
         return
     try:

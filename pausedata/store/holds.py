@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Literal
 from weakref import WeakValueDictionary
 
+from pausedata.errors import DataError
+
 try:
     import fcntl
 except ImportError:  # Windows, where a file that is open cannot be deleted anyway
@@ -96,6 +98,30 @@ def excluding(manifest: Path) -> Iterator[State]:
         return
     try:
         yield _exclude(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_locks(lock: Path) -> None:
+    """DataError where the file system keeps no locks: writers would not see each other there.
+
+    ``lock`` is the file of one. Without this, filelock takes the presence of the file for the lock,
+    and a dead process of another machine, or a copied file, would hold it for ever.
+    """
+    if fcntl is None:
+        return
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:  # whoever takes the lock says what is wrong
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _TAKEN | {errno.EBADF}:  # EBADF: NFS locks what is open to write
+            raise DataError(
+                f"{lock}: this file system keeps no locks ({error.strerror}). A dataset can be "
+                "read here, but not written: choose a folder on another, or mount it with locks."
+            ) from None
     finally:
         os.close(descriptor)
 
