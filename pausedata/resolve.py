@@ -111,20 +111,32 @@ class Resolved:
         return self.tokenizers.chat_template_hash(self.model) if self.is_chat else None
 
     def recorded_recipe(self) -> dict[str, Any]:
-        """The recipe as the manifest records it: no machine path, revisions and backend filled."""
+        """The recipe as the manifest records it: no machine path, revisions and backend filled.
+
+        What the recipe says and nothing reads is left out: it decides nothing, and nobody looked
+        whether it may be published.
+        """
         data = self.recipe.model_dump(mode="json", exclude_none=True)
         if self.recipe.scoring is None:
             data["scoring"] = None
         else:
             data["scoring"]["backend"] = self.backend
+        for unused in self._unused_source():
+            data["source"].pop(unused, None)
         data["source"] |= self._recorded_source()
-        data["model"] |= self.model.identity()
+        data["model"] = _recorded_model(data["model"], self.model)
         for name, ref in self.runs.items():
             if name in data.get("runs", {}):
-                data["runs"][name]["model"] |= ref.identity()
+                data["runs"][name]["model"] = _recorded_model(data["runs"][name]["model"], ref)
         # Where the dataset lies is the machine's business, not the dataset's.
         data["output"] = Path(self.recipe.output).name
         return data
+
+    def _unused_source(self) -> tuple[str, ...]:
+        source = self.recipe.source
+        if source.files:
+            return "config", "revision"
+        return ("revision",) if is_local_hub(str(source.hub)) else ()
 
     def _recorded_source(self) -> dict[str, Any]:
         provenance = self.source.provenance()
@@ -225,6 +237,12 @@ def find_model(
     if ref.base is None:
         return pinned, {"model.revision": revision}
     return replace(ref, base=pinned), {"model.base.revision": revision}
+
+
+def _recorded_model(spec: dict[str, Any], ref: ModelRef) -> dict[str, Any]:
+    if ref.path is not None:  # a folder or a file has no revision
+        spec = {key: value for key, value in spec.items() if key != "revision"}
+    return spec | ref.identity()
 
 
 def token_settings(scoring: Scoring) -> dict[str, Any]:

@@ -20,14 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pausedata.store.gc import collect, plan_gc
-
 from pausedata import models, scorers
 from pausedata.build import build, export, place, remove, score
 from pausedata.progress import Silent
 from pausedata.recipe import Export, Placement, load_recipe
 from pausedata.runs import Asked
 from pausedata.store.dataset import open_version, read_pointer
+from pausedata.store.gc import collect, plan_gc
 from pausedata.verify import verify, verify_others
 
 # What Python tells its audit hooks before it does it. Parquet is written by C++, unseen: the

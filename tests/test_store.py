@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -507,7 +508,7 @@ def test_where_links_are_not_to_be_had_files_are_copied_and_counted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise OSError("no links on this file system")
+        raise OSError(errno.EPERM, "no links on this file system")
 
     monkeypatch.setattr(os, "link", refuse)
     outcome = place(root, "more", appended(1))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from pausedata.progress import Progress
 
+_PATH_OPTIONS = {"-o", "--output"}
+_PATH_KEYS = {"output", "source.files"}  # of a recipe
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -130,8 +133,14 @@ def console() -> Console:
 
 def command_line() -> str:
     """The command as it was given, with folders left out: a manifest names no machine path."""
-    words = [_without_folders(word) for word in sys.argv[1:] if word != "--debug"]
-    return shlex.join(words)
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    # Paths on the command line start from here, those in a recipe's keys from the recipe.
+    starts = [Path(), *(Path(word).parent for word in words if Path(word).is_file())]
+    recorded = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_path = before in _PATH_OPTIONS
+        recorded.append(_without_folders(word, starts, is_path))
+    return shlex.join(recorded)
 
 
 def parameters(given: list[str] | None) -> dict[str, Any]:
@@ -153,21 +162,27 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
-def _without_folders(word: str) -> str:
+def _without_folders(word: str, starts: list[Path], is_path: bool) -> str:
     """Paths cut down to their base names, also in ``key=[a/b, c/d]``; Hub ids stay whole."""
     key, equals, value = word.partition("=")
-    if equals:
-        return f"{key}={_without_folders(value)}"
-    if word[:1] in "[{":  # YAML: each of its values may be a path
-        return re.sub(r"[^\[\]{},\"']+", lambda part: _base_name(part[0]), word)
-    return _base_name(word)
+    if equals and re.fullmatch(r"[\w.-]+", key) and not is_path:
+        return f"{key}={_without_folders(value, starts, key in _PATH_OPTIONS | _PATH_KEYS)}"
+    if word[:1] in "[{":  # YAML: each of its values may be a path, behind its key or not
+        return re.sub(
+            r"([\w.-]+:\s+)?([^\[\]{},\"']+)",
+            lambda part: (part[1] or "") + _base_name(part[2], starts, is_path),
+            word,
+        )
+    return _base_name(word, starts, is_path)
 
 
-def _base_name(text: str) -> str:
+def _base_name(text: str, starts: list[Path], is_path: bool) -> str:
     path = text.strip()
-    outside = path.startswith((os.sep, ".", "~")) or path.count(os.sep) > 1 or Path(path).exists()
-    if os.sep not in path or not outside:
+    if os.sep not in path:
         return text
+    local = is_path or path.startswith((os.sep, ".", "~")) or path.count(os.sep) > 1
+    if not local and not any((start / path).exists() for start in starts):
+        return text  # as ORG/NAME
     lead = text[: len(text) - len(text.lstrip())]
     return lead + Path(path).name
 

@@ -82,6 +82,7 @@ def export(
     from pausedata import exporters
     from pausedata.exporters.usage import how_to_use
     from pausedata.recipe import Export
+    from pausedata.report.outcome import describe_copied
 
     options = parameters(param)
     if "placement" in options or "format" in options:
@@ -115,6 +116,8 @@ def export(
         )
     if result["version"] is not None:
         say(f"version {result['version']}" + ("" if result["committed"] else ": was there already"))
+    if result["copied_bytes"]:
+        say(describe_copied(result["copied_bytes"]))
     first = next(iter(result["splits"]))
     typer.echo(how_to_use(exporters.get(format), result["pause"], result["files"][0], first))
 
@@ -129,6 +132,7 @@ def _exported(outcome: Any, name: str) -> dict[str, Any]:
         "export": name,
         "version": outcome.version.number,
         "committed": outcome.committed,
+        "copied_bytes": outcome.copied,
         "files": [str(path) for path in layout.paths(folder, table.splits())],
         "splits": table.entry.provenance["splits"],
         "pause": outcome.version.manifest.pause.model_dump(mode="json"),
@@ -167,6 +171,7 @@ def _export_outside(
         "export": None,
         "version": None,
         "committed": False,
+        "copied_bytes": 0,
         "files": [str(path) for path in chosen.layout.paths(folder, stems.values())],
         "splits": {name: asdict(tally) for name, tally in tallies.items()},
         "pause": version.manifest.pause.model_dump(mode="json"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from pausedata.report.gc import size
 from pausedata.work import Outcome
 
 
@@ -31,8 +32,13 @@ def describe(outcome: Outcome) -> list[str]:
         numbers = ", ".join(str(number) for number in outcome.marked)
         lines.append(f"  damaged and not to be repaired, marked as such: version {numbers}")
     if outcome.copied:
-        lines.append(f"  no hard links here: {outcome.copied / 1e6:.1f} MB were copied instead")
+        lines.append(f"  {describe_copied(outcome.copied)}")
     return lines + [f"  try: {command}" for command in _next(outcome)]
+
+
+def describe_copied(bytes: int) -> str:
+    """What room a version takes where it could not share its parent's files."""
+    return f"no hard links here: the version took copies of {size(bytes)}"
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:

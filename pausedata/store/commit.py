@@ -26,10 +26,12 @@ from pausedata.store.dataset import (
     version_folder,
     version_numbers,
 )
+from pausedata.store.holds import check_locks
 from pausedata.store.integrity import entry_of
 from pausedata.store.manifest import FORMAT, Manifest, Parent, PauseEntry, SplitRows
 
 OURS = {POINTER, "current", "versions", "staging", "CARD.md", "damaged.json"}
+COMMIT_LOCK = "commit.lock"  # in staging/
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def prepare_folder(root: Path) -> None:
             f"{' …' if len(strangers) > 3 else ''}). Choose another --output, or empty it."
         )
     (root / "staging").mkdir(parents=True, exist_ok=True)
+    check_locks(root / "staging" / COMMIT_LOCK)
 
 
 def _is_ours(name: str) -> bool:
@@ -131,7 +134,8 @@ def commit(
 def commit_lock(root: Path) -> Iterator[None]:
     """Held only while a commit is made; the system frees it when its process dies."""
     (root / "staging").mkdir(parents=True, exist_ok=True)
-    with FileLock(root / "staging" / "commit.lock"):
+    check_locks(root / "staging" / COMMIT_LOCK)
+    with FileLock(root / "staging" / COMMIT_LOCK):
         yield
 
 
@@ -214,7 +218,7 @@ def _fill(
         table = tables[name]
         for entry in [*table.entry.shards, *table.entry.files]:
             copied += files.link_or_copy(table.folder / entry.path, staged / entry.path)
-            (staged / entry.path).chmod(files.READ_ONLY)
+            files.set_mode(staged / entry.path, files.READ_ONLY)
 
     def kept(part: str) -> Any:
         ours = getattr(change, part)
@@ -242,8 +246,8 @@ def _fill(
     text = manifest.model_dump_json(indent=1, by_alias=True)
     (staged / "manifest.json").write_text(text + "\n", encoding="utf-8")
     for name in ("README.md", "manifest.json"):
-        (staged / name).chmod(files.READ_ONLY)
-    staged.chmod(0o755)  # mkdtemp's 0700 would shut out the people who share the folder
+        files.set_mode(staged / name, files.READ_ONLY)
+    files.set_mode(staged, 0o755)  # mkdtemp's 0700 would shut out those who share the folder
     files.sync_tree(staged)
     return copied
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from pausedata import __version__
-from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.errors import DataError, PausedataError, UsageError, listing, nearest
+from pausedata.store.holds import Hold, take
 from pausedata.store.integrity import require_whole
 from pausedata.store.manifest import (
     FORMAT,
@@ -33,6 +34,8 @@ POINTER = "pausedata.json"
 KINDS = {"scores": "run", "placements": "placement", "exports": "export"}
 _RELEASE = re.compile(r"\d+(\.\d+)*")  # what may stand in a command that we tell people to run
 
+_TRIES = 5  # a reader that loses the version it was going to open to `gc`, this often in a row
+
 
 @dataclass(frozen=True)
 class Table:
@@ -41,6 +44,7 @@ class Table:
     name: str
     entry: TableEntry
     folder: Path
+    hold: Hold | None = field(default=None, compare=False, repr=False)  # its version's
 
     @property
     def shards(self) -> list[ShardEntry]:
@@ -84,6 +88,7 @@ class Version:
     folder: Path
     manifest: Manifest
     sha256: str  # of manifest.json
+    hold: Hold | None = field(default=None, compare=False, repr=False)  # keeps `gc` off it
 
     @property
     def number(self) -> int:
@@ -93,12 +98,12 @@ class Version:
     @property
     def tables(self) -> dict[str, Table]:
         """All tables, by name, in the manifest's order."""
-        return {n: Table(n, e, self.folder) for n, e in self.manifest.tables.items()}
+        return {n: self.table(n) for n in self.manifest.tables}
 
     def table(self, name: str) -> Table:
         """The table ``name`` (``tokens``, ``scores/base`` …); UsageError where there is none."""
         if name in self.manifest.tables:
-            return Table(name, self.manifest.tables[name], self.folder)
+            return Table(name, self.manifest.tables[name], self.folder, self.hold)
         kind, _, own = name.partition("/")
         if own and kind in KINDS:
             there = self.manifest.names(kind)
@@ -171,7 +176,18 @@ def open_version(path: str | Path, version: int | None = None) -> Version:
     manifest is damaged or of a format that this release does not read.
     """
     root = Path(path)
-    pointer = existing_pointer(root)
+    for left in reversed(range(_TRIES)):
+        pointer = existing_pointer(root)
+        try:
+            return _open(root, pointer, version)
+        except PausedataError:
+            # Where `gc` deleted the version between the two readings, the pointer had moved before.
+            if not left or version is not None or read_pointer(root) == pointer:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _open(root: Path, pointer: Pointer, version: int | None) -> Version:
     number = pointer.current if version is None else version
     folder = version_folder(root, number)
     if not folder.is_dir():
@@ -213,8 +229,9 @@ def read_pointer(root: Path) -> Pointer | None:
 
 
 def read_version(root: Path, folder: Path, expected: str | None = None) -> Version:
-    """The version in ``folder``; DataError where its manifest is not what ``expected`` hashes."""
+    """The version in ``folder``, held; DataError where ``expected`` is not its manifest's hash."""
     path = folder / "manifest.json"
+    hold = take(path)
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -228,7 +245,7 @@ def read_version(root: Path, folder: Path, expected: str | None = None) -> Versi
     try:
         data = json.loads(raw)
         check_format(data, path)
-        return Version(root, folder, Manifest.model_validate(data), sha256)
+        return Version(root, folder, Manifest.model_validate(data), sha256, hold)
     except (ValueError, ValidationError) as error:
         raise DataError(f"{path}: damaged: {_brief(error)}") from None
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 READ_ONLY = 0o444
+
+# What a file system without links answers (and one whose file has all the links it may have).
+_NO_LINK = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EXDEV, errno.EMLINK}
+# What one answers that keeps no modes (FAT, CIFS), or has nothing to fsync in a folder.
+_NO_MODE = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+_FICLONE = 0x40049409  # of linux/fs.h: the target shares the source's blocks until either changes
 
 
 def sha256_of(path: Path) -> str:
@@ -57,6 +71,9 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
@@ -70,11 +87,39 @@ def sync_tree(folder: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> int:
-    """Hard-link ``source`` to ``target``; where links are not to be had, copy. Bytes copied."""
+    """Hard-link ``source`` to ``target``; where links are not to be had, copy. Bytes copied.
+
+    A copy that shares its blocks with the source takes no room and counts as none.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
         return 0
-    except OSError:
-        shutil.copy2(source, target)
-        return target.stat().st_size
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+    if _clone(source, target):
+        return 0
+    shutil.copyfile(source, target)
+    return target.stat().st_size
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set the permissions of a file or folder of ours, where the file system keeps any."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in _NO_MODE:
+            raise
+
+
+def _clone(source: Path, target: Path) -> bool:
+    """Whether ``target`` could be made to share the blocks of ``source`` (Btrfs, XFS, ZFS …)."""
+    if sys.platform != "linux" or fcntl is None:
+        return False
+    with source.open("rb") as original, target.open("wb") as copy:
+        try:
+            fcntl.ioctl(copy.fileno(), _FICLONE, original.fileno())
+        except OSError:  # whatever the reason, a plain copy is tried next and says what is wrong
+            return False
+    return True

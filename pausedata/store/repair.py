@@ -72,7 +72,7 @@ def put_back(root: Path, entry: FileEntry, donor: Path) -> None:
                 temporary = root / "staging" / f"repair-{os.getpid()}"
                 temporary.unlink(missing_ok=True)
                 files.link_or_copy(donor, temporary)
-                temporary.chmod(files.READ_ONLY)
+                files.set_mode(temporary, files.READ_ONLY)
                 files.sync(temporary)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary.replace(target)

@@ -1,0 +1,147 @@
+"""Holds: what keeps ``gc`` off a version while a reader or a writer of pausedata works from it.
+
+A hold is a shared advisory lock on the version's ``manifest.json``, a file that every version has
+for itself. The system frees it when the process ends, however it ends. Readers never wait for a
+lock and never fail for want of one: where locks are not to be had they go on without.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+from weakref import WeakValueDictionary
+
+from pausedata.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be deleted anyway
+    fcntl = None
+
+State = Literal["free", "held", "unknown"]
+
+# `gc` has a manifest locked for as long as a rename takes; then the manifest is elsewhere.
+_TRIES, _WAIT = 50, 0.01
+_TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+
+
+class Hold:
+    """A version kept from ``gc`` for as long as this object lives."""
+
+    def __init__(self, manifest: Path, descriptor: int) -> None:
+        self._manifest, self._descriptor = manifest, descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """In a process that it is sent to, a hold is taken again; a copy is the same hold."""
+        return take, (self._manifest,)
+
+
+# One descriptor a version and process, however many Versions are open.
+_holds: WeakValueDictionary[tuple[int, int], Hold] = WeakValueDictionary()
+_guard = threading.Lock()
+
+
+def take(manifest: Path) -> Hold | None:
+    """Hold the version that ``manifest`` is of; None where no lock is to be had.
+
+    A version that is deleted meanwhile gives None too: its manifest is not there to be read.
+    """
+    if fcntl is None:
+        return None
+    for _ in range(_TRIES):
+        with _guard:
+            try:
+                found = _holds.get(_identity(manifest.stat()))
+                if found is not None:
+                    return found
+                descriptor = os.open(manifest, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return None
+            hold = Hold(manifest, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    return None
+            else:
+                # Locked, but perhaps under another name by now.
+                if _is_at(manifest, descriptor):
+                    _holds[_identity(os.fstat(descriptor))] = hold
+                    return hold
+        time.sleep(_WAIT)
+    return None
+
+
+@contextmanager
+def excluding(manifest: Path) -> Iterator[State]:
+    """Keep new holds off a version while the block runs, if it is ``free``.
+
+    It is ``held`` where a reader or writer has it, in this process too, and ``unknown`` where the
+    file system keeps no such locks. One without a manifest cannot be opened, and so is free.
+    """
+    try:
+        descriptor = os.open(manifest, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        yield "free"
+        return
+    except OSError:
+        yield "unknown"
+        return
+    try:
+        yield _exclude(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_locks(lock: Path) -> None:
+    """DataError where the file system keeps no locks: writers would not see each other there.
+
+    ``lock`` is the file of one. Without this, filelock takes the presence of the file for the lock,
+    and a dead process of another machine, or a copied file, would hold it for ever.
+    """
+    if fcntl is None:
+        return
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError:  # whoever takes the lock says what is wrong
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _TAKEN | {errno.EBADF}:  # EBADF: NFS locks what is open to write
+            raise DataError(
+                f"{lock}: this file system keeps no locks ({error.strerror}). A dataset can be "
+                "read here, but not written: choose a folder on another, or mount it with locks."
+            ) from None
+    finally:
+        os.close(descriptor)
+
+
+def _exclude(descriptor: int) -> State:
+    if fcntl is None:
+        return "unknown"
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return "held" if error.errno in _TAKEN else "unknown"
+    return "free"
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return _identity(path.stat()) == _identity(os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
