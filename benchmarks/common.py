@@ -1,0 +1,43 @@
+"""What the benchmarks share: where things are, the machine they ran on, memory at the peak."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # this checkout's pausedata, whatever is installed
+
+MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+OWN_DATA = ROOT / "recipes" / "data" / "word_problems.jsonl"
+_GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_train.jsonl"
+DATA = _GSM8K if _GSM8K.is_file() else OWN_DATA  # JSONL with question and answer
+
+
+def machine() -> str:
+    """The processor, its cores, and how busy they are now."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text().splitlines()
+        name = next(
+            (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), name
+        )
+    return f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+
+
+def peak_mib(code: str, *words: object) -> float:
+    """MiB at the peak of a process of its own that runs ``code`` with ``words``."""
+    last = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{last}", *map(str, words)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"},
+    )
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    return int(done.stdout.split()[-1]) / unit
