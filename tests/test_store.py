@@ -332,9 +332,8 @@ def test_duckdb_and_polars_read_every_column_of_a_table(root: Path, table: str) 
     """Not every reader knows every encoding that pyarrow writes."""
     stored = open_version(root).table(table)
     expected = [row for shard in stored.shards for row in stored.read(shard).to_pylist()]
-    reader = duckdb.connect().execute(
-        "select * from read_parquet(?)", [[*map(str, stored.paths())]]
-    )
+    paths = [str(path) for path in stored.paths()]
+    reader = duckdb.connect().execute("select * from read_parquet(?)", [paths])
     names = [column[0] for column in reader.description or []]
     assert [dict(zip(names, row, strict=True)) for row in reader.fetchall()] == expected
     polars = pytest.importorskip("polars")
