@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from pausedata.errors import DataError, PausedataError, UsageError, nearest
-from pausedata.query.views import VIEWS, connect
+from pausedata.query.views import UNUSED, VIEWS, connect
 from pausedata.store.dataset import Version
 
 _MOST = 300  # characters of DuckDB's own words that are shown
@@ -84,9 +84,15 @@ def check_read_only(sql: str) -> None:
 def run(version: Version, sql: str) -> Result:
     """Run one query over the views of ``version``. Raises UsageError where the query is wrong."""
     check_read_only(sql)
-    connection = connect(version)
+    connection = connect(version, sql)
     with translated(sql, version, connection):
-        connection.execute(sql)
+        try:
+            connection.execute(sql)
+        except duckdb.Error as error:
+            if UNUSED not in str(error):
+                raise
+            connection = connect(version)
+            connection.execute(sql)
         described = connection.description or []
     return Result(
         connection, sql, version, _unique([d[0] for d in described]), [d[1] for d in described]
