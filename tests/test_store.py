@@ -301,7 +301,9 @@ def test_shards_are_parquet_with_ids_features_indexes_and_checksums(tmp_path: Pa
     assert encodings["logprob.list.element"] == {"BYTE_STREAM_SPLIT"}
     assert encodings["rank.list.element"] == {"PLAIN", "RLE_DICTIONARY"}  # the first, of its words
     assert read_shard(path).equals(rows)
-    assert read_shard(path, ["id"]).column_names == ["id"]
+    assert read_shard(path, ["rank", "id"]).column_names == ["rank", "id"]
+    with pytest.raises(DataError, match=r"shard\.parquet: cannot be read.*position"):
+        read_shard(path, ["position"])
 
 
 @pytest.mark.parametrize("table", ["examples", "vocab", "tokens", "scores/base", "placements/x"])

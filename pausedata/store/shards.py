@@ -112,18 +112,15 @@ def write_rows(writer: pq.ParquetWriter, rows: pa.Table) -> None:
 def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A shard's rows, whole; its page checksums are verified."""
     try:
-        return pq.read_table(
-            path,
-            columns=columns,
-            page_checksum_verification=True,
-            partitioning=None,  # pyright: ignore[reportArgumentType]: no columns from the path
-            memory_map=False,
-        )
+        # Not read_table, which spends a fifth more on a shard, as if it were a folder of them.
+        with pq.ParquetFile(path, page_checksum_verification=True, memory_map=False) as file:
+            rows = file.read(columns)
+        return rows if columns is None else rows.select(columns)
     except FileNotFoundError:
         raise DataError(
             f"{path}: the shard is missing. `pausedata verify` says what else is."
         ) from None
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
         raise DataError(
             f"{path}: cannot be read as Parquet ({_first_line(error)}). "
             "`pausedata verify` says what else is damaged."
