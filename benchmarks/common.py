@@ -29,15 +29,27 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
 
 
+# On Linux, ru_maxrss of a process that was just started is its parent's: VmHWM begins anew.
+_PEAK = """
+import resource, sys
+from pathlib import Path
+status = Path("/proc/self/status")
+if status.is_file():
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    print(int(lines["VmHWM"].split()[0]) * 1024)
+else:
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+"""
+
+
 def peak_mib(code: str, *words: object) -> float:
     """MiB at the peak of a process of its own that runs ``code`` with ``words``."""
-    last = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{last}", *map(str, words)],
+        [sys.executable, "-c", f"{code}\n{_PEAK}", *map(str, words)],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"},
     )
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
-    return int(done.stdout.split()[-1]) / unit
+    return int(done.stdout.split()[-1]) / 2**20
