@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import MODEL, OWN_DATA, machine, peak_mib
+
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 from pausedata.build import build
 from pausedata.recipe import load_recipe
 build(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def peak_mib(rows: int, model: Path, folder: Path, shard_rows: int) -> float:
+def peak_of_build(rows: int, model: Path, folder: Path, shard_rows: int) -> float:
     """MiB at the peak of a build of ``rows`` rows, made of the quickstart's problems."""
-    problems = (ROOT / "recipes/data/word_problems.jsonl").read_text("utf-8").splitlines()
+    problems = OWN_DATA.read_text("utf-8").splitlines()
     source = folder / f"{rows}.jsonl"
     with source.open("w", encoding="utf-8") as out:
         for number in range(rows):
@@ -52,13 +48,7 @@ def peak_mib(rows: int, model: Path, folder: Path, shard_rows: int) -> float:
         ),
         encoding="utf-8",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(recipe), str(folder / f"out-{rows}")],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return int(done.stdout.split()[-1]) / 1024
+    return peak_mib(CHILD, recipe, folder / f"out-{rows}")
 
 
 def main() -> None:
@@ -66,14 +56,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=200, help="rows of the smaller build")
     parser.add_argument("--shard-rows", type=int, default=50)
-    parser.add_argument(
-        "--model", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
-    )
+    parser.add_argument("--model", type=Path, default=MODEL)
     given = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {given.model.name}")
+    print(f"{machine()}; {given.model.name}")
     with tempfile.TemporaryDirectory() as folder:
         peaks = [
-            peak_mib(rows, given.model.resolve(), Path(folder), given.shard_rows)
+            peak_of_build(rows, given.model.resolve(), Path(folder), given.shard_rows)
             for rows in (given.n, 10 * given.n)
         ]
     print(f"{given.n} rows: {peaks[0]:,.0f} MiB; {10 * given.n} rows: {peaks[1]:,.0f} MiB")

@@ -10,27 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+import transformers
+from common import DATA, MODEL, machine
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-
-from pausedata.models import ModelRef, load_tokenizer  # noqa: E402
-from pausedata.scorers import Example, check_scores  # noqa: E402
-from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, load, load_model  # noqa: E402
-
-GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_train.jsonl"
-OWN_DATA = ROOT / "recipes" / "data" / "word_problems.jsonl"
+from pausedata.models import ModelRef, load_tokenizer
+from pausedata.scorers import Example, check_scores
+from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, load, load_model
 
 
 def arguments() -> argparse.Namespace:
@@ -39,10 +31,8 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    model = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    data = GSM8K if GSM8K.is_file() else OWN_DATA
-    add("--model", default=str(model), help="a folder, a .gguf file or a Hub id")
-    add("--data", type=Path, default=data, help="JSONL with question and answer")
+    add("--model", default=str(MODEL), help="a folder, a .gguf file or a Hub id")
+    add("--data", type=Path, default=DATA, help="JSONL with question and answer")
     add("--n", type=int, default=256, help="examples")
     add("--repeats", type=int, default=1, help="times that all examples are scored")
     add("--block", type=int, default=64, help="examples each scores before the next's turn")
@@ -51,18 +41,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def machine() -> str:
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text().splitlines()
-        name = next(
-            (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), name
-        )
+def engine() -> str:
     return (
-        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, load {os.getloadavg()[0]:.1f}"
+        f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}"
     )
 
 
@@ -116,7 +98,7 @@ def main() -> None:
     args = arguments()
     if args.threads:
         torch.set_num_threads(args.threads)
-    print(machine())
+    print(f"{machine()}; {engine()}")
     ref = ModelRef.parse(args.model, None, Path.cwd())
     tokenizer = load_tokenizer(ref)
     scorer = load(ref, device="cpu", batch_tokens=args.batch_tokens)

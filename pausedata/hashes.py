@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Below this, reading a file is quicker than looking its hash up.
-_REMEMBER_FROM_BYTES = 1 << 20
-_REMEMBER_AT_MOST = 20_000
+# Below this, reading a file anew in every process is quicker than keeping its hash on disk.
+_KEEP_FROM_BYTES = 1 << 20
+_KEEP_AT_MOST = 20_000
 # Within a file system's clock tick a change can leave size and time as they were.
 _SETTLED_AFTER_S = 2.0
 
@@ -51,8 +51,6 @@ def file_sha256s(paths: Sequence[Path], *, anew: bool = False) -> list[str]:
 def _hash(path: Path, anew: bool) -> tuple[str, str | None]:
     """A file's hash, and the key under which it is to be remembered where that is new."""
     key, before = _stamp(path)
-    if before["size"] < _REMEMBER_FROM_BYTES:
-        return _digest(path), None
     for memory in () if anew else (_seen, _load(_memory_file())):
         known = memory.get(key)
         if isinstance(known, dict) and {k: known.get(k) for k in before} == before:
@@ -62,7 +60,7 @@ def _hash(path: Path, anew: bool) -> tuple[str, str | None]:
     if not settled or _stamp(path) != (key, before):
         return digest, None
     _seen[key] = {**before, "sha256": digest}
-    return digest, key
+    return digest, key if before["size"] >= _KEEP_FROM_BYTES else None
 
 
 def _stamp(path: Path) -> tuple[str, dict[str, int]]:
@@ -103,7 +101,7 @@ def _save(keys: Sequence[str]) -> None:
     target = _memory_file()
     memory = {k: v for k, v in _read(target).items() if k not in set(keys)}
     memory |= {key: _seen[key] for key in keys}  # the newest last, so that the oldest are dropped
-    kept = dict(list(memory.items())[-_REMEMBER_AT_MOST:])
+    kept = dict(list(memory.items())[-_KEEP_AT_MOST:])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(

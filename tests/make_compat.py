@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pausedata.recipe import Export, Placement
 from pausedata.store.commit import prepare_folder
 from pausedata.store.manifest import PauseEntry, SplitRows
 from pausedata.store.shards import shard_name
-from pausedata.store.staging import staged
+from pausedata.store.staging import Staging
 from pausedata.store.tables import schema_of
 from pausedata.work import Work
 
@@ -61,7 +62,8 @@ def main(root: Path) -> None:
         "scoring": {"max_length": 8, "overlong": "truncate", "append_eos": True},
         "pause": {"token": "[PAUSE]"}, "tokenizer": "sha256:" + "70" * 32, "chat_template": None,
     }  # fmt: skip
-    with staged(root, "tokens", tokens) as stage:
+    with closing(Staging(root)) as staging:
+        stage = staging.stage("tokens", tokens)
 
         def make(name: str, row: Any, inputs: dict[str, Any], made_from: list[str]) -> None:
             paths = []

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from pausedata.store import gc as gc_module
 from pausedata.store.commit import commit_lock
 from pausedata.store.dataset import open_version, version_numbers
 from pausedata.store.gc import collect, parse_age, plan_gc
-from pausedata.store.staging import stage_folder, staged
+from pausedata.store.staging import Staging, stage_folder
 from pausedata.verify import verify
 
 DAY = 86400.0
@@ -86,7 +87,8 @@ def created(root: Path, number: int, when: str) -> None:
 
 def unfinished(root: Path, step: str, shards: int = 2, days: float = 0) -> Path:
     """The staging of a step that was killed after so many shards."""
-    with staged(root, step, {"made": "here"}) as stage:
+    with closing(Staging(root)) as staging:
+        stage = staging.stage(step, {"made": "here"})
         rows = placement_table([("a", {0: 1})])
         for split, file, _ in SHARDS[:shards]:
             stage.write(f"{step}/{file}", rows, {"split": split})
@@ -334,7 +336,8 @@ def test_unfinished_scores_are_kept_for_seven_days_unless_told_otherwise(root: P
 
 def test_work_that_a_process_is_at_stays_however_old(root: Path) -> None:
     unfinished(root, "placements/new", days=30)
-    with staged(root, "placements/new", {"made": "here"}) as stage:
+    with closing(Staging(root)) as staging:
+        stage = staging.stage("placements/new", {"made": "here"})
         plan = plan_gc(root)
         assert (plan.items, list(plan.kept.values())[-1]) == (
             [],
@@ -342,7 +345,8 @@ def test_work_that_a_process_is_at_stays_however_old(root: Path) -> None:
         )
     plan = plan_gc(root)
     assert len(plan.items) == 1
-    with staged(root, "placements/new", {"made": "here"}) as stage:
+    with closing(Staging(root)) as staging:
+        stage = staging.stage("placements/new", {"made": "here"})
         assert collect(plan).kept == {f"staging/{stage.folder.name}": "worked on meanwhile"}
     assert stage.finished("placements/new/train-00000-of-00002.parquet")
 
@@ -399,7 +403,8 @@ def test_a_writer_that_waited_for_the_lock_begins_anew(root: Path) -> None:
     """The lock's file is removed with the folder: what is locked after that is another file."""
     unfinished(root, "placements/new", days=1)
     collect(plan_gc(root))
-    with staged(root, "placements/new", {"made": "here"}) as stage:
+    with closing(Staging(root)) as staging:
+        stage = staging.stage("placements/new", {"made": "here"})
         path = "placements/new/train-00000-of-00002.parquet"
         assert stage.finished(path) is None
         stage.write(path, pa.table({"a": [1]}))

@@ -16,13 +16,39 @@ import duckdb
 import pyarrow as pa
 
 from pausedata.errors import DataError
+from pausedata.query.used import used_columns
 from pausedata.store.dataset import Table, Version
+from pausedata.store.integrity import require_whole
 from pausedata.store.tables import schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 VIEWS = ("examples", "tokens", "pauses", "tokens_nested", "scores", "placements", "vocab")
+
+_TOKENS = {
+    "id": "VARCHAR",
+    "split": "VARCHAR",
+    "run": "VARCHAR",
+    "pos": "INTEGER",
+    "token_id": "INTEGER",
+    "token": "VARCHAR",
+    "char_start": "INTEGER",
+    "char_end": "INTEGER",
+    "logprob": "FLOAT",
+    "rank": "INTEGER",
+    "entropy": "FLOAT",
+}
+_PAUSES = {
+    "id": "VARCHAR",
+    "split": "VARCHAR",
+    "placement": "VARCHAR",
+    "pos": "INTEGER",
+    "count": "SMALLINT",
+    "token": "VARCHAR",
+    "logprob": "FLOAT",
+}
+UNUSED = "pausedata: this column was taken for unused: "
 
 _SQL_TYPES = {
     pa.string(): "VARCHAR",
@@ -35,9 +61,11 @@ _SQL_TYPES = {
 }
 
 
-def connect(version: Version) -> duckdb.DuckDBPyConnection:
+def connect(version: Version, sql: str | None = None) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the views of ``version``, their columns as the design lists them.
 
+    Where the query is given that will be run, only the views that it reads are there, and columns
+    that it does not read are errors (``UNUSED``) where tables need not be opened for them.
     The connection keeps no state on disk but for what a large sort spills to the temporary folder.
     Raises DataError where a shard is missing, or the first one of a table cannot be read.
     """
@@ -55,18 +83,12 @@ def connect(version: Version) -> duckdb.DuckDBPyConnection:
             "disabled_optimizers": "build_side_probe_side",
         }
     )
-    definitions = {
-        "examples": _examples(version),
-        "vocab": f"SELECT * FROM {_scan(version, 'vocab')}",
-        "tokens_nested": f"SELECT * FROM {_scan(version, 'tokens')}",
-        "scores": _stored(version, "scores", "run"),
-        "placements": _stored(version, "placements", "placement"),
-        "tokens": _tokens(version),
-        "pauses": _pauses(version),
-    }
+    columns = columns_of_views()
+    used = used_columns(sql, columns) if sql is not None else None
     try:
-        for name in VIEWS:
-            connection.execute(f"CREATE VIEW {name} AS {definitions[name]}")
+        for name in columns if used is None else used:
+            definition = definition_of(version, name, used[name] if used else set(columns[name]))
+            connection.execute(f"CREATE VIEW {name} AS {definition}")
     except duckdb.Error as error:  # DuckDB looks for all files, and into the first of each table
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{reason}\n`pausedata verify` says what else is damaged.") from None
@@ -74,60 +96,99 @@ def connect(version: Version) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def tables_of(version: Version, view: str) -> set[str]:
-    """The tables that a view reads."""
-    scores = {f"scores/{run}" for run in version.runs}
-    placements = {f"placements/{name}" for name in version.placements}
-    return {
-        "examples": {"examples", "tokens"},
-        "tokens": {"examples", "tokens", "vocab"} | scores,
-        "pauses": {"examples", "tokens", "vocab"} | scores | placements,
-        "tokens_nested": {"tokens"},
-        "scores": scores,
-        "placements": placements,
-        "vocab": {"vocab"},
-    }[view]
-
-
 def literal(text: str) -> str:
     """``text`` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def _examples(version: Version) -> str:
+def definition_of(version: Version, view: str, used: set[str]) -> str:
+    """The SELECT behind ``view``, of which the columns ``used`` will be read."""
+    match view:
+        case "examples":
+            return _examples(version, used)
+        case "tokens":
+            return _tokens(version, used)
+        case "pauses":
+            return _pauses(version)
+        case "scores":
+            return _stored(version, "scores", "run")
+        case "placements":
+            return _stored(version, "placements", "placement")
+        case _:
+            table = {"tokens_nested": "tokens"}.get(view, view)
+            return f"SELECT * FROM {_scan(version, table)}"
+
+
+def columns_of_views() -> dict[str, dict[str, str]]:
+    """The columns of every view with their SQL types."""
+
+    def stored(table: str) -> dict[str, str]:
+        return {field.name: _sql_type(field.type) for field in schema_of(table)}
+
+    return {
+        "examples": stored("examples") | {"n_prompt": "INTEGER", "n_response": "INTEGER"},
+        "tokens": _TOKENS,
+        "pauses": _PAUSES,
+        "tokens_nested": stored("tokens"),
+        "scores": _labelled(stored("scores"), "run"),
+        "placements": _labelled(stored("placements"), "placement"),
+        "vocab": stored("vocab"),
+    }
+
+
+def _labelled(columns: dict[str, str], label: str) -> dict[str, str]:
+    rest = {name: kind for name, kind in columns.items() if name != "id"}
+    return {"id": columns["id"], label: "VARCHAR", **rest}
+
+
+def _unused(id: str, kind: str) -> str:
+    """A column that nobody reads. If somebody does, that has to be an error, never a wrong null."""
+    return f"CAST(error('{UNUSED}' || {id}) AS {kind})"
+
+
+def _examples(version: Version, used: set[str]) -> str:
     columns = ", ".join(f"e.{name}" for name in schema_of("examples").names)
+    sources = [("examples", "e")]
+    counts = [_unused("e.id", "INTEGER")] * 2
+    if used & {"n_prompt", "n_response"}:
+        sources.append(("tokens", "t"))
+        counts = [f"CAST(len(t.{ids}) AS INTEGER)" for ids in ("prompt_ids", "response_ids")]
     return (
-        f"SELECT {columns}, CAST(len(t.prompt_ids) AS INTEGER) AS n_prompt, "
-        "CAST(len(t.response_ids) AS INTEGER) AS n_response "
-        f"FROM {_joined(version, ('examples', 'e'), ('tokens', 't'))}"
+        f"SELECT {columns}, {counts[0]} AS n_prompt, {counts[1]} AS n_response "
+        f"FROM {_joined(version, *sources)}"
     )
 
 
-def _tokens(version: Version) -> str:
+def _tokens(version: Version, used: set[str]) -> str:
     """One row for each response token and run; where there is no run, null in a run's columns."""
-    runs = version.runs
-    parts = [_tokens_of(version, run) for run in runs] if runs else [_tokens_of(version, None)]
-    return (
-        "SELECT x.id, x.split, x.run, x.pos, x.token_id, v.token, x.char_start, x.char_end, "
-        f"x.logprob, x.rank, x.entropy FROM ({_union(parts)}) AS x "
-        f"LEFT JOIN {_scan(version, 'vocab')} AS v ON x.token_id = v.token_id"
-    )
+    token, vocabulary = _unused("x.id", "VARCHAR"), ""
+    if "token" in used:
+        token = "v.token"
+        vocabulary = f"LEFT JOIN {_scan(version, 'vocab')} AS v ON x.token_id = v.token_id"
+    columns = ", ".join(f"{token} AS token" if name == "token" else f"x.{name}" for name in _TOKENS)
+    parts = [_tokens_of(version, run, used) for run in version.runs or [None]]
+    return f"SELECT {columns} FROM ({_union(parts)}) AS x {vocabulary}"
 
 
-def _tokens_of(version: Version, run: str | None) -> str:
-    sources = [("tokens", "t"), ("examples", "e")]
-    scored = "NULL::FLOAT AS logprob, NULL::INTEGER AS rank, NULL::FLOAT AS entropy"
-    if run is not None:
+def _tokens_of(version: Version, run: str | None, used: set[str]) -> str:
+    columns = {name: _unused("t.id", kind) for name, kind in _TOKENS.items() if name != "token"}
+    columns |= {"id": "t.id", "run": _named(run), "token_id": "unnest(t.response_ids)"}
+    sources = [("tokens", "t")]
+    if "split" in used:
+        sources.append(("examples", "e"))
+        columns["split"] = "e.split"
+    if "pos" in used:
+        columns["pos"] = "CAST(unnest(range(len(t.response_ids))) AS INTEGER)"
+    for name in used & {"char_start", "char_end"}:
+        columns[name] = f"unnest(t.{name})"
+    scores = used & {"logprob", "rank", "entropy"}
+    if run is not None and scores:
         sources.append((f"scores/{run}", "s"))
+    for name in scores:
         # A null list (a run without ranks) is as long as the others here, and null throughout.
-        scored = "unnest(s.logprob) AS logprob, unnest(s.rank) AS rank, "
-        scored += "unnest(s.entropy) AS entropy"
-    return (
-        f"SELECT t.id, e.split, {_named(run)} AS run, "
-        "CAST(unnest(range(len(t.response_ids))) AS INTEGER) AS pos, "
-        "unnest(t.response_ids) AS token_id, unnest(t.char_start) AS char_start, "
-        f"unnest(t.char_end) AS char_end, {scored} FROM {_joined(version, *sources)}"
-    )
+        columns[name] = f"NULL::{_TOKENS[name]}" if run is None else f"unnest(s.{name})"
+    listed = ", ".join(f"{columns[name]} AS {name}" for name in _TOKENS if name in columns)
+    return f"SELECT {listed} FROM {_joined(version, *sources)}"
 
 
 def _pauses(version: Version) -> str:
@@ -199,13 +260,18 @@ def _layout(table: Table) -> list[tuple[str | None, int, int]]:
 
 
 def _scan(version: Version, name: str) -> str:
-    """The rows of a table, in the manifest's order."""
-    paths = version.table(name).paths()
-    if not paths:
+    """The rows of a table, in the manifest's order. DataError where a file is not whole.
+
+    DuckDB (2.0) reads flipped bits without a word: it does not look at the pages' checksums.
+    """
+    table = version.table(name)
+    require_whole(table.folder, table.shards)
+    if not table.shards:
         return _nothing(name)
     # DuckDB takes a path that exists as it is, whatever wildcards are in it; but a folder that is
     # called `a=b` would become a column.
-    listed = ", ".join(literal(str(path.absolute())) for path in paths)
+    folder = table.folder.absolute()  # once: it is slow work for thousands of paths
+    listed = ", ".join(literal(f"{folder}/{shard.path}") for shard in table.shards)
     return f"read_parquet([{listed}], hive_partitioning = false)"
 
 

@@ -32,6 +32,11 @@ class ContentHash:
             for chunk in rows.column(name).chunks:
                 column.update(chunk)
 
+    def adopt(self, split: str, other: ContentHash) -> None:
+        """Take what ``other`` was fed under the empty split for all the rows of ``split``."""
+        self._splits[split] = other._splits[""]
+        self._rows[split] = other._rows[""]
+
     def hexdigest(self) -> str:
         """``sha256:…`` over all that was fed; the order of splits does not matter."""
         return digest(
@@ -94,11 +99,11 @@ def _parts(array: Any, nested: bool) -> tuple[np.ndarray, Any]:
     return offsets, memoryview(data or b"")[offsets[0] : offsets[-1]]
 
 
-def _bytes_of(array: pa.Array) -> bytes:
+def _bytes_of(array: pa.Array) -> Any:
     """Little-endian values one after another; a bool is a byte, a null a zero."""
     if array.null_count:
         array = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
     values = array.to_numpy(zero_copy_only=False)
     if values.dtype == np.bool_:
-        return values.astype(np.uint8).tobytes()
-    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+        return values.astype(np.uint8)
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))

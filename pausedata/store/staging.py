@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,20 @@ from pausedata.store import files
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import FileEntry, ShardEntry, TableEntry
-from pausedata.store.shards import read_shard, write_shard
+from pausedata.store.shards import parse_shard_name, read_shard, write_shard
+
+
+class _Series:
+    """The shards of one table and split, hashed as they are written, from the first one on."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.content = ContentHash(schema)
+        self.rows: dict[str, int] = {}  # by path, in order
+
+    def add(self, path: str, rows: pa.Table) -> None:
+        self.content.update("", rows)
+        self.rows[path] = rows.num_rows
 
 
 class Stage:
@@ -27,18 +41,26 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._series: dict[str, _Series] = {}
+        self._sha256: dict[str, str] = {}  # of the shards that were written or checked here
 
     def write(self, path: str, rows: pa.Table, record: dict[str, Any] | None = None) -> None:
         """Write the shard ``path`` (as in the manifest) with what is to be known of its making."""
-        write_shard(self.folder / path, rows)
+        # The values are hashed while the shard is written: both are work outside Python.
+        with ThreadPoolExecutor(1) as beside:
+            hashed = beside.submit(self._follow, path, rows)
+            write_shard(self.folder / path, rows)
+            hashed.result()
+        self._sha256[path] = files.sha256_of(self.folder / path)
         # The record is written after the shard, and holds its hash: both there means both whole.
-        self.note(path, {"sha256": files.sha256_of(self.folder / path), **(record or {})})
+        self.note(path, {"sha256": self._sha256[path], **(record or {})})
 
     def adopt(self, shard: Path, path: str) -> None:
         """Take a whole shard from elsewhere as ``path``."""
         (self.folder / path).unlink(missing_ok=True)
         files.link_or_copy(shard, self.folder / path)
-        self.note(path, {"sha256": files.sha256_of(self.folder / path)})
+        self._sha256[path] = files.sha256_of(self.folder / path)
+        self.note(path, {"sha256": self._sha256[path]})
 
     def note(self, name: str, value: dict[str, Any]) -> None:
         """Keep a record beside the shards."""
@@ -57,8 +79,11 @@ class Stage:
         record = self.record(path)
         if record is None or not (self.folder / path).is_file():
             return None
-        whole = files.sha256_of(self.folder / path) == record.get("sha256")
-        return record if whole else None
+        sha256 = files.sha256_of(self.folder / path)
+        if sha256 != record.get("sha256"):
+            return None
+        self._sha256[path] = sha256
+        return record
 
     def table(
         self,
@@ -71,18 +96,14 @@ class Stage:
         """The finished table ``name``: ``shards`` are its (split, path), in order."""
         content = ContentHash(schema)
         entries: list[ShardEntry] = []
-        first: dict[str | None, int] = {}
-        for split, path in shards:
-            rows = read_shard(self.folder / path)
-            content.update(split or "", rows)
-            entry = ShardEntry(
-                split=split,
-                rows=rows.num_rows,
-                first_row=first.get(split, 0),
-                **self._file(path),
-            )
-            first[split] = entry.first_row + entry.rows
-            entries.append(entry)
+        for split in dict.fromkeys(split for split, _ in shards):
+            paths = [path for other, path in shards if other == split]
+            first = 0
+            for path, rows in self._hash(content, schema, split or "", paths).items():
+                entries.append(
+                    ShardEntry(split=split, rows=rows, first_row=first, **self._file(path))
+                )
+                first += rows
         return Table(
             name,
             TableEntry(
@@ -95,9 +116,38 @@ class Stage:
             self.folder,
         )
 
+    def _follow(self, path: str, rows: pa.Table) -> None:
+        """Hash a shard's values with those of the shards before it, if all were written here."""
+        name, number = parse_shard_name(path)
+        if number == 0:
+            self._series[name] = _Series(rows.schema)
+        series = self._series.get(name)
+        if series is None:
+            return
+        if len(series.rows) == number and series.schema.equals(rows.schema):
+            series.add(path, rows)
+        else:
+            del self._series[name]
+
+    def _hash(
+        self, content: ContentHash, schema: pa.Schema, split: str, paths: list[str]
+    ) -> dict[str, int]:
+        """Put a split's rows into ``content``; the rows of each shard, by path."""
+        series = self._series.get(parse_shard_name(paths[0])[0])
+        if series is not None and list(series.rows) == paths and series.schema.equals(schema):
+            content.adopt(split, series.content)
+            return series.rows
+        counts = {}
+        for path in paths:  # written by another process, or not in this order
+            rows = read_shard(self.folder / path)
+            content.update(split, rows)
+            counts[path] = rows.num_rows
+        return counts
+
     def _file(self, path: str) -> dict[str, Any]:
         full = self.folder / path
-        return {"path": path, "bytes": full.stat().st_size, "sha256": files.sha256_of(full)}
+        sha256 = self._sha256.get(path) or files.sha256_of(full)
+        return {"path": path, "bytes": full.stat().st_size, "sha256": sha256}
 
 
 def stage_folder(root: Path, step: str, inputs: dict[str, Any]) -> Path:

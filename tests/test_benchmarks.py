@@ -1,0 +1,62 @@
+"""The benchmarks run, at sizes that say nothing about speed, and print what they are there for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMOLLM2
+from handmade import commit_handmade
+
+
+def benchmark(name: str, *words: object) -> str:
+    """What a benchmark prints."""
+    script = ROOT / "benchmarks" / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_store_prints_speed_opening_and_memory(tmp_path: Path) -> None:
+    out = benchmark(
+        "store", "--examples", 40, "--shards", 3, "--shard-rows", 2, "--folder", tmp_path
+    )
+    for what in ("writing", "reading"):
+        assert re.search(rf"^{what}: store .* speed of the store to bare \d", out, re.MULTILINE)
+    for view in ("examples", "tokens"):
+        assert re.search(rf"3 shards and count\(\*\) of {view}: .* ratio \d", out)
+    for what in ("writing", "reading"):
+        assert re.search(rf"peak memory of {what}: .* for 4 examples, .* for 40; ratio", out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_size_prints_every_column_in_every_layout(tmp_path: Path) -> None:
+    commit_handmade(tmp_path / "data")
+    out = benchmark("size", "--dataset", tmp_path / "data")
+    # 4 + 6 + 2 + 2 response tokens.
+    assert "4 examples, 14 response tokens, 3 shards, run base" in out
+    lines = [line for line in out.splitlines() if re.search(r"( +\d+\.\d{3}){3}", line)]
+    sizes = {line.split()[0]: line.split()[1:4] for line in lines}
+    for name in ("response", "response_ids", "logprob", "examples", "tokens", "scores/base"):
+        assert all(float(size) > 0 for size in sizes[name]), name
+    assert "meta" not in sizes
+    assert "rounded to 2^-16 nats would save" in out
+
+
+def test_those_that_score_run_with_a_model_of_two_layers(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    out = benchmark("score_cpu", "--model", model_folder, "--n", 4)
+    assert re.search(r"\(b\) pausedata.*tokens/s", out)
+    out = benchmark("memory", "--model", model_folder, "--n", 2, "--shard-rows", 8)
+    assert re.search(r"2 rows: \d+ MiB; 20 rows: \d+ MiB", out)
+
+
+@pytest.mark.model
+def test_size_builds_its_own_dataset() -> None:
+    assert "2 examples" in benchmark("size", "--rows", 2, "--model", SMOLLM2)
