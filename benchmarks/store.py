@@ -31,7 +31,7 @@ from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.manifest import PauseEntry, SplitRows
 from pausedata.store.shards import choose_shard_rows, open_shard, shard_name
-from pausedata.store.staging import Stage
+from pausedata.store.staging import Stage, Staging
 from pausedata.store.tables import list_array, schema_of
 
 RESPONSE, PROMPT = 150, 50  # tokens

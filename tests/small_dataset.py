@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pausedata.store import commit
-from pausedata.store.dataset import Table, Version
+from pausedata.store.dataset import POINTER, Table, Version, open_version
+from pausedata.store.files import sha256_of
 from pausedata.store.manifest import PauseEntry, SplitRows
 from pausedata.store.shards import shard_name
 from pausedata.store.staging import Stage
@@ -161,3 +163,19 @@ def _vocab(stage: Stage) -> Table:
     ]
     stage.write("vocab.parquet", pa.Table.from_pylist(rows, schema=schema))
     return stage.table("vocab", schema, [(None, "vocab.parquet")], {"inputs": {}})
+
+
+def resealed(version: Version) -> Version:
+    """The version after its sizes and checksums were made to fit the files that are there."""
+    manifest = json.loads((version.folder / "manifest.json").read_text(encoding="utf-8"))
+    for table in manifest["tables"].values():
+        for entry in [*table["shards"], *table["files"]]:
+            path = version.folder / entry["path"]
+            entry.update(bytes=path.stat().st_size, sha256=sha256_of(path))
+    path = version.folder / "manifest.json"
+    path.chmod(0o644)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    pointer = json.loads((version.root / POINTER).read_text(encoding="utf-8"))
+    pointer["sha256"] = sha256_of(path)
+    (version.root / POINTER).write_text(json.dumps(pointer), encoding="utf-8")
+    return open_version(version.root)

@@ -470,12 +470,13 @@ def test_two_gcs_at_once_do_not_stumble(root: Path) -> None:
 
 def test_readers_go_on_while_versions_are_made_and_deleted(root: Path) -> None:
     code = (
-        "import sys, threading, pausedata\n"
+        "import sys, threading\n"
+        "from pausedata.store.dataset import open_version\n"
         "ended = threading.Event()\n"
         "threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()\n"
         "seen = set()\n"
         "while not ended.is_set():\n"
-        "    version = pausedata.open(sys.argv[1])\n"
+        "    version = open_version(sys.argv[1])\n"
         "    for table in version.tables.values():\n"
         "        assert sum(table.read(s).num_rows for s in table.shards) == table.entry.rows\n"
         "    seen.add(version.number)\n"

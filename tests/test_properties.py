@@ -21,7 +21,7 @@ from pausedata.steps import place as place_step
 from pausedata.store.dataset import Table, open_version
 from pausedata.store.manifest import PauseEntry
 from pausedata.store.shards import shard_name
-from pausedata.store.staging import Stage
+from pausedata.store.staging import Stage, Staging
 from pausedata.store.tables import schema_of
 from pausedata.verify import verify
 
@@ -85,13 +85,13 @@ def _placed_and_exported(
     parameters = strategies.parse(strategy, chosen[1], "test")
     tokens, scores = tables["tokens"], tables["scores/base"]
     wanted = place_step.inputs(strategy, parameters, "base", tokens, scores)
-    placement = place_step.place(root, "p", wanted, tokens, scores, Silent())
+    placement = place_step.place(Staging(root), "p", wanted, tokens, scores, Silent())
     pause = PauseEntry(token="[PAUSE]", id=PAUSE, id_is_new=True)
     format = exporters.get(format_name)
     options = exporters.parse(format, {}, "test")
     inputs = export_step.inputs(format, options, placement, tokens, pause)
     origin = export_step.Origin("d", placement, tokens, tokens, pause)
-    return placement, export_step.export(root, "e", inputs, origin, Silent())
+    return placement, export_step.export(Staging(root), "e", inputs, origin, Silent())
 
 
 @settings(max_examples=40, deadline=None)
@@ -122,7 +122,7 @@ def test_the_m_smallest_scores_get_the_pauses(examples: list[Any], positions: in
             strategy, parameters, "base", tables["tokens"], tables["scores/base"]
         )
         placement = place_step.place(
-            Path(folder), "p", wanted, tables["tokens"], tables["scores/base"], Silent()
+            Staging(Path(folder)), "p", wanted, tables["tokens"], tables["scores/base"], Silent()
         )
         found = [row for s in placement.shards for row in placement.read(s)["position"].to_pylist()]
         for (_, response), row in zip(examples, found, strict=True):

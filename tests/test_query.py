@@ -16,7 +16,7 @@ from pausedata.query import views
 from pausedata.query.output import json_rows, write
 from pausedata.query.run import check_read_only, run
 from pausedata.store.tables import schema_of
-from tests.small_dataset import SHARDS, VOCAB, make_dataset
+from tests.small_dataset import SHARDS, VOCAB, make_dataset, resealed
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def many(tmp_path_factory):
             whole = pq.read_table(path, partitioning=None)
             path.chmod(0o644)
             pq.write_table(whole, path, row_group_size=size, write_page_index=True)
-    return version, expected
+    return resealed(version), expected
 
 
 SELECT = "SELECT id, pos, token_id, token, logprob, rank FROM tokens WHERE run = 'base'"
