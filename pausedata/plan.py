@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from pausedata import models, runs, strategies
-from pausedata.build import examples_differ, refuse_overwriting
+from pausedata.build import examples_differ
+from pausedata.change import refuse_overwriting
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.models import ModelRef
 from pausedata.progress import Silent

@@ -153,6 +153,22 @@ class Work:
         tokens = self.tables["tokens"]
         self.put(place_step.place(self.staging, name, inputs, tokens, scores, self.progress))
 
+    def place_all(self, placements: Mapping[str, Placement]) -> None:
+        """Make ``placements``, but for those whose run is not to be had."""
+        for name, spec in placements.items():
+            run = spec.run
+            if run and f"scores/{run}" in self.damaged.keys() - self.made.keys():
+                self.progress.warn(
+                    f"placements/{name} stays as it is: scores/{run} is damaged, and the recipe "
+                    f"names no model for it. `pausedata score {self.root} --run {run} --model …` "
+                    "repairs it."
+                )
+                continue
+            if run and f"scores/{run}" in self.removed:
+                self.drop(f"placements/{name}", f"run '{run}' could not be carried over")
+                continue
+            self.place(name, spec)
+
     def export_inputs(self, name: str, spec: Export) -> dict[str, Any]:
         """What decides the export ``name``."""
         where = f"exports.{name}"
@@ -277,6 +293,17 @@ class Work:
         )
 
 
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """``source.limit: 64 → 100`` for every value that differs between two nested mappings."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for name in dict.fromkeys([*before, *now]):
+            inner = f"{key}.{name}" if key else name
+            found += differences(before.get(name), now.get(name), inner)
+        return found
+    return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
+
+
 def recorded_placements(
     version: Version | None, made_from: str | None = None
 ) -> dict[str, Placement]:
@@ -309,3 +336,8 @@ def recorded_exports(version: Version | None) -> dict[str, Export]:
                 placement=inputs["placement"], format=inputs["format"], **inputs["options"]
             )
     return found
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from pausedata import models, scorers
-from pausedata.build import build, export, place, remove, score
+from pausedata.build import build
+from pausedata.change import export, place, remove, score
 from pausedata.progress import Silent
 from pausedata.recipe import Export, Placement, load_recipe
 from pausedata.runs import Asked

@@ -21,7 +21,7 @@ from handmade import commit_handmade
 from test_verify import edit_manifest, reseal
 
 import pausedata
-from pausedata.build import export, place
+from pausedata.change import export, place
 from pausedata.errors import DataError, UsageError
 from pausedata.progress import Silent
 from pausedata.recipe import Export, Placement

@@ -15,7 +15,7 @@ from small_dataset import make_dataset
 from test_verify import edit_manifest
 
 import pausedata
-from pausedata.build import place
+from pausedata.change import place
 from pausedata.dataset import Dataset
 from pausedata.errors import DataError, UsageError
 from pausedata.recipe import Placement

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pausedata import exporters
-from pausedata.build import export, place
+from pausedata.change import export, place
 from pausedata.progress import Silent
 from pausedata.recipe import Export, Placement
 from pausedata.steps.export import write_outside

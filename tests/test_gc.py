@@ -21,7 +21,7 @@ import pytest
 from filelock import FileLock
 from handmade import SHARDS, commit_handmade, placement_table
 
-from pausedata.build import place
+from pausedata.change import place
 from pausedata.errors import DataError
 from pausedata.progress import Silent
 from pausedata.recipe import Placement

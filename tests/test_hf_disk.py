@@ -22,7 +22,7 @@ from small_dataset import make_dataset
 from test_exports import TEST, TRAIN
 from test_properties import EXAMPLES, PLACEMENTS, exported, stored
 
-from pausedata.build import export
+from pausedata.change import export
 from pausedata.errors import UsageError
 from pausedata.exporters import hf_disk
 from pausedata.progress import Silent

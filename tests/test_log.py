@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pausedata import __version__
-from pausedata.build import place, remove
+from pausedata.change import place, remove
 from pausedata.history import Changes, history
 from pausedata.recipe import Placement
 from pausedata.store.dataset import open_version, version_folder

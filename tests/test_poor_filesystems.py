@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from handmade import commit_handmade
 
-from pausedata.build import place
+from pausedata.change import place
 from pausedata.errors import DataError
 from pausedata.progress import Silent
 from pausedata.recipe import Placement

@@ -12,7 +12,7 @@ from typing import Any
 from conftest import Recipe, make_model, start
 from handmade import commit_handmade
 
-from pausedata.build import place
+from pausedata.change import place
 from pausedata.progress import Silent
 from pausedata.recipe import Placement
 from pausedata.store.dataset import open_version

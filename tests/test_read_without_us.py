@@ -20,7 +20,7 @@ import pyarrow.dataset
 import pytest
 from small_dataset import PAUSE_ID, make_dataset
 
-from pausedata.build import export
+from pausedata.change import export
 from pausedata.recipe import Export
 
 READER = Path(__file__).with_name("reader.py")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Recipe, Run, make_model
 
-from pausedata.build import place
+from pausedata.change import place
 from pausedata.errors import DataError, UsageError
 from pausedata.progress import Silent
 from pausedata.recipe import Placement

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from handmade import commit_handmade, stage_corpus
 
-from pausedata.build import dependents, place, remove
+from pausedata.change import dependents, place, remove
 from pausedata.errors import ConflictError, UsageError
 from pausedata.plan import plan
 from pausedata.progress import Silent
@@ -209,8 +208,7 @@ def during(patch: pytest.MonkeyPatch, meanwhile: Callable[[], Any]) -> None:
             left.pop()()
         return result
 
-    # `pausedata.build` is the function of that name, too: the module has to be asked for.
-    patch.setattr(sys.modules["pausedata.build"], "dependents", then)
+    patch.setattr("pausedata.change.dependents", then)
 
 
 def test_the_recipe_makes_again_what_it_names(recipe: Any) -> None:

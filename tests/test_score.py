@@ -14,7 +14,7 @@ from conftest import Recipe, Run, make_model, swap_tokens, write_rows
 from handmade import commit_handmade
 
 from pausedata import models, runs
-from pausedata.build import score
+from pausedata.change import score
 from pausedata.errors import UsageError
 from pausedata.models import ModelRef
 from pausedata.plan import plan_score

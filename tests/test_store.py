@@ -25,7 +25,7 @@ from handmade import EXAMPLES, SHARDS, commit_handmade, stage_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pausedata.build import export, place
+from pausedata.change import export, place
 from pausedata.errors import ConflictError, DataError, UsageError
 from pausedata.progress import Silent
 from pausedata.recipe import Export, Placement

@@ -43,7 +43,7 @@ def place(
 
     Example: pausedata place build/gsm8k three --strategy lowest_logprob --param positions=3
     """
-    from pausedata.build import place as add
+    from pausedata.change import place as add
     from pausedata.recipe import Placement
 
     checked_name(name, "a placement")
@@ -94,7 +94,7 @@ def export(
     else:
         if split is not None:
             raise UsageError("--split goes with -o: an export in the dataset has every split.")
-        from pausedata.build import export as add
+        from pausedata.change import export as add
 
         exporters.get(format)
         own = checked_name(name or f"{placement}-{format}", "an export")

@@ -92,7 +92,7 @@ def rm(
 
     Example: pausedata rm build/gsm8k placements/random exports/random-tokenized
     """
-    from pausedata.build import remove
+    from pausedata.change import remove
 
     outcome = remove(dataset, tables, cascade=cascade, command=command_line(), progress=progress())
     report(outcome, json)

@@ -75,7 +75,7 @@ def score(
 
         console().print(render_plan(planned))
         return
-    from pausedata.build import score as add
+    from pausedata.change import score as add
 
     outcome = add(dataset, run, asked, command=command_line(), replace=replace, progress=progress())
     report(outcome, json)

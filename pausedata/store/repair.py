@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pausedata.errors import DataError
+from pausedata.progress import Progress
 from pausedata.store import files
 from pausedata.store.card import card
 from pausedata.store.commit import commit_lock
@@ -21,6 +22,22 @@ from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import FileEntry
 
 MARKS = "damaged.json"
+
+
+def mend(
+    base: Version, progress: Progress, tables: list[str] | None = None
+) -> dict[str, dict[str, str]]:
+    """Say what is damaged (of ``tables``) and put right what needs no work; what is left of it."""
+    found = damage(base, tables)
+    for paths in found.values():
+        for path, why in paths.items():
+            progress.warn(f"version {base.number}: {path}: {why}")
+    if not found:
+        return {}
+    for path in restore(base, found):
+        progress.say(f"{path}: put back, as it was")
+    left = damage(base, tables)
+    return {name: paths for name, paths in left.items() if name}
 
 
 def damage(version: Version, tables: Sequence[str] | None = None) -> dict[str, dict[str, str]]:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from filelock import BaseFileLock, FileLock, Timeout
 
 from pausedata.errors import ConflictError
+from pausedata.progress import Progress
 from pausedata.store import files
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Table
@@ -156,6 +157,9 @@ def stage_folder(root: Path, step: str, inputs: dict[str, Any]) -> Path:
     return root / "staging" / f"{step.replace('/', '-')}-{key}"
 
 
+Made = TypeVar("Made")
+
+
 class BusyError(ConflictError):
     """Another process is at a step that this one needs; ``wait`` returns when it has ended."""
 
@@ -216,6 +220,19 @@ class Staging:
         """Let go of all stages; what is in them stays for the next time."""
         while self._locks:
             self._locks.popitem()[1].release()
+
+
+def when_free(make: Callable[[], Made], progress: Progress) -> Made:
+    """What ``make`` makes; where another process is at one of its steps, after waiting for that.
+
+    It begins anew then: what the other has committed is there, and is not made twice.
+    """
+    while True:
+        try:
+            return make()
+        except BusyError as busy:
+            progress.say(f"{busy} Waiting for it to end …")
+            busy.wait()
 
 
 def _sign(lock: Path) -> None:

@@ -1,0 +1,184 @@
+"""One table made, remade or removed in a dataset that is there: a new version each time.
+
+`build` makes all that a recipe names; these make what a person asks for by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pausedata import runs
+from pausedata.errors import UsageError
+from pausedata.progress import Progress, Silent
+from pausedata.recipe import Export, Placement
+from pausedata.runs import Asked
+from pausedata.store.commit import current_version
+from pausedata.store.dataset import KINDS, Version, open_version
+from pausedata.store.repair import mend
+from pausedata.store.staging import when_free
+from pausedata.work import Outcome, Work, differences, recorded_placements
+
+
+def place(
+    root: Path,
+    name: str,
+    spec: Placement,
+    *,
+    command: str = "place",
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Add the placement ``name`` in a new version; with ``replace``, remake one that differs."""
+    progress = progress or Silent()
+
+    def make() -> Outcome:
+        table = f"placements/{name}"
+        with _work(root, progress, table) as work:
+            inputs, _ = work.placement_inputs(name, spec)
+            refuse_overwriting(work, table, inputs, replace)
+            work.place(name, spec)
+            work.remake_exports({})
+            return work.commit(command)
+
+    return when_free(make, progress)
+
+
+def score(
+    root: Path,
+    name: str,
+    asked: Asked,
+    *,
+    command: str = "score",
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Score the tokens that are there as the run ``name``, in a new version.
+
+    With ``replace``, a run that differs is scored anew, and what was made from it remade.
+    """
+    progress = progress or Silent()
+
+    def make() -> Outcome:
+        with _work(root, progress, f"scores/{name}") as work:
+            assert work.base is not None
+            spec, tokenizers = runs.of_command(root, work.base, name, asked)
+            refuse_overwriting(work, spec.table, spec.inputs(work.tables["tokens"]), replace)
+            runs.make(spec, tokenizers, work)
+            work.place_all(recorded_placements(work.base, made_from=spec.table))
+            work.remake_exports({})
+            return work.commit(command)
+
+    return when_free(make, progress)
+
+
+def export(
+    root: Path,
+    name: str,
+    spec: Export,
+    *,
+    command: str = "export",
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Add the export ``name`` in a new version; with ``replace``, remake one that differs."""
+    progress = progress or Silent()
+
+    def make() -> Outcome:
+        table = f"exports/{name}"
+        with _work(root, progress, table) as work:
+            refuse_overwriting(work, table, work.export_inputs(name, spec), replace)
+            work.export(name, spec)
+            return work.commit(command)
+
+    return when_free(make, progress)
+
+
+def remove(
+    root: Path,
+    names: Iterable[str],
+    *,
+    cascade: bool = False,
+    command: str = "rm",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Make a version without the tables ``names`` and, with ``cascade``, what was made from them.
+
+    Raises UsageError where a table is not there or cannot be removed, and without ``cascade``
+    where others were made from it. Earlier versions keep what is removed here.
+    """
+    base = _existing(root)
+    asked = list(dict.fromkeys(names))
+    for name in asked:
+        base.table(name)
+        if name.partition("/")[0] not in KINDS:
+            raise UsageError(
+                f"'{name}' cannot be removed: a version always has examples, vocab and tokens. "
+                "`rm` takes runs (scores/RUN), placements/NAME and exports/NAME."
+            )
+    rests_on = dependents(base, asked)
+    if rests_on and not cascade:
+        made = "; ".join(f"'{name}' from '{origin}'" for name, origin in rests_on.items())
+        raise UsageError(
+            f"other tables were made from what would be removed: {made}. "
+            "Name them too, or give --cascade to remove them as well."
+        )
+    work = Work(root, base, progress or Silent())
+    named = recipe_tables(base)
+    for name in [*asked, *rests_on]:
+        why = f"made from {rests_on[name]}" if name in rests_on else "as asked"
+        again = "; the recipe names it: its next `build` makes it again" if name in named else ""
+        work.drop(name, why + again)
+    return work.commit(command)
+
+
+def dependents(version: Version, names: list[str]) -> dict[str, str]:
+    """Every other table made from one of ``names``, directly or not → the table it came from."""
+    found: dict[str, str] = {}
+    tables = version.manifest.tables
+    queue = list(names)
+    while queue:
+        origin = queue.pop(0)
+        for name, entry in tables.items():
+            made_from = entry.provenance.get("made_from", [])
+            if origin in made_from and name not in found and name not in names:
+                found[name] = origin
+                queue.append(name)
+    return found
+
+
+def recipe_tables(version: Version) -> set[str]:
+    """The runs, placements and exports that the recipe of a version names."""
+    recipe = version.manifest.recipe
+    scoring = recipe.get("scoring")
+    runs = [*([scoring["run"]] if scoring else []), *recipe.get("runs", {})]
+    return {
+        *(f"scores/{run}" for run in runs),
+        *(f"{kind}/{name}" for kind in ("placements", "exports") for name in recipe.get(kind, {})),
+    }
+
+
+def refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: bool) -> None:
+    """UsageError where ``name`` is there, made from other inputs, and may not be replaced."""
+    if name not in work.tables or work.is_from(name, inputs) or replace:
+        return
+    before = work.tables[name].entry.provenance["inputs"]
+    raise UsageError(
+        f"{name} is there already, made otherwise ({'; '.join(differences(before, inputs))}). "
+        "Give --replace to remake it, or choose another name."
+    )
+
+
+def _work(root: Path, progress: Progress, table: str) -> Work:
+    """A change to the dataset that is there, by a command that makes ``table``."""
+    base = _existing(root)
+    damaged = mend(base, progress, [table] if table in base.tables else [])
+    return Work(root, base, progress, damaged)
+
+
+def _existing(root: Path) -> Version:
+    open_version(root)  # says what is wrong where there is no dataset
+    version = current_version(root)
+    assert version is not None
+    return version
