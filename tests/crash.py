@@ -1,12 +1,18 @@
-"""A session of commands, killed at one moment: what is there then, and what a second run makes.
+"""A session of commands, ended at one moment: what is there then, and what a second run makes.
 
 Run as a program by test_crash.py. It loads the tiny model once and forks, since a fresh process
-takes seconds to import torch. A moment is a number of calls that touch the dataset's folder, of
-which the last is not made any more, or a time after which the kernel is told to kill.
+takes seconds to import torch. How a session ends:
+
+- ``call``: killed at the Nth call that touches the dataset's folder;
+- ``seconds``: killed after a time, by the kernel, wherever it is;
+- ``refused``: the Nth call that writes there fails, as on a disk that is full;
+- ``full``: the disk is full: a file system in memory of so many kilobytes (where mounting it is
+  allowed), which has room again for the second run.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -35,6 +41,8 @@ from pausedata.verify import verify, verify_others
 CALLS = {
     "open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.symlink",
 }  # fmt: skip
+NEED_ROOM = {"os.rename", "os.link", "os.mkdir", "os.symlink"}
+KILOBYTE = 1024
 
 
 def session(recipe: Path, other_model: Path, root: Path) -> None:
@@ -76,20 +84,49 @@ def in_child(act: Callable[[], Any], limit: float | None = None) -> tuple[int, A
     return status, json.loads(said) if said else None
 
 
-def count_calls(root: Path, last: int | None) -> Callable[[], int]:
-    """Count the calls that touch ``root``; the one numbered ``last`` ends this process instead."""
-    counted = 0
+def needs_room(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether a call can fail on a full disk."""
+    if event != "open":
+        return event in NEED_ROOM
+    _, mode, flags = arguments
+    return bool(set(mode or "") & set("wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR))
+
+
+def count_calls(root: Path, kind: str = "", last: int = 0) -> Callable[[], tuple[int, int]]:
+    """Count the calls that touch ``root``, and those of them that need room.
+
+    The call, or the one that needs room, numbered ``last`` kills this process, or fails.
+    """
+    counted, with_room = 0, 0
     within = str(root)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal counted
-        if event in CALLS and within in str(arguments[0]):
-            counted += 1
-            if counted == last:
-                os.kill(os.getpid(), signal.SIGKILL)
+        nonlocal counted, with_room
+        if event not in CALLS or within not in str(arguments[0]):
+            return
+        counted += 1
+        if kind == "call" and counted == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if needs_room(event, arguments):
+            with_room += 1
+            if kind == "refused" and with_room == last:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
 
     sys.addaudithook(hook)
-    return lambda: counted
+    return lambda: (counted, with_room)
+
+
+def size_of(root: Path) -> int:
+    """The room that a dataset takes, in kilobytes; a file with several names counts once."""
+    found = [p.stat() for p in root.rglob("*") if not p.is_symlink()]
+    return sum({stat.st_ino: stat.st_blocks for stat in found}.values()) // 2
+
+
+def mount(folder: Path, kilobytes: int, *, again: bool = False) -> bool:
+    """Whether a file system in memory of that size is at ``folder`` now."""
+    options = f"{'remount,' if again else ''}size={kilobytes}k"
+    command = f"mount -t tmpfs -o {options} tmpfs {folder} 2>/dev/null"
+    return os.waitstatus_to_exitcode(os.system(command)) == 0
 
 
 def whole(root: Path) -> list[str]:
@@ -101,41 +138,60 @@ def whole(root: Path) -> list[str]:
     return [*verify(version, Silent()), *(f"{n}: {p}" for n, p in others.items())]
 
 
-def main(folder: Path, recipe: Path, other_model: Path, count: int, seed: int) -> None:
-    """Print a JSON line for every moment: what was wrong after it, and after the second run."""
+def load_models_once(*ids: str) -> None:
+    """Load what every session uses before it is forked: loading it is not what is tested."""
+    load = scorers.load_scorer
     models.load_tokenizer = functools.cache(models.load_tokenizer)
-    load_scorer = functools.cache(
-        lambda backend, ref, dtype: scorers_load(backend, ref, dtype=dtype, device="cpu")
-    )
-    scorers_load = scorers.load_scorer
-    scorers.load_scorer = lambda backend, ref, *, dtype, **_: load_scorer(backend, ref, dtype)
-    for model in (load_recipe(recipe).recipe.model.id, str(other_model)):
-        ref = models.ModelRef.parse(model, None, Path())
+    once = functools.cache(lambda backend, ref, dtype: load(backend, ref, dtype=dtype))
+    scorers.load_scorer = lambda backend, ref, *, dtype, **_: once(backend, ref, dtype)
+    for id in ids:
+        ref = models.ModelRef.parse(id, None, Path())
         models.load_tokenizer(ref)
-        load_scorer("transformers", ref, "float32")
+        once("transformers", ref, "float32")
 
-    def undisturbed(root: Path) -> Any:
-        calls = count_calls(root, None)
-        started = time.monotonic()
-        session(recipe, other_model, root)
-        return {"calls": calls(), "seconds": time.monotonic() - started, "state": state(root)}
 
-    plain = folder / "undisturbed"
-    _, expected = in_child(lambda: undisturbed(plain))
-    if "error" in expected:
-        sys.exit(expected["error"])
+def choose(seed: int, count: int, undisturbed: dict[str, Any]) -> list[tuple[str, float]]:
+    """``count`` kills, a third of them by time, and a fifth as many full disks of either kind."""
     chance = random.Random(seed)
     by_time = count // 3
-    moments: list[tuple[str, float]] = [
-        ("seconds", chance.uniform(0, expected["seconds"])) for _ in range(by_time)
+    calls, with_room = undisturbed["calls"]
+    seconds = [("seconds", chance.uniform(0, undisturbed["seconds"])) for _ in range(by_time)]
+    killed = chance.sample(range(1, calls + 1), min(calls, count - by_time))
+    refused = chance.sample(range(1, with_room + 1), min(with_room, count // 5))
+    full = [chance.randint(16, undisturbed["kilobytes"]) for _ in range(count // 5)]
+    return [
+        *seconds,
+        *(("call", number) for number in killed),
+        *(("refused", number) for number in refused),
+        *(("full", kilobytes) for kilobytes in full),
     ]
-    calls = range(1, expected["calls"] + 1)
-    moments += [("call", n) for n in chance.sample(calls, min(len(calls), count - by_time))]
-    for number, (kind, moment) in enumerate(moments):
-        root = folder / f"killed-{number}"
+
+
+def main(folder: Path, recipe: Path, other_model: Path, count: int, seed: int) -> None:
+    """Print a JSON line for every moment: what was wrong after it, and after the second run."""
+    load_models_once(str(load_recipe(recipe).recipe.model.id), str(other_model))
+
+    def undisturbed(root: Path) -> Any:
+        calls = count_calls(root)
+        started = time.monotonic()
+        session(recipe, other_model, root)
+        seconds = time.monotonic() - started
+        return {
+            "calls": calls(), "seconds": seconds, "kilobytes": size_of(root), "state": state(root),
+        }  # fmt: skip
+
+    _, expected = in_child(lambda: undisturbed(folder / "undisturbed"))
+    if "error" in expected:
+        sys.exit(expected["error"])
+    for number, (kind, moment) in enumerate(choose(seed, count, expected)):
+        place = folder / f"ended-{number}"
+        place.mkdir()
+        if kind == "full" and not mount(place, int(moment)):
+            continue
+        root = place / "data"
 
         def disturbed(root: Path = root, kind: str = kind, moment: float = moment) -> None:
-            count_calls(root, int(moment) if kind == "call" else None)
+            count_calls(root, kind, int(moment))
             session(recipe, other_model, root)
 
         def rerun(root: Path = root) -> Any:
@@ -149,11 +205,15 @@ def main(folder: Path, recipe: Path, other_model: Path, count: int, seed: int) -
                 "staging": left,
             }
 
-        status, _ = in_child(disturbed, moment if kind == "seconds" else None)
+        status, said = in_child(disturbed, moment if kind == "seconds" else None)
+        if kind == "full":
+            mount(place, 64 * KILOBYTE, again=True)
         _, found = in_child(rerun)
-        said = {"kind": kind, "moment": moment, "killed": os.WIFSIGNALED(status)} | found
-        print(json.dumps(said), flush=True)
-        shutil.rmtree(root, ignore_errors=True)
+        ended = os.WIFSIGNALED(status) or "No space left" in (said or {}).get("error", "")
+        print(json.dumps({"kind": kind, "moment": moment, "ended": ended} | found), flush=True)
+        if kind == "full":
+            os.system(f"umount {place}")
+        shutil.rmtree(place, ignore_errors=True)
 
 
 if __name__ == "__main__":

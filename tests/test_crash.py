@@ -1,7 +1,8 @@
 """Two hundred kills at seeded moments, over scoring, placing, exporting, committing and gc.
 
-After each: what is there is whole, and the same commands run again make the same contents.
-`make test-crash` runs this; it takes some minutes.
+And a disk that is full, at as many moments as a third of that. After each: what is there is whole,
+and the same commands run again make the same contents. `make test-crash` runs this; it takes some
+minutes.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ def moments(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> lis
 
 
 @pytest.mark.crash
-def test_the_process_was_killed_at_every_moment(moments: list[dict[str, Any]]) -> None:
-    assert len(moments) >= 200
-    # A moment by time may come when all is done.
-    assert sum(not m["killed"] for m in moments) < 10
-    assert all(m["killed"] for m in moments if m["kind"] == "call")
+def test_the_session_was_ended_at_every_moment(moments: list[dict[str, Any]]) -> None:
+    killed = [m for m in moments if m["kind"] in ("call", "seconds")]
+    assert len(killed) >= 200
+    assert all(m["ended"] for m in killed if m["kind"] == "call")
+    # A moment by time may come when all is done, as may a disk with just enough room; and without
+    # room for `current`, which is a convenience, a commit goes on.
+    assert sum(m["ended"] for m in moments) > 0.9 * len(moments)
+    assert [m for m in moments if m["kind"] == "refused"]
 
 
 @pytest.mark.crash
