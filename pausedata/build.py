@@ -18,7 +18,7 @@ from pausedata.steps import prepare as prepare_step
 from pausedata.steps.prepare import Prepared
 from pausedata.store.commit import current_version, prepare_folder
 from pausedata.store.dataset import Version
-from pausedata.store.repair import mend
+from pausedata.store.repair import fall_back, mend
 from pausedata.store.staging import when_free
 from pausedata.work import Outcome, Work, differences, recorded_placements
 
@@ -44,6 +44,7 @@ def build(
 
     def make() -> Outcome:
         prepare_folder(root)
+        fall_back(root, progress)
         base = current_version(root)
         damaged = mend(base, progress) if base else {}
         progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")

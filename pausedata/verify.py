@@ -12,7 +12,6 @@ import pyarrow as pa
 from pausedata import exporters
 from pausedata.errors import PausedataError
 from pausedata.progress import Progress
-from pausedata.store import repair
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import (
     Table,
@@ -23,6 +22,7 @@ from pausedata.store.dataset import (
 )
 from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import ShardEntry
+from pausedata.store.marks import MANIFEST, marks
 from pausedata.store.tables import is_known, list_parts, schema_of
 
 PORTION = 64  # files that are hashed together
@@ -41,9 +41,9 @@ def verify(version: Version, progress: Progress) -> list[str]:
 def verify_others(current: Version, progress: Progress) -> dict[int, list[str]]:
     """What is wrong with the other versions: their manifests, their chain, their files.
 
-    What an earlier repair marked as damaged for good is left out: ``repair.marks`` has it.
+    What an earlier repair marked as damaged for good is left out: ``marks`` has it.
     """
-    root, marked = current.root, repair.marks(current.root)
+    root, marked = current.root, marks(current.root)
     numbers = [n for n in version_numbers(root) if n != current.number]
     parents = [current.manifest.parent]
     found: dict[int, list[str]] = {}
@@ -55,11 +55,14 @@ def verify_others(current: Version, progress: Progress) -> dict[int, list[str]]:
             try:
                 version = read_version(root, version_folder(root, number))
             except PausedataError as error:
-                problems.append(str(error))
+                if MANIFEST not in marked.get(number, {}):
+                    problems.append(str(error))
                 continue
             parents.append(version.manifest.parent)
             if version.number != number:
                 problems.append(f"manifest.json: is of version {version.number}")
+            elif MANIFEST in marked.get(number, {}):
+                continue
             elif recorded and version.sha256 not in recorded:
                 problems.append("manifest.json: not the one that later versions were made from")
             damaged = problems_of(version.folder, version.files())

@@ -16,7 +16,7 @@ from pausedata.progress import Silent
 from pausedata.recipe import Placement
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.files import sha256_of
-from pausedata.store.repair import marks
+from pausedata.store.marks import marks
 from pausedata.verify import verify, verify_others
 
 FIRST = "train-00000-of-00003.parquet"
@@ -225,6 +225,63 @@ def test_a_recipe_that_cuts_other_shards_says_how_to_repair(built: Recipe) -> No
     built.data["shard_rows"] = 6
     with pytest.raises(UsageError, match="--set shard_rows=4"):
         built.build()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+def test_build_goes_on_from_the_version_before_one_whose_manifest_is_lost(
+    built: Recipe, run: Any, damage: Any
+) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    before = contents(open_version(built.out, 1))
+    damage(built.out / "versions" / "0002" / "manifest.json")
+    assert run("verify", built.out).status == 1
+    assert run("sql", built.out, "select 1").status == 1
+    ended: Run = run("build", built.write())
+    assert ended.status == 0
+    assert "version 2: manifest.json" in ended.err
+    assert "going on from version 1, the newest that is whole" in ended.err
+    assert open_version(built.out).number == 1 and contents(open_version(built.out)) == before
+    assert list(marks(built.out)) == [2] and run("verify", built.out).status == 0
+    # Its number is not used again, nor is it taken for a commit that was cut off.
+    place(built.out, "more", Placement(strategy="append", tokens=3))  # type: ignore[call-arg]
+    assert open_version(built.out).number == 3 and whole(built.out)
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", '{"format": "pausedata/1"}'])
+def test_build_finds_the_newest_version_where_the_pointer_is_damaged(
+    built: Recipe, run: Any, text: str
+) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    (built.out / "pausedata.json").write_text(text)
+    assert run("verify", built.out).status == 1
+    ended: Run = run("build", built.write())
+    assert ended.status == 0 and "going on from version 2" in ended.err
+    assert open_version(built.out).number == 2 and whole(built.out)
+
+
+def test_where_no_manifest_is_left_build_says_so(built: Recipe, run: Any) -> None:
+    flip(built.out / "versions" / "0001" / "manifest.json")
+    ended: Run = run("build", built.write())
+    assert ended.status == 1 and "no version has a manifest that can be read" in ended.err
+
+
+def test_what_a_later_release_wrote_is_not_taken_for_damage(built: Recipe, run: Any) -> None:
+    pointer = built.out / "pausedata.json"
+    later = json.loads(pointer.read_text()) | {"format": "pausedata/2"}
+    pointer.write_text(json.dumps(later))
+    ended: Run = run("build", built.write())
+    assert ended.status == 1 and "format pausedata/2" in ended.err
+    assert json.loads(pointer.read_text()) == later
+
+
+def test_an_older_version_is_not_read_through_a_changed_manifest(built: Recipe, run: Any) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    manifest = built.out / "versions" / "0001" / "manifest.json"
+    text = manifest.read_text().replace('"rows": 4', '"rows": 5', 1)
+    manifest.unlink()
+    manifest.write_text(text)
+    ended: Run = run("sql", built.out, "select 1", "--version", 1)
+    assert ended.status == 1 and "its sha256 is not the one that was recorded" in ended.err
 
 
 def test_a_manifest_of_another_dataset_is_named(built: Recipe, tmp_path: Path, run: Any) -> None:

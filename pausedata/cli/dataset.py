@@ -251,7 +251,7 @@ def verify(dataset: DatasetPath, version: AtVersion = None, json: AsJson = False
     Example: pausedata verify build/gsm8k
     """
     from pausedata.store.dataset import open_version
-    from pausedata.store.repair import marks
+    from pausedata.store.marks import marks
     from pausedata.verify import verify as check
     from pausedata.verify import verify_others
 

@@ -29,8 +29,9 @@ from pausedata.store.dataset import (
 from pausedata.store.holds import check_locks
 from pausedata.store.integrity import entry_of
 from pausedata.store.manifest import FORMAT, Manifest, Parent, PauseEntry, SplitRows
+from pausedata.store.marks import MANIFEST, MARKS, marks
 
-OURS = {POINTER, "current", "versions", "staging", "CARD.md", "damaged.json"}
+OURS = {POINTER, "current", "versions", "staging", "CARD.md", MARKS}
 COMMIT_LOCK = "commit.lock"  # in staging/
 
 
@@ -127,7 +128,7 @@ def commit(
             shutil.rmtree(staged, ignore_errors=True)
             raise
         files.sync(target.parent)
-        return Committed(_point_at(root, read_version(root, target)), copied)
+        return Committed(point_at(root, read_version(root, target)), copied)
 
 
 @contextmanager
@@ -148,7 +149,7 @@ def _recover(root: Path) -> Version | None:
         else None
     )
     number = (pointer.current if pointer else 0) + 1
-    if not version_folder(root, number).is_dir():
+    if not version_folder(root, number).is_dir() or MANIFEST in marks(root).get(number, {}):
         return current
     try:
         successor = read_version(root, version_folder(root, number))
@@ -157,10 +158,11 @@ def _recover(root: Path) -> Version | None:
     made_from = successor.manifest.parent
     if (made_from.sha256 if made_from else None) != (current.sha256 if current else None):
         return current
-    return _point_at(root, successor)
+    return point_at(root, successor)
 
 
-def _point_at(root: Path, version: Version) -> Version:
+def point_at(root: Path, version: Version) -> Version:
+    """Make ``version`` the one that readers see; the caller holds the commit lock."""
     files.write_json(
         root / POINTER,
         {"format": FORMAT, "current": version.number, "sha256": version.sha256},

@@ -193,7 +193,23 @@ def _open(root: Path, pointer: Pointer, version: int | None) -> Version:
     if not folder.is_dir():
         there = ", ".join(str(n) for n in version_numbers(root))
         raise UsageError(f"{root}: no version {number}. There: {there or 'none'}.")
-    return read_version(root, folder, pointer.sha256 if number == pointer.current else None)
+    if number == pointer.current:
+        return read_version(root, folder, pointer.sha256)
+    return read_version(root, folder, recorded_sha256(root, number))
+
+
+def recorded_sha256(root: Path, number: int) -> str | None:
+    """What a later version says that the manifest of ``number`` hashes to; None where none does."""
+    for later in version_numbers(root):
+        if later > number:
+            try:
+                raw = (version_folder(root, later) / "manifest.json").read_bytes()
+                parent = json.loads(raw)["parent"]
+                if parent is not None and parent["version"] == number:
+                    return parent["sha256"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+    return None
 
 
 def existing_pointer(root: Path) -> Pointer:
@@ -239,7 +255,7 @@ def read_version(root: Path, folder: Path, expected: str | None = None) -> Versi
     sha256 = hashlib.sha256(raw).hexdigest()
     if expected is not None and sha256 != expected:
         raise DataError(
-            f"{path}: its sha256 is not the one that {POINTER} records: it was changed "
+            f"{path}: its sha256 is not the one that was recorded: it was changed "
             "or damaged after it was committed."
         )
     try:

@@ -7,6 +7,7 @@ ones stay as they are and are marked in ``damaged.json``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,17 @@ from pausedata.errors import DataError
 from pausedata.progress import Progress
 from pausedata.store import files
 from pausedata.store.card import card
-from pausedata.store.commit import commit_lock
-from pausedata.store.dataset import Version, read_version, version_folder, version_numbers
+from pausedata.store.commit import commit_lock, point_at
+from pausedata.store.dataset import (
+    POINTER,
+    Version,
+    read_version,
+    version_folder,
+    version_numbers,
+)
 from pausedata.store.integrity import problems_of
-from pausedata.store.manifest import FileEntry
-
-MARKS = "damaged.json"
+from pausedata.store.manifest import FORMAT, FileEntry, Pointer
+from pausedata.store.marks import MANIFEST, add_marks
 
 
 def mend(
@@ -38,6 +44,61 @@ def mend(
         progress.say(f"{path}: put back, as it was")
     left = damage(base, tables)
     return {name: paths for name, paths in left.items() if name}
+
+
+def fall_back(root: Path, progress: Progress) -> None:
+    """Where the current version's manifest is lost, or the pointer, go on from the newest version
+    that has one.
+
+    Its shards may be whole, but what they are is not known any more. Raises DataError where no
+    version is left.
+    """
+    with commit_lock(root):
+        lost = _lost_manifest(root)
+        if lost is None:
+            return
+        for number in reversed(version_numbers(root)):
+            if number in lost:
+                continue
+            try:
+                version = read_version(root, version_folder(root, number))
+            except DataError as error:
+                lost[number] = {MANIFEST: str(error)}
+                continue
+            for damaged, paths in lost.items():
+                progress.warn(f"version {damaged}: {'; '.join(paths.values())}")
+            progress.warn(f"going on from version {number}, the newest that is whole")
+            add_marks(root, lost, version_numbers(root))
+            point_at(root, version)
+            return
+    raise DataError(
+        f"{root}: no version has a manifest that can be read, without which nobody knows what its "
+        "shards are. Build into another --output."
+    )
+
+
+def _lost_manifest(root: Path) -> dict[int, dict[str, str]] | None:
+    """The current version with what is wrong with its manifest; None where nothing is.
+
+    Empty where the pointer itself is damaged. What a later release wrote is not damaged.
+    """
+    path = root / POINTER
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        if said.get("format", FORMAT) != FORMAT:
+            return None
+        pointer = Pointer.model_validate(said)
+    except FileNotFoundError:
+        return None
+    except (ValueError, AttributeError):
+        return {}
+    try:
+        raw = (version_folder(root, pointer.current) / MANIFEST).read_bytes()
+    except OSError as error:
+        return {pointer.current: {MANIFEST: f"{MANIFEST}: {error.strerror}"}}
+    if hashlib.sha256(raw).hexdigest() == pointer.sha256:
+        return None
+    return {pointer.current: {MANIFEST: f"{MANIFEST}: its sha256 is not what {POINTER} records"}}
 
 
 def damage(version: Version, tables: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
@@ -107,27 +168,16 @@ def all_versions(root: Path) -> list[Version]:
     return found
 
 
-def marks(root: Path) -> dict[int, dict[str, str]]:
-    """What earlier repairs marked as damaged for good: by version, the paths with what is wrong."""
-    try:
-        marked = json.loads((root / MARKS).read_text("utf-8"))
-        return {int(number): dict(paths) for number, paths in marked.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
 def mark(root: Path, entries: list[FileEntry]) -> list[int]:
     """Mark every version in which one of ``entries`` is damaged. The versions' numbers."""
     wanted = {(entry.path, entry.sha256) for entry in entries}
     with commit_lock(root):
-        known, there = marks(root), version_numbers(root)
         found = {}
         for version in all_versions(root):
             listed = [e for e in version.files() if (e.path, e.sha256) in wanted]
             if problems := problems_of(version.folder, listed):
                 found[version.number] = problems
-        kept = {n: known.get(n, {}) | found.get(n, {}) for n in {*known, *found} if n in there}
-        files.write_json(root / MARKS, {str(n): kept[n] for n in sorted(kept)})
+        add_marks(root, found, version_numbers(root))
     return sorted(found)
 
 
