@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 DATASET := build/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install model quickstart test test-model lint types docs docs-check schemas \
+.PHONY: help install model quickstart test test-model test-crash lint types docs docs-check schemas \
 	schemas-check check clean
 
 help: ## list the targets
@@ -50,11 +50,14 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 	$(BIN)/pausedata sql $(DATASET) "select token, count(*) as n, round(avg(logprob), 2) as mean_logprob \
 	from tokens group by token having n >= 20 order by mean_logprob limit 3"
 
-test: $(VENV)/.dev ## run the tests (but those that load the real model)
-	$(BIN)/python -m pytest -m "not model" --cov=pausedata --cov-report=term:skip-covered
+test: $(VENV)/.dev ## run the tests (but those that load the real model, and the crash test)
+	$(BIN)/python -m pytest -m "not model and not crash" --cov=pausedata --cov-report=term:skip-covered
 
 test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
 	$(BIN)/python -m pytest -m model
+
+test-crash: $(VENV)/.dev ## end commands at hundreds of moments: nothing is lost
+	$(BIN)/python -m pytest -m crash
 
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .

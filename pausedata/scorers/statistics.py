@@ -51,6 +51,8 @@ def _reduce(
         weighted = room.mul_(shifted.clamp_min_(-1e4)).sum(1)
     mean = weighted / total
     log_total = total.log()
-    out[0] = (chosen - highest)[:, 0] - log_total
+    # Against the log of the sum as float32 has it, on the same grid as the logits: bits below that
+    # are no knowledge of the model's, and would take half a byte of every stored score.
+    out[0] = chosen[:, 0] - (highest[:, 0] + log_total)
     out[1] = higher + 1
     out[2] = log_total - mean
