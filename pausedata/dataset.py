@@ -14,6 +14,7 @@ from pyarrow.fs import LocalFileSystem
 from pausedata import exporters
 from pausedata.errors import DataError, UsageError, listing, nearest
 from pausedata.store.dataset import Table, Version, open_version
+from pausedata.store.integrity import require_whole
 from pausedata.store.manifest import Manifest
 from pausedata.store.shards import regrouped, shard_schema, stream_shard
 from pausedata.store.tables import is_known, schema_of
@@ -210,13 +211,10 @@ class Dataset:
             )
 
     def _paths(self, table: Table, split: str | None = None) -> list[Path]:
-        paths = table.paths(split)
-        for path in paths:
-            if not path.is_file():
-                raise DataError(
-                    f"{path}: the shard is missing. `pausedata verify` says what else is."
-                )
-        return paths
+        """The shards' files, which are what the manifest says: what reads them may not look."""
+        shards = [s for s in table.shards if split in (None, s.split)]
+        require_whole(table.folder, shards)
+        return [table.folder / shard.path for shard in shards]
 
     def _schema(self, table: Table) -> pa.Schema:
         """The columns that this release knows; of what a later one made, those of the files."""
@@ -232,9 +230,12 @@ class Dataset:
         self, tables: list[Table], rows: int, split: str | None
     ) -> Iterator[pa.RecordBatch]:
         schemas = [self._schema(table) for table in tables]
-        for shards in zip_longest(*(table.paths(split) for table in tables)):
-            if None in shards:
+        chosen = ([s for s in t.shards if split in (None, s.split)] for t in tables)
+        for entries in zip_longest(*chosen):
+            if None in entries:
                 raise DataError(f"{self.folder}: tables have other shards than each other.")
+            require_whole(self.folder, entries)
+            shards = tuple(self.folder / entry.path for entry in entries)
             portions = [
                 regrouped(stream_shard(path, rows, schema.names), rows)
                 for path, schema in zip(shards, schemas, strict=True)

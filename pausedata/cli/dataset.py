@@ -73,6 +73,7 @@ def export(
         typer.Option("--param", metavar="KEY=VALUE", help="An option of the format."),
     ] = None,
     replace: Replace = False,
+    version: AtVersion = None,
     json: AsJson = False,
 ) -> None:
     """Write what a trainer reads: into a new version of the dataset, or outside it with -o.
@@ -90,10 +91,12 @@ def export(
     if output is not None:
         if name is not None:
             raise UsageError("--name names an export inside the dataset; with -o there is none.")
-        result = _export_outside(dataset, placement, format, options, output, split)
+        result = _export_outside(dataset, placement, format, options, output, split, version)
     else:
         if split is not None:
             raise UsageError("--split goes with -o: an export in the dataset has every split.")
+        if version is not None:
+            raise UsageError("--version goes with -o: a new version is made from the current one.")
         from pausedata.change import export as add
 
         exporters.get(format)
@@ -146,6 +149,7 @@ def _export_outside(
     options: dict[str, Any],
     output: Path,
     split: str | None,
+    number: int | None,
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -156,7 +160,7 @@ def _export_outside(
     from pausedata.work import Work
 
     check_output(output)
-    version = open_version(dataset)
+    version = open_version(dataset, number)
     chosen = exporters.get(format)
     parsed = exporters.parse(chosen, options, "--param")
     splits = version.splits
