@@ -51,12 +51,12 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 	from tokens group by token having n >= 20 order by mean_logprob limit 3"
 
 test: $(VENV)/.dev ## run the tests (but those that load the real model, and the crash test)
-	$(BIN)/python -m pytest -m "not model and not crash" --cov=pausedata --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash" --cov=pausedata --cov-report=term:skip-covered
 
 test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
 	$(BIN)/python -m pytest -m model
 
-test-crash: $(VENV)/.dev ## end commands at hundreds of moments: nothing is lost
+test-crash: $(VENV)/.dev ## hundreds of kills, full disks, many processes: nothing is lost
 	$(BIN)/python -m pytest -m crash
 
 lint: $(VENV)/.dev ## ruff: lint and format

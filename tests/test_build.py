@@ -523,7 +523,7 @@ def two_builds(recipe: Recipe) -> tuple[Any, Any]:
     while "Waiting" not in said:
         said = second.stderr.readline()
         assert said, "the second build ended"
-    assert f"another pausedata process (process {first.pid} on " in said
+    assert f"another pausedata process (process {first.pid}, since " in said
     return first, second
 
 

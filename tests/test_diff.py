@@ -364,6 +364,7 @@ def test_rows_that_are_not_of_one_example_are_never_compared(tmp_path: Path) -> 
     path = other.paths()[0]
     path.chmod(0o644)
     write_shard(path, other.read(other.shards[0]).take([1, 0]))
+    resealed(open_version(tmp_path / "turned"))
     with pytest.raises(DataError, match="do not hold the examples that tokens has there"):
         diff(tmp_path / "turned", "scores/base", "scores/other")
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Recipe, make_model, start
 from handmade import commit_handmade
 
@@ -18,6 +19,8 @@ from pausedata.recipe import Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
 from pausedata.verify import verify, verify_others
+
+pytestmark = pytest.mark.crash
 
 COMMITS = 50
 READER = """

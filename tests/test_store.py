@@ -800,7 +800,7 @@ def test_a_step_is_one_process_alone(tmp_path: Path) -> None:
     ours, theirs = Staging(tmp_path), Staging(tmp_path)
     ours.stage("scores/base", {})
     ours.stage("scores/base", {})  # as often as we like
-    said = rf"process \(process {os.getpid()} on .*, since .*\) is making 'scores/base'"
+    said = rf"process \(process {os.getpid()}, since .*\) is making 'scores/base'"
     with pytest.raises(BusyError, match=said):
         theirs.stage("scores/base", {})
     theirs.stage("scores/base", {"other": "inputs"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -239,15 +238,16 @@ def _sign(lock: Path) -> None:
     """Write into a lock's file who holds it, for the others to read."""
     text = lock.read_text("utf-8", errors="replace")
     if text[:1] in ("", "{"):  # a lock without flock keeps notes of its own there
-        said = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
+        # No host: a dataset that is copied in the middle of a step tells nothing of its machine.
+        said = {"pid": os.getpid(), "since": time.strftime("%F %T")}
         lock.write_text(json.dumps(said), "utf-8")
 
 
 def _holder(lock: Path) -> str:
-    """`` (process 12 on host, since …)`` from what the holder wrote; empty where that is unread."""
+    """`` (process 12, since …)`` from what the holder wrote; empty where that cannot be read."""
     try:
         said = json.loads(lock.read_text("utf-8"))
-        return f" (process {said['pid']} on {said['host']}, since {said['since']})"
+        return f" (process {said['pid']}, since {said['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
