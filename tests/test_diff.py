@@ -36,6 +36,7 @@ from tests.small_dataset import (
     THE,
     VOCAB,
     make_dataset,
+    resealed,
 )
 
 
