@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -176,9 +177,15 @@ class Dataset:
             nothing = {column: [] for column in schema.names}
             features = Features.from_arrow_schema(schema)
             return Dataset.from_dict(nothing, features=features, split=NamedSplit(name))
+        if "::" in str(self.folder.absolute()):
+            raise UsageError(
+                f"{self.root}: `datasets` takes '::' in a path for a chain of addresses. Use a "
+                "folder without it."
+            )
         return load_dataset(
             "parquet",
-            data_files={name: [str(path) for path in self._paths(table, split)]},
+            # It takes paths for patterns, which could match files of other folders.
+            data_files={name: [glob.escape(str(p.absolute())) for p in self._paths(table, split)]},
             split=name,
             columns=schema.names,
             cache_dir=str(cache_dir) if cache_dir else None,

@@ -15,6 +15,7 @@ from pausedata.store.dataset import (
     version_numbers,
 )
 from pausedata.store.manifest import Manifest, Pointer
+from pausedata.store.marks import marks
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Entry:
     """One version. Of one whose manifest cannot be read, only ``number`` and ``problem`` tell."""
 
     number: int
-    state: str  # current, earlier, uncommitted, abandoned: see ``history``
+    state: str  # current, earlier, uncommitted, abandoned, marked: see ``history``
     problem: str | None = None
     created: str | None = None
     created_by: str | None = None
@@ -57,9 +58,11 @@ def history(root: Path, most: int | None = None) -> list[Entry]:
     A version is compared with its parent, or where that was deleted with the newest earlier one
     that is there. A damaged version has a ``problem``, and the others are told all the same. Two
     states are what a killed writer can leave, and no reader ever saw: ``uncommitted`` is a version
-    that the next writer may take up, ``abandoned`` one that others were committed past.
+    that the next writer may take up, ``abandoned`` one that others were committed past. One that an
+    earlier repair ``marked`` as damaged for good has no problem: it is known.
     """
     pointer, numbers = _seen_at_once(root)
+    marked = marks(root)
     # The next version in the line of the current one and its manifest's hash, where it is recorded;
     # what lies above it was no parent of anything.
     expected, sha256 = pointer.current, pointer.sha256
@@ -73,12 +76,15 @@ def history(root: Path, most: int | None = None) -> list[Entry]:
         state = "current" if number == pointer.current else "earlier"
         if not in_line:
             state = "uncommitted" if number > pointer.current else "abandoned"
+        if number in marked and number != pointer.current:
+            state = "marked"
         version = _read(root, number, sha256 if number == expected else None)
         if number != pointer.current and not version_folder(root, number).is_dir():
             continue  # deleted meanwhile
         if isinstance(version, str):
             if listed:
-                entries.append(Entry(number, state, problem=version))
+                problem = None if state == "marked" else version
+                entries.append(Entry(number, state, problem=problem))
             if in_line:
                 expected, sha256 = None, None
             continue
@@ -89,7 +95,8 @@ def history(root: Path, most: int | None = None) -> list[Entry]:
                 entries[i] = _compared(entries[i], manifest, version.manifest)
             waiting.clear()
         if listed:
-            entries.append(_entry(version, state))
+            entry = _entry(version, state)
+            entries.append(replace(entry, problem=None) if state == "marked" else entry)
             if version.manifest.parent is not None:
                 waiting.append((len(entries) - 1, version.manifest))
     return entries

@@ -113,18 +113,20 @@ def of_command(
     dtype = asked.dtype or recorded.get("dtype", "float32")
     if dtype not in DTYPES:
         raise UsageError(f"--dtype: no '{dtype}'.{nearest(dtype, DTYPES)} There: {listing(DTYPES)}")
-    model = Model(id=_model_id(name, asked, recorded), revision=_revision(asked, recorded))
+    model = Model(
+        id=_model_id(name, asked, recorded, bool(before)), revision=_revision(asked, recorded)
+    )
     ref, _ = find_model(model, Path(), pins, where="--model")
     tokenizers = Tokenizers(version.manifest.pause.token, pins)
     return RunSpec(name, ref, dtype, backend, scoring), tokenizers
 
 
-def _model_id(name: str, asked: Asked, recorded: dict[str, Any]) -> str:
+def _model_id(name: str, asked: Asked, recorded: dict[str, Any], own: bool) -> str:
     if asked.model is not None:
         return asked.model
     if "revision" in recorded and "id" in recorded:  # on the Hub
         return recorded["id"]
-    known = f", which is recorded as '{recorded['id']}'" if "id" in recorded else ""
+    known = f", which is recorded as '{recorded['id']}'" if own and "id" in recorded else ""
     raise UsageError(
         f"run '{name}': give its model with --model{known}: of a folder or a file a dataset "
         "records no path."
@@ -221,7 +223,9 @@ def find_carried(
         if run in version.runs:
             scores = version.table(f"scores/{run}")
             before = scores.entry.provenance["inputs"]
-            if before != wanted and before | {"tokens": None} == wanted | {"tokens": None}:
+            # Of the base version they can be the very same only where they are damaged.
+            damaged = version is base and before == wanted
+            if not damaged and before | {"tokens": None} == wanted | {"tokens": None}:
                 return CarriedScores(version.table("tokens"), scores)
             return None
     return None

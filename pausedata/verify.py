@@ -51,18 +51,17 @@ def verify_others(current: Version, progress: Progress) -> dict[int, list[str]]:
         for number in reversed(numbers):  # children first: they say what their parents hash to
             problems = found.setdefault(number, [])
             advance(1)
+            if MANIFEST in marked.get(number, {}):  # then nothing is known of the rest
+                continue
             recorded = {p.sha256 for p in parents if p is not None and p.version == number}
             try:
                 version = read_version(root, version_folder(root, number))
             except PausedataError as error:
-                if MANIFEST not in marked.get(number, {}):
-                    problems.append(str(error))
+                problems.append(str(error))
                 continue
             parents.append(version.manifest.parent)
             if version.number != number:
                 problems.append(f"manifest.json: is of version {version.number}")
-            elif MANIFEST in marked.get(number, {}):
-                continue
             elif recorded and version.sha256 not in recorded:
                 problems.append("manifest.json: not the one that later versions were made from")
             damaged = problems_of(version.folder, version.files())

@@ -224,8 +224,9 @@ class Work:
         made = {entry.path: entry.sha256 for entry in table.files()}
         if any(made.get(entry.path) != entry.sha256 for entry in lost):
             return False
-        for entry in lost:
-            repair.put_back(self.root, entry, table.folder / entry.path)
+        repair.put_back(
+            self.root, {(entry.path, entry.sha256): table.folder / entry.path for entry in lost}
+        )
         return True
 
     def _finished_as(self, table: Table, lost: list[FileEntry]) -> Table:

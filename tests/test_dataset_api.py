@@ -299,3 +299,25 @@ def test_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert names["pauses"] == 6  # two places in each of a, b and c
     assert list(names["splits"]) == ["train", "test"]
     assert names["examples"]["id"][:] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["a?b", "a*b", "a[b]", "a=b"])
+def test_a_path_is_no_pattern(tmp_path: Path, name: str) -> None:
+    """To ``datasets`` it is one, and could match the neighbours."""
+    for folder in ("axb", name):
+        commit_handmade(tmp_path / folder)
+    loaded: Any = pausedata.open(tmp_path / name).to_datasets(cache_dir=str(tmp_path / "cache"))
+    assert loaded["train"]["id"][:] == ["a", "b", "c"]
+
+
+def test_what_datasets_cannot_open_is_said(tmp_path: Path) -> None:
+    commit_handmade(tmp_path / "a::b")
+    with pytest.raises(UsageError, match="'::'"):
+        pausedata.open(tmp_path / "a::b").to_datasets()
+
+
+@pytest.mark.parametrize("version", ["5", True, 1.0])
+def test_a_version_is_a_number(tmp_path: Path, version: Any) -> None:
+    commit_handmade(tmp_path / "data")
+    with pytest.raises(UsageError, match="give a number"):
+        pausedata.open(tmp_path / "data", version)

@@ -259,6 +259,114 @@ def test_build_finds_the_newest_version_where_the_pointer_is_damaged(
     assert open_version(built.out).number == 2 and whole(built.out)
 
 
+def test_a_lost_pointer_is_not_a_dataset_that_begins_anew(built: Recipe, run: Any) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    (built.out / "pausedata.json").unlink()
+    for command in (("verify",), ("place", "x", "--strategy", "none"), ("log",)):
+        ended: Run = run(command[0], built.out, *command[1:])
+        assert ended.status == 1 and "versions 1 to 2" in ended.err
+    ended = run("build", built.write())
+    assert ended.status == 0 and "going on from version 2" in ended.err
+    assert open_version(built.out).number == 2 and whole(built.out)
+
+
+def test_a_manifest_that_may_not_be_read_for_now_is_not_lost(
+    built: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "manifest.json" and path.parent.name == "0002":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        ended: Run = run("build", built.write())
+        assert ended.status == 1 and "Permission denied" in ended.err
+    assert open_version(built.out).number == 2 and not marks(built.out)
+
+
+def test_a_shard_that_may_not_be_read_is_not_made_again(
+    built: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pausedata import hashes
+
+    path = open_version(built.out).folder / "scores/base" / FIRST
+    digest = hashes._digest
+
+    def refused(file: Path) -> str:
+        if file.samefile(path):
+            raise PermissionError(13, "Permission denied", str(file))
+        return digest(file)
+
+    monkeypatch.setattr(hashes, "_digest", refused)
+    monkeypatch.setattr("os.access", lambda file, _: not Path(file).samefile(path))
+    ended: Run = run("build", built.write())
+    assert ended.status == 1 and "Change its permissions" in ended.err
+
+
+def test_older_versions_are_put_right_too_or_marked(built: Recipe, run: Any) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    spec = Placement(strategy="append", tokens=3)  # type: ignore[call-arg]
+    place(built.out, "more", spec, replace=True)
+    old = built.out / "versions" / "0002"
+    (built.out / "versions" / "0001" / "vocab.parquet").unlink()  # another version has it
+    flip(old / "placements" / "more" / FIRST)  # no other has it, nor could it be made again
+    flip(built.out / "versions" / "0001" / "manifest.json")
+    assert run("verify", built.out).status == 1
+    ended: Run = run("build", built.write())
+    assert ended.status == 0
+    assert {n: list(paths) for n, paths in marks(built.out).items()} == {
+        1: ["manifest.json"], 2: [f"placements/more/{FIRST}"],
+    }  # fmt: skip
+    assert run("verify", built.out).status == 0
+    ended = run("log", built.out)
+    assert ended.status == 0 and "marked as that" in ended.out
+
+
+@pytest.mark.parametrize("path", [f"placements/dit/{FIRST}", "README.md", "vocab.parquet"])
+def test_a_folder_in_a_file_s_place_makes_room(built: Recipe, run: Any, path: str) -> None:
+    target = open_version(built.out).folder / path
+    target.unlink()
+    target.mkdir()
+    (target / "stray").touch()
+    ended: Run = run("verify", built.out)
+    assert f"{path}: is no file" in ended.out
+    assert run("build", built.write()).status == 0
+    assert whole(built.out)
+    assert not list(built.out.glob("staging/repair-*"))
+    assert run("gc", built.out, "--yes", "--older-than", "0").status == 0
+    assert {p.name for p in (built.out / "staging").iterdir()} == {"commit.lock", "pins.json"}
+
+
+def test_a_pointer_that_is_a_folder_says_what_to_do(built: Recipe, run: Any) -> None:
+    (built.out / "pausedata.json").unlink()
+    (built.out / "pausedata.json").mkdir()
+    for words in (("verify", built.out), ("build", built.write())):
+        ended: Run = run(*words)
+        assert ended.status == 1 and "is a folder. Move it away" in ended.err
+
+
+def test_a_stray_file_does_not_keep_a_damaged_pointer_from_repair(built: Recipe, run: Any) -> None:
+    (built.out / "notes.txt").touch()
+    (built.out / "pausedata.json").write_text("garbage")
+    assert run("build", built.write()).status == 0
+    assert whole(built.out)
+
+
+def test_what_vanishes_with_a_version_is_named(built: Recipe, run: Any) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    manifest = built.out / "versions" / "0002" / "manifest.json"
+    manifest.unlink()
+    shutil.copy(built.out / "versions" / "0001" / "manifest.json", manifest)
+    ended: Run = run("build", built.write())
+    assert "It also had placements/more: make them again" in ended.err
+    ended = run("verify", built.out)
+    assert ended.status == 0 and "version 2: marked as damaged" in ended.err
+
+
 def test_where_no_manifest_is_left_build_says_so(built: Recipe, run: Any) -> None:
     flip(built.out / "versions" / "0001" / "manifest.json")
     ended: Run = run("build", built.write())

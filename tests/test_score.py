@@ -403,7 +403,7 @@ def test_the_model_may_be_left_out_where_the_recorded_one_is_on_the_hub(tmp_path
     spec, _ = runs.of_command(tmp_path / "d", recorded(version, on_hub), "again", asked)
     assert (spec.dtype, spec.scoring.device, spec.scoring.batch_tokens) == ("float32", "cpu", 7)
     folder = {"id": "tiny", "weights_sha256": "0" * 64, "dtype": "float32"}
-    with pytest.raises(UsageError, match=r"--model, which is recorded as 'tiny'"):
+    with pytest.raises(UsageError, match=r"run 'again': give its model with --model: of a folder"):
         runs.of_command(tmp_path / "d", recorded(version, folder), "again", Asked())
 
 
@@ -472,3 +472,15 @@ def test_a_tokenizer_with_the_pause_has_the_hash_of_one_without(
     )
     assert second.pause_id("[PAUSE]") == (400, False)
     assert first.hash() == second.hash()
+
+
+def test_a_run_that_was_removed_comes_back_from_the_version_that_has_it(
+    recipe: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.build()
+    before = open_version(recipe.out).table("scores/base").entry.content
+    assert run("rm", recipe.out, "scores/base", "--cascade").status == 0
+    monkeypatch.setattr("pausedata.scorers.load_scorer", None)  # no model is needed
+    ended = run("build", recipe.write())
+    assert ended.status == 0 and "12 carried over" in ended.err
+    assert open_version(recipe.out).table("scores/base").entry.content == before

@@ -194,7 +194,7 @@ def _explain(error: OSError) -> str:
         errno.ENOSPC: "Free some room and run the same command again: finished shards are kept.",
         errno.EDQUOT: "Free some room and run the same command again: finished shards are kept.",
         errno.EROFS: "Choose a folder that can be written to (--output).",
-        errno.EACCES: "Choose a folder that you may write to, or change its permissions.",
-        errno.EPERM: "Choose a folder that you may write to, or change its permissions.",
+        errno.EACCES: "Change its permissions, or choose a place that you may use.",
+        errno.EPERM: "Change its permissions, or choose a place that you may use.",
     }.get(error.errno or 0, "What was committed is unharmed.")
     return f"{where}{reason}. {todo}"

@@ -11,6 +11,7 @@ from pausedata.report.visible import visible
 _STATES = {
     "current": "current",
     "earlier": "",
+    "marked": "damaged, and marked as that: `verify --version` says where",
     "uncommitted": "a commit under way, or cut off: no reader sees it",
     "abandoned": "left by a commit that was cut off; no later version was made from it",
 }

@@ -71,7 +71,7 @@ def prepare_folder(root: Path) -> None:
     strangers = (
         sorted(p.name for p in root.iterdir() if not _is_ours(p.name)) if root.exists() else []
     )
-    if strangers and read_pointer(root) is None:
+    if strangers and not (root / POINTER).exists() and not version_numbers(root):
         raise UsageError(
             f"{root}: holds something else ({', '.join(strangers[:3])}"
             f"{' …' if len(strangers) > 3 else ''}). Choose another --output, or empty it."

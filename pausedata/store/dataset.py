@@ -182,6 +182,8 @@ def open_version(path: str | Path, version: int | None = None) -> Version:
     manifest is damaged or of a format that this release does not read.
     """
     root = Path(path)
+    if version is not None and (not isinstance(version, int) or isinstance(version, bool)):
+        raise UsageError(f"version is {version!r}: give a number.")
     for left in reversed(range(_TRIES)):
         pointer = existing_pointer(root)
         try:
@@ -223,6 +225,12 @@ def existing_pointer(root: Path) -> Pointer:
     pointer = read_pointer(root)
     if pointer is None:
         what = "no such folder" if not root.exists() else "not a pausedata dataset"
+        numbers = version_numbers(root)
+        if numbers not in ([], [1]):
+            raise DataError(
+                f"{root}: {POINTER} is missing, and there are versions {numbers[0]} to "
+                f"{numbers[-1]}. `pausedata build` with the dataset's recipe puts it back."
+            )
         started = (root / "staging").is_dir()
         todo = (
             "Its first build is unfinished: run `pausedata build` again."
@@ -240,6 +248,10 @@ def read_pointer(root: Path) -> Pointer | None:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError:
+        raise DataError(
+            f"{path}: is a folder. Move it away; `pausedata build` finds the versions."
+        ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: damaged: not UTF-8.") from None
     try:

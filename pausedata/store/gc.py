@@ -49,6 +49,7 @@ _RESTS: list[tuple[str, Kind, str]] = [  # what a kill leaves, by name
     ("current-*", "commit", "rest of a commit that was cut off"),
     (f".{POINTER}.*.tmp", "commit", "rest of a commit that was cut off"),
     (".*.tmp", "temporary", "a file that was never finished"),
+    ("repair-*", "temporary", "a file that was never finished"),
     ("*.lock", "lock", "lock of a step that is gone"),
 ]
 

@@ -11,7 +11,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -37,8 +37,8 @@ class Hold:
     def __init__(self, manifest: Path, descriptor: int) -> None:
         self._manifest, self._descriptor = manifest, descriptor
 
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self._descriptor)  # bound early: as Python ends, `os` may be gone before this
 
     def __reduce__(self) -> tuple[object, ...]:
         """In a process that it is sent to, a hold is taken again; a copy is the same hold."""

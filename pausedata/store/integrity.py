@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_ISREG
 
 from pausedata.errors import DataError
 from pausedata.hashes import file_sha256s
@@ -28,14 +29,16 @@ def problems_of(
     for entry in entries:
         full = folder / entry.path
         try:
-            size = full.stat().st_size if full.is_file() else None
+            stat = full.stat() if full.exists() else None
         except OSError as error:
             found[entry.path] = f"cannot be read ({error.strerror})"
             continue
-        if size is None:
+        if stat is None:
             found[entry.path] = "missing"
-        elif size != entry.bytes:
-            found[entry.path] = f"{size} bytes, the manifest says {entry.bytes}"
+        elif not S_ISREG(stat.st_mode):
+            found[entry.path] = "is no file"
+        elif stat.st_size != entry.bytes:
+            found[entry.path] = f"{stat.st_size} bytes, the manifest says {entry.bytes}"
         else:
             whole.append(entry)
     for entry, sha256 in zip(whole, _hashes(folder, whole, found, anew), strict=True):

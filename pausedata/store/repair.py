@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,30 +20,56 @@ from pausedata.store import files
 from pausedata.store.card import card
 from pausedata.store.commit import commit_lock, point_at
 from pausedata.store.dataset import (
+    KINDS,
     POINTER,
     Version,
     read_version,
+    recorded_sha256,
     version_folder,
     version_numbers,
 )
 from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import FORMAT, FileEntry, Pointer
-from pausedata.store.marks import MANIFEST, add_marks
+from pausedata.store.marks import MANIFEST, add_marks, marks
+
+Key = tuple[str, str]  # a file's path in its version, and its sha256: the same in many versions
+NAMED = 5  # damaged files of a version that are named; the others are counted
 
 
 def mend(
     base: Version, progress: Progress, tables: list[str] | None = None
 ) -> dict[str, dict[str, str]]:
-    """Say what is damaged (of ``tables``) and put right what needs no work; what is left of it."""
-    found = damage(base, tables)
-    for paths in found.values():
-        for path, why in paths.items():
-            progress.warn(f"version {base.number}: {path}: {why}")
-    if not found:
-        return {}
-    for path in restore(base, found):
-        progress.say(f"{path}: put back, as it was")
+    """Put right what needs no work, saying so; the damaged files of ``base`` that are left.
+
+    They come by table, with what is wrong with each. Looked at are the ``tables`` of ``base``, or
+    where they are None every version: what cannot be put right in the older ones is marked.
+    Raises DataError where a file is there and may not be read.
+    """
+    root, known = base.root, marks(base.root)
+    versions = all_versions(root) if tables is None else [base]
+    lost: dict[Key, str] = {}
+    for version in versions:
+        entries = _entries(version, tables if version.number == base.number else None)
+        expected = {} if version.number == base.number else known.get(version.number, {})
+        entries = [entry for entry in entries if entry.path not in expected]
+        found = problems_of(version.folder, entries)
+        _require_permission(version, found)
+        _warn(version, found, progress)
+        lost |= {_key(e): found[e.path] for e in entries if e.path in found}
+    if lost:
+        donors = _donors(root, set(lost))
+        put_back(root, donors)
+        restored = sorted({path for path, _ in donors})
+        restored += [
+            f"version {v.number}: README.md" for v in versions if _rewrite_card(v, set(lost))
+        ]
+        for path in restored[:NAMED]:
+            progress.say(f"{path}: put back, as it was")
+        if len(restored) > NAMED:
+            progress.say(f"and {len(restored) - NAMED} more files")
     left = damage(base, tables)
+    if tables is None:
+        _mark_older(base, left)
     return {name: paths for name, paths in left.items() if name}
 
 
@@ -51,7 +78,7 @@ def fall_back(root: Path, progress: Progress) -> None:
     that has one.
 
     Its shards may be whole, but what they are is not known any more. Raises DataError where no
-    version is left.
+    version is left, and OSError where a file is there and cannot be read for now.
     """
     with commit_lock(root):
         lost = _lost_manifest(root)
@@ -63,10 +90,16 @@ def fall_back(root: Path, progress: Progress) -> None:
             try:
                 version = read_version(root, version_folder(root, number))
             except DataError as error:
+                if _manifest_bytes(root, number) is not None and _is_later(error):
+                    raise
                 lost[number] = {MANIFEST: str(error)}
                 continue
             for damaged, paths in lost.items():
-                progress.warn(f"version {damaged}: {'; '.join(paths.values())}")
+                gone = sorted(_tables_in(version_folder(root, damaged)) - set(version.tables))
+                progress.warn(
+                    f"version {damaged}: {'; '.join(paths.values())}."
+                    + (f" It also had {', '.join(gone)}: make them again." if gone else "")
+                )
             progress.warn(f"going on from version {number}, the newest that is whole")
             add_marks(root, lost, version_numbers(root))
             point_at(root, version)
@@ -77,39 +110,12 @@ def fall_back(root: Path, progress: Progress) -> None:
     )
 
 
-def _lost_manifest(root: Path) -> dict[int, dict[str, str]] | None:
-    """The current version with what is wrong with its manifest; None where nothing is.
-
-    Empty where the pointer itself is damaged. What a later release wrote is not damaged.
-    """
-    path = root / POINTER
-    try:
-        said = json.loads(path.read_text("utf-8"))
-        if said.get("format", FORMAT) != FORMAT:
-            return None
-        pointer = Pointer.model_validate(said)
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError):
-        return {}
-    try:
-        raw = (version_folder(root, pointer.current) / MANIFEST).read_bytes()
-    except OSError as error:
-        return {pointer.current: {MANIFEST: f"{MANIFEST}: {error.strerror}"}}
-    if hashlib.sha256(raw).hexdigest() == pointer.sha256:
-        return None
-    return {pointer.current: {MANIFEST: f"{MANIFEST}: its sha256 is not what {POINTER} records"}}
-
-
 def damage(version: Version, tables: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
     """The damaged files of each table (of ``tables``), with what is wrong with each.
 
     The empty name stands for the files that belong to no table.
     """
-    entries = version.files()
-    if tables is not None:
-        entries = [entry for name in tables for entry in version.table(name).files()]
-    found = problems_of(version.folder, entries)
+    found = problems_of(version.folder, _entries(version, tables))
     owners = {e.path: name for name, table in version.tables.items() for e in table.files()}
     by_table: dict[str, dict[str, str]] = {}
     for path, why in found.items():
@@ -117,50 +123,22 @@ def damage(version: Version, tables: Sequence[str] | None = None) -> dict[str, d
     return by_table
 
 
-def restore(version: Version, found: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Put back the damaged files that another version holds whole, and the card. Their paths."""
-    restored = []
-    others = [v for v in all_versions(version.root) if v.number != version.number]
-    for entry in version.files():
-        if not any(entry.path in paths for paths in found.values()):
-            continue
-        for other in others:
-            same = [e for e in other.files() if (e.path, e.sha256) == (entry.path, entry.sha256)]
-            if same and not problems_of(other.folder, same):
-                put_back(version.root, entry, other.folder / entry.path)
-                restored.append(entry.path)
-                break
-        else:
-            if entry.path == "README.md" and _rewrite_card(version, entry):
-                restored.append(entry.path)
-    return restored
-
-
-def put_back(root: Path, entry: FileEntry, donor: Path) -> None:
-    """Give ``donor``'s bytes, which are what ``entry`` says, to every version that lost them."""
+def put_back(root: Path, donors: Mapping[Key, Path]) -> None:
+    """Give the bytes of ``donors``, which are what the keys say, to all versions that lost them."""
     with commit_lock(root):
         for version in all_versions(root):
-            for listed in version.files():
-                if (listed.path, listed.sha256) != (entry.path, entry.sha256):
-                    continue
-                target = version.folder / listed.path
-                if not problems_of(version.folder, [listed]):
-                    continue
-                # Made outside the version, whose folder never holds what its manifest does not.
-                temporary = root / "staging" / f"repair-{os.getpid()}"
-                temporary.unlink(missing_ok=True)
-                files.link_or_copy(donor, temporary)
-                files.set_mode(temporary, files.READ_ONLY)
-                files.sync(temporary)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary.replace(target)
-                files.sync(target.parent)
+            listed = [entry for entry in version.files() if _key(entry) in donors]
+            for path in problems_of(version.folder, listed):
+                sha256 = next(entry.sha256 for entry in listed if entry.path == path)
+                _replace(root, version.folder / path, donors[path, sha256])
 
 
 def all_versions(root: Path) -> list[Version]:
-    """Every version whose manifest can be read, ascending."""
-    found = []
+    """Every version whose manifest can be read and was not marked as lost, ascending."""
+    found, known = [], marks(root)
     for number in version_numbers(root):
+        if MANIFEST in known.get(number, {}):
+            continue
         try:
             found.append(read_version(root, version_folder(root, number)))
         except DataError:
@@ -170,26 +148,150 @@ def all_versions(root: Path) -> list[Version]:
 
 def mark(root: Path, entries: list[FileEntry]) -> list[int]:
     """Mark every version in which one of ``entries`` is damaged. The versions' numbers."""
-    wanted = {(entry.path, entry.sha256) for entry in entries}
+    wanted = {_key(entry) for entry in entries}
     with commit_lock(root):
         found = {}
         for version in all_versions(root):
-            listed = [e for e in version.files() if (e.path, e.sha256) in wanted]
+            listed = [e for e in version.files() if _key(e) in wanted]
             if problems := problems_of(version.folder, listed):
                 found[version.number] = problems
         add_marks(root, found, version_numbers(root))
     return sorted(found)
 
 
-def _rewrite_card(version: Version, entry: FileEntry) -> bool:
-    """Write README.md again; whether it came out as it was, which a newer release may not do."""
+def _key(entry: FileEntry) -> Key:
+    return entry.path, entry.sha256
+
+
+def _entries(version: Version, tables: Sequence[str] | None) -> list[FileEntry]:
+    if tables is None:
+        return version.files()
+    return [entry for name in tables for entry in version.table(name).files()]
+
+
+def _warn(version: Version, found: Mapping[str, str], progress: Progress) -> None:
+    for path, why in list(found.items())[:NAMED]:
+        progress.warn(f"version {version.number}: {path}: {why}")
+    if len(found) > NAMED:
+        progress.warn(f"version {version.number}: and {len(found) - NAMED} more files")
+
+
+def _require_permission(version: Version, found: Mapping[str, str]) -> None:
+    """A file that may not be read is not damaged: making it again would only hide that."""
+    for path in found:
+        full = version.folder / path
+        if full.is_file() and not os.access(full, os.R_OK):
+            raise DataError(f"{full}: may not be read by you. Change its permissions.")
+
+
+def _donors(root: Path, wanted: set[Key]) -> dict[Key, Path]:
+    """A whole file for each of ``wanted`` that some version has."""
+    found: dict[Key, Path] = {}
+    for version in all_versions(root):
+        entries = [e for e in version.files() if _key(e) in wanted and _key(e) not in found]
+        damaged = problems_of(version.folder, entries)
+        found |= {_key(e): version.folder / e.path for e in entries if e.path not in damaged}
+    return found
+
+
+def _replace(root: Path, target: Path, donor: Path) -> None:
+    """Put a copy of ``donor``, or a link to it, in the place of whatever is at ``target``."""
+    # Made outside the version, whose folder never holds what its manifest does not.
+    temporary = root / "staging" / f"repair-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    try:
+        files.link_or_copy(donor, temporary)
+        files.set_mode(temporary, files.READ_ONLY)
+        files.sync(temporary)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():  # a rename does not take a folder's place
+            target.rename(root / "staging" / f"gc-{secrets.token_hex(8)}")
+        temporary.replace(target)
+        files.sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _mark_older(base: Version, left: Mapping[str, Mapping[str, str]]) -> None:
+    """Mark what older versions lost for good: what ``base`` has too is made again, for all."""
+    root, again = base.root, {path for paths in left.values() for path in paths}
+    hashes = {_key(entry) for entry in base.files() if entry.path in again}
+    found: dict[int, dict[str, str]] = {}
+    for number in version_numbers(root):
+        if number >= base.number:
+            continue
+        try:
+            folder = version_folder(root, number)
+            version = read_version(root, folder, recorded_sha256(root, number))
+        except DataError as error:
+            if _manifest_bytes(root, number) is None or not _is_later(error):
+                found[number] = {MANIFEST: str(error)}
+            continue
+        entries = [entry for entry in version.files() if _key(entry) not in hashes]
+        if problems := problems_of(version.folder, entries):
+            found[number] = problems
+    known = marks(root)
+    if any(found[number].keys() - known.get(number, {}).keys() for number in found):
+        with commit_lock(root):
+            add_marks(root, found, version_numbers(root))
+
+
+def _lost_manifest(root: Path) -> dict[int, dict[str, str]] | None:
+    """The current version with what is wrong with its manifest; None where nothing is.
+
+    Empty where the pointer itself is lost. What a later release wrote is not damaged.
+    """
+    path = root / POINTER
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder. Move it away; `pausedata build` finds the versions.")
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        if said.get("format", FORMAT) != FORMAT:
+            return None
+        pointer = Pointer.model_validate(said)
+    except FileNotFoundError:
+        # Of a first version alone, that is a commit that was cut off: recovery finishes it.
+        return None if version_numbers(root) in ([], [1]) else {}
+    except (ValueError, AttributeError):
+        return {}
+    raw = _manifest_bytes(root, pointer.current)
+    if raw is None:
+        return {pointer.current: {MANIFEST: f"{MANIFEST}: missing"}}
+    if hashlib.sha256(raw).hexdigest() == pointer.sha256:
+        return None
+    return {pointer.current: {MANIFEST: f"{MANIFEST}: its sha256 is not what {POINTER} records"}}
+
+
+def _manifest_bytes(root: Path, number: int) -> bytes | None:
+    """A manifest's bytes; None where there is none. OSError where it cannot be read for now."""
+    try:
+        return (version_folder(root, number) / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def _is_later(error: DataError) -> bool:
+    """Whether a manifest was refused because a later release wrote it."""
+    return "this release reads" in str(error)
+
+
+def _tables_in(folder: Path) -> set[str]:
+    """The runs, placements and exports of which a version has folders."""
+    return {f"{kind}/{path.name}" for kind in KINDS for path in folder.glob(f"{kind}/*/")}
+
+
+def _rewrite_card(version: Version, lost: set[Key]) -> bool:
+    """Whether a lost README.md came out as it was, which a newer release may not do."""
+    entry = next((e for e in version.files() if e.path == "README.md" and _key(e) in lost), None)
+    if entry is None or not problems_of(version.folder, [entry]):
+        return False
     text = card(version.manifest.model_copy(update={"files": []}))
-    temporary = version.root / "staging" / f"card-{os.getpid()}.md"
+    temporary = version.root / "staging" / f"repair-card-{os.getpid()}.md"
     temporary.write_text(text, encoding="utf-8")
     try:
         same = files.sha256_of(temporary) == entry.sha256
         if same:
-            put_back(version.root, entry, temporary)
+            put_back(version.root, {_key(entry): temporary})
         return same
     finally:
         temporary.unlink(missing_ok=True)

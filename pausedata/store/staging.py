@@ -169,7 +169,8 @@ class BusyError(ConflictError):
     def wait(self) -> None:
         """Return when the other process has let go of the step, or died."""
         with FileLock(self._lock):
-            pass
+            if not self._lock.with_suffix("").exists():  # done, and our wait made the lock again
+                self._lock.unlink(missing_ok=True)
 
 
 class Staging:
