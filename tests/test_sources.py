@@ -52,6 +52,7 @@ def only_bad(source: OpenSource) -> BadRow:
 
 ROWS = [{"q": "one", "a": "1"}, {"q": "two, 二", "a": ""}, {"q": 'thr"ee\nlines', "a": "3"}]
 JSONL = "".join(json.dumps(row) + "\n" for row in ROWS)
+CUT_OFF = gzip.compress(JSONL.encode(), mtime=0)[:-9]
 CSV = 'q,a\none,1\n"two, 二",\n"thr""ee\nlines",3\n'
 
 
@@ -210,7 +211,7 @@ def test_parquet_strings_that_are_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.jsonl.gz", gzip.compress(JSONL.encode())[:-9], "x.jsonl.gz: broken or cut off gzip"),
+        ("x.jsonl.gz", CUT_OFF, "x.jsonl.gz: broken or cut off gzip"),
         ("x.jsonl.gz", b"no gzip", "x.jsonl.gz: broken or cut off gzip"),
         ("x.parquet", b"PAR1 is not enough PAR1", "x.parquet: not readable as Parquet"),
         ("x.json", '{"q": 1}\n{"q": 2}', "one object a line, name it .jsonl"),
