@@ -28,39 +28,43 @@ def file_sha256(path: Path) -> str:
     What counts as unchanged is the same device and inode, size and time of change (ns): a hard
     link in a dataset's next version is the file that it was.
     """
-    return file_sha256s([path])[0]
+    return file_sha256s([path], keep=True)[0]
 
 
-def file_sha256s(paths: Sequence[Path], *, anew: bool = False) -> list[str]:
+def file_sha256s(paths: Sequence[Path], *, anew: bool = False, keep: bool = False) -> list[str]:
     """The sha256 of each file, as ``file_sha256`` gives it; those to be read are read together.
 
     ``anew`` reads every file, whatever is remembered of it: a disk can rot without a trace.
+    ``keep`` remembers them for later processes; who asks for one after another should not.
     """
-
-    def hash(path: Path) -> tuple[str, str | None]:
-        return _hash(path, anew)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading let go of the GIL
-        hashed = list(pool.map(hash, paths) if len(paths) > 1 else map(hash, paths))
-    new = [key for _, key in hashed if key is not None]
-    if new:
+    stamps = [_stamp(path) for path in paths]
+    known = [None if anew else _known(*stamp) for stamp in stamps]
+    todo = [i for i, sha256 in enumerate(known) if sha256 is None]
+    if len(todo) > 1:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and reading let go of the GIL
+            digests = list(pool.map(_digest, [paths[i] for i in todo]))
+    else:
+        digests = [_digest(paths[i]) for i in todo]
+    new = []
+    for i, digest in zip(todo, digests, strict=True):
+        known[i] = digest
+        key, stamp = stamps[i]
+        settled = time.time() - stamp["mtime_ns"] / 1e9 > _SETTLED_AFTER_S
+        if settled and _stamp(paths[i]) == (key, stamp):
+            _seen[key] = {**stamp, "sha256": digest}
+            new += [key] if stamp["size"] >= _KEEP_FROM_BYTES else []
+    if new and keep:
         _save(new)
-    return [sha256 for sha256, _ in hashed]
+    return [sha256 for sha256 in known if sha256 is not None]
 
 
-def _hash(path: Path, anew: bool) -> tuple[str, str | None]:
-    """A file's hash, and the key under which it is to be remembered where that is new."""
-    key, before = _stamp(path)
-    for memory in () if anew else (_seen, _load(_memory_file())):
+def _known(key: str, stamp: dict[str, int]) -> str | None:
+    """The hash that is remembered of a file as it is now."""
+    for memory in (_seen, _load(_memory_file())):
         known = memory.get(key)
-        if isinstance(known, dict) and {k: known.get(k) for k in before} == before:
-            return str(known["sha256"]), None
-    digest = _digest(path)
-    settled = time.time() - before["mtime_ns"] / 1e9 > _SETTLED_AFTER_S
-    if not settled or _stamp(path) != (key, before):
-        return digest, None
-    _seen[key] = {**before, "sha256": digest}
-    return digest, key if before["size"] >= _KEEP_FROM_BYTES else None
+        if isinstance(known, dict) and {k: known.get(k) for k in stamp} == stamp:
+            return str(known["sha256"])
+    return None
 
 
 def _stamp(path: Path) -> tuple[str, dict[str, int]]:

@@ -29,7 +29,7 @@ def weights_sha256(path: Path) -> str:
 def files_sha256(folder: Path, wanted: Callable[[Path], bool]) -> str:
     """The hex sha256 of the canonical JSON of some files' sorted ``[name, sha256]``."""
     files = [p for p in sorted(folder.iterdir()) if wanted(p)]
-    pairs = list(zip([p.name for p in files], file_sha256s(files), strict=True))
+    pairs = list(zip([p.name for p in files], file_sha256s(files, keep=True), strict=True))
     canonical = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -27,9 +27,10 @@ def problems_of(
     found: dict[str, str] = {}
     whole = []
     for entry in entries:
-        full = folder / entry.path
         try:
-            stat = full.stat() if full.exists() else None
+            stat = (folder / entry.path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            stat = None
         except OSError as error:
             found[entry.path] = f"cannot be read ({error.strerror})"
             continue
@@ -61,7 +62,9 @@ def _hashes(
 ) -> list[str | None]:
     """The hash of each file; None, and what is wrong in ``found``, where it cannot be read."""
     try:
-        return list(file_sha256s([folder / entry.path for entry in entries], anew=anew))
+        return list(
+            file_sha256s([folder / e.path for e in entries], anew=anew, keep=len(entries) > 1)
+        )
     except OSError:
         hashes: list[str | None] = []
         for entry in entries:  # one by one, to know which
