@@ -24,6 +24,10 @@ class DataError(PausedataError):
     """The data, or a check of it, failed (exit status 1)."""
 
 
+class NewerFormatError(DataError):
+    """A later release wrote it: it is not damaged, and only that release reads it."""
+
+
 class UsageError(PausedataError):
     """The command, the recipe or an argument is wrong (exit status 2)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -12,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pausedata.store.files import sha256_of as _digest
 
 # Below this, reading a file anew in every process is quicker than keeping its hash on disk.
 _KEEP_FROM_BYTES = 1 << 20
@@ -71,11 +72,6 @@ def _stamp(path: Path) -> tuple[str, dict[str, int]]:
     """What names a file, and what changes with its bytes."""
     stat = path.stat()
     return f"{stat.st_dev}-{stat.st_ino}", {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _memory_file() -> Path:

@@ -116,7 +116,7 @@ def _seen_at_once(root: Path) -> tuple[Pointer, list[int]]:
 def _read(root: Path, number: int, sha256: str | None) -> Version | str:
     folder = version_folder(root, number)
     try:
-        version = read_version(root, folder)
+        version = read_version(root, folder)  # what is wrong with it says more than its hash
     except DataError as error:
         return str(error)
     if sha256 is not None and version.sha256 != sha256:
@@ -155,8 +155,8 @@ def _compared(entry: Entry, manifest: Manifest, before: Manifest) -> Entry:
 def _missing(version: Version) -> str | None:
     """What a look at the folder tells, without reading the files: ``verify`` does that."""
     wrong = []
-    for table in version.manifest.tables.values():
-        for file in [*table.shards, *table.files]:
+    for table in version.tables.values():
+        for file in table.files():
             try:
                 if (version.folder / file.path).stat().st_size == file.bytes:
                     continue

@@ -64,6 +64,22 @@ class Registry(Generic[T]):
             message = problem["msg"].removeprefix("Value error, ")
             raise UsageError(f"{where}.{key}: {message}, not {problem['input']!r}.") from None
 
+    def recorded(
+        self, inputs: dict[str, Any], known: set[str], options: str
+    ) -> tuple[T, BaseModel] | None:
+        """The thing and its options that made a stored table, from its provenance's ``inputs``.
+
+        ``known`` are the keys that this release writes there, ``options`` the one of the options.
+        None where a later release made the table, in a way that this one does not know.
+        """
+        if not set(inputs) <= known:
+            return None
+        try:
+            item = self.get(inputs.get(self.kind, ""))
+            return item, self.parse(item, inputs.get(options, {}), "")
+        except UsageError:
+            return None
+
     def describe(self) -> list[dict[str, Any]]:
         """Every thing with its options' names, types, defaults and meanings, JSON-able."""
         return [

@@ -382,6 +382,29 @@ def test_what_a_later_release_wrote_is_not_taken_for_damage(built: Recipe, run: 
     assert json.loads(pointer.read_text()) == later
 
 
+def test_a_version_of_a_later_release_is_not_marked_as_lost(built: Recipe, run: Any) -> None:
+    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    manifest = built.out / "versions" / "0001" / "manifest.json"
+    later = json.loads(manifest.read_text()) | {"min_reader": 99}
+    manifest.unlink()
+    manifest.write_text(json.dumps(later))
+    child = built.out / "versions" / "0002" / "manifest.json"
+    text = json.loads(child.read_text())
+    text["parent"]["sha256"] = sha256_of(manifest)
+    child.unlink()
+    child.write_text(json.dumps(text))
+    pointer = built.out / "pausedata.json"
+    said = json.loads(pointer.read_text()) | {"sha256": sha256_of(child)}
+    pointer.write_text(json.dumps(said))
+    assert run("build", built.write()).status == 0
+    assert not marks(built.out)
+    # Nor does a lost pointer pass it over, had it been the newest.
+    shutil.rmtree(built.out / "versions" / "0002")
+    pointer.write_text("garbage")
+    ended: Run = run("build", built.write())
+    assert ended.status == 1 and "reader 99" in ended.err and not marks(built.out)
+
+
 def test_an_older_version_is_not_read_through_a_changed_manifest(built: Recipe, run: Any) -> None:
     place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
     manifest = built.out / "versions" / "0001" / "manifest.json"

@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pausedata.errors import UsageError
 from pausedata.exporters import hf_disk, tokenized
 from pausedata.exporters.base import Format, Rows, insert_pauses
 from pausedata.registry import Registry
@@ -31,10 +30,4 @@ def recorded(inputs: dict[str, Any]) -> tuple[Format, BaseModel] | None:
 
     None where a later release made it, in a way that this one does not know.
     """
-    if not set(inputs) <= _INPUTS:
-        return None
-    try:
-        format = get(inputs.get("format", ""))
-        return format, parse(format, inputs.get("options", {}), "")
-    except UsageError:
-        return None
+    return _registry.recorded(inputs, _INPUTS, "options")

@@ -16,7 +16,14 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from pausedata import __version__
-from pausedata.errors import DataError, PausedataError, UsageError, listing, nearest
+from pausedata.errors import (
+    DataError,
+    NewerFormatError,
+    PausedataError,
+    UsageError,
+    listing,
+    nearest,
+)
 from pausedata.store.holds import Hold, take
 from pausedata.store.integrity import require_whole
 from pausedata.store.manifest import (
@@ -294,7 +301,7 @@ def check_format(data: object, path: Path) -> None:
     if name == FORMAT and reader <= READER:
         return
     if isinstance(name, str) and name.startswith("pausedata/"):
-        raise DataError(
+        raise NewerFormatError(
             f"{path}: format {name}, reader {reader}; this is pausedata {__version__}, which reads "
             f"{FORMAT}, reader {READER}. {_upgrade(data)}"
         )

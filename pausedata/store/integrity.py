@@ -11,7 +11,7 @@ from pausedata.hashes import file_sha256s
 from pausedata.store.files import sha256_of
 from pausedata.store.manifest import FileEntry
 
-TODO = (
+ADVICE = (
     "`pausedata verify` says what else is damaged; `pausedata build` with the dataset's recipe "
     "makes again what can be made again."
 )
@@ -54,7 +54,7 @@ def require_whole(folder: Path, entries: Sequence[FileEntry]) -> None:
     if found:
         path, why = next(iter(found.items()))
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise DataError(f"{folder / path}: {why}.{more} {TODO}")
+        raise DataError(f"{folder / path}: {why}.{more} {ADVICE}")
 
 
 def _hashes(

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pausedata.errors import DataError
+from pausedata.errors import DataError, NewerFormatError
 from pausedata.progress import Progress
 from pausedata.store import files
 from pausedata.store.card import card
@@ -47,7 +47,7 @@ def mend(
     """
     root, known = base.root, marks(base.root)
     versions = all_versions(root) if tables is None else [base]
-    lost: dict[Key, str] = {}
+    lost: set[Key] = set()
     for version in versions:
         entries = _entries(version, tables if version.number == base.number else None)
         expected = {} if version.number == base.number else known.get(version.number, {})
@@ -55,21 +55,19 @@ def mend(
         found = problems_of(version.folder, entries)
         _require_permission(version, found)
         _warn(version, found, progress)
-        lost |= {_key(e): found[e.path] for e in entries if e.path in found}
+        lost |= {_key(entry) for entry in entries if entry.path in found}
     if lost:
-        donors = _donors(root, set(lost))
+        donors = _donors(root, lost)
         put_back(root, donors)
         restored = sorted({path for path, _ in donors})
-        restored += [
-            f"version {v.number}: README.md" for v in versions if _rewrite_card(v, set(lost))
-        ]
+        restored += [f"version {v.number}: README.md" for v in versions if _rewrite_card(v, lost)]
         for path in restored[:NAMED]:
             progress.say(f"{path}: put back, as it was")
         if len(restored) > NAMED:
             progress.say(f"and {len(restored) - NAMED} more files")
-    left = damage(base, tables)
+    left = damage(base, tables) if lost else {}
     if tables is None:
-        _mark_older(base, left)
+        _mark_older(base, lost, left)
     return {name: paths for name, paths in left.items() if name}
 
 
@@ -89,9 +87,10 @@ def fall_back(root: Path, progress: Progress) -> None:
                 continue
             try:
                 version = read_version(root, version_folder(root, number))
+            except NewerFormatError:
+                raise
             except DataError as error:
-                if _manifest_bytes(root, number) is not None and _is_later(error):
-                    raise
+                _manifest_bytes(root, number)  # one that cannot be read for now is not lost
                 lost[number] = {MANIFEST: str(error)}
                 continue
             for damaged, paths in lost.items():
@@ -212,10 +211,13 @@ def _replace(root: Path, target: Path, donor: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _mark_older(base: Version, left: Mapping[str, Mapping[str, str]]) -> None:
-    """Mark what older versions lost for good: what ``base`` has too is made again, for all."""
-    root, again = base.root, {path for paths in left.values() for path in paths}
-    hashes = {_key(entry) for entry in base.files() if entry.path in again}
+def _mark_older(base: Version, lost: set[Key], left: Mapping[str, Mapping[str, str]]) -> None:
+    """Mark what of ``lost`` is lost to older versions for good, and manifests that are.
+
+    What is ``left`` of ``base`` is made again, for all versions.
+    """
+    root, paths = base.root, {path for paths in left.values() for path in paths}
+    again = {_key(entry) for entry in base.files() if entry.path in paths}
     found: dict[int, dict[str, str]] = {}
     for number in version_numbers(root):
         if number >= base.number:
@@ -223,11 +225,13 @@ def _mark_older(base: Version, left: Mapping[str, Mapping[str, str]]) -> None:
         try:
             folder = version_folder(root, number)
             version = read_version(root, folder, recorded_sha256(root, number))
-        except DataError as error:
-            if _manifest_bytes(root, number) is None or not _is_later(error):
-                found[number] = {MANIFEST: str(error)}
+        except NewerFormatError:
             continue
-        entries = [entry for entry in version.files() if _key(entry) not in hashes]
+        except DataError as error:
+            _manifest_bytes(root, number)  # one that cannot be read for now is not lost
+            found[number] = {MANIFEST: str(error)}
+            continue
+        entries = [entry for entry in version.files() if _key(entry) in lost - again]
         if problems := problems_of(version.folder, entries):
             found[number] = problems
     known = marks(root)
@@ -268,11 +272,6 @@ def _manifest_bytes(root: Path, number: int) -> bytes | None:
         return (version_folder(root, number) / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-
-
-def _is_later(error: DataError) -> bool:
-    """Whether a manifest was refused because a later release wrote it."""
-    return "this release reads" in str(error)
 
 
 def _tables_in(folder: Path) -> set[str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pausedata.errors import UsageError
 from pausedata.registry import Registry
 from pausedata.strategies import append, lowest_logprob, none, random
 from pausedata.strategies.base import Batch, Placed, Strategy
@@ -38,13 +37,7 @@ def recorded(inputs: dict[str, Any]) -> tuple[Strategy, BaseModel] | None:
 
     None where a later release made it, in a way that this one does not know.
     """
-    if not set(inputs) <= _INPUTS:
-        return None
-    try:
-        strategy = get(inputs.get("strategy", ""))
-        return strategy, parse(strategy, inputs.get("parameters", {}), "")
-    except UsageError:
-        return None
+    return _registry.recorded(inputs, _INPUTS, "parameters")
 
 
 def place(strategy: Strategy, batch: Batch, parameters: BaseModel) -> tuple[Placed, int]:
