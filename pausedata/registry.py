@@ -62,6 +62,8 @@ class Registry(Generic[T]):
             if problem["type"] == "missing":
                 raise UsageError(f"{where}: {self.kind} '{item.name}' needs '{key}'.") from None
             message = problem["msg"].removeprefix("Value error, ")
+            if not key:  # what no single key is to blame for
+                raise UsageError(f"{where}: {self.kind} '{item.name}': {message}.") from None
             raise UsageError(f"{where}.{key}: {message}, not {problem['input']!r}.") from None
 
     def recorded(
@@ -89,7 +91,7 @@ class Registry(Generic[T]):
                 "options": [
                     {
                         "name": name,
-                        "type": schema.get("type", "any"),
+                        "type": _type_of(schema),
                         "required": name in item.options.model_json_schema().get("required", []),
                         "default": schema.get("default"),
                         "description": schema.get("description", ""),
@@ -101,3 +103,10 @@ class Registry(Generic[T]):
             }
             for item in self._items.values()
         ]
+
+
+def _type_of(schema: dict[str, Any]) -> str:
+    """A JSON Schema's type in a word; null, which only says that it may be left out, apart."""
+    if "anyOf" in schema:
+        return " or ".join(_type_of(kind) for kind in schema["anyOf"] if kind != {"type": "null"})
+    return schema.get("type", "mapping" if "$ref" in schema else "any")

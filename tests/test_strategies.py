@@ -345,10 +345,11 @@ def test_a_name_that_is_near_to_none_is_told_what_there_is() -> None:
         (
             "lowest_logprob",
             {"positions": 3, "zzz": 1},
-            "here: strategy 'lowest_logprob' has no key 'zzz'. Its keys: positions, tokens.",
+            "here: strategy 'lowest_logprob' has no key 'zzz'. Its keys: tokens, eligible, "
+            "min_gap, max_positions, seed, positions, fraction.",
         ),
         ("none", {"zzz": 1}, "here: strategy 'none' has no key 'zzz'. Its keys: none."),
-        ("random", {}, "here: strategy 'random' needs 'positions'."),
+        ("random", {}, "here: strategy 'random': give either positions or fraction."),
         ("append", {}, "here: strategy 'append' needs 'tokens'."),
     ],
 )
@@ -366,7 +367,6 @@ def test_unknown_and_missing_parameters_are_named(
         ("lowest_logprob", {"positions": "many"}, "positions"),
         ("lowest_logprob", {"positions": 2.5}, "positions"),
         ("lowest_logprob", {"positions": True}, "positions"),
-        ("lowest_logprob", {"positions": None}, "positions"),
         ("lowest_logprob", {"positions": [1, 2]}, "positions"),
         ("lowest_logprob", {"positions": -1}, "positions"),
         ("lowest_logprob", {"positions": 1, "tokens": -1}, "tokens"),
@@ -387,6 +387,6 @@ def test_strategies_describe_themselves() -> None:
     described = {entry["name"]: entry for entry in strategies.describe()}
     assert list(described) == strategies.names()
     options = {option["name"]: option for option in described["random"]["options"]}
-    assert options["positions"]["required"] and options["positions"]["type"] == "integer"
+    assert not options["positions"]["required"] and options["positions"]["type"] == "integer"
     assert options["seed"]["default"] == 0
     assert all(entry["summary"] for entry in described.values())

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+import numpy as np
 
 from pausedata.registry import Registry
 from pausedata.strategies import append, lowest_logprob, none, random
-from pausedata.strategies.base import Batch, Placed, Strategy
+from pausedata.strategies.base import Batch, Parameters, Placed, Strategy
 
-__all__ = ["Batch", "Placed", "Strategy", "describe", "get", "names", "parse", "place", "recorded"]
+__all__ = [
+    "Batch",
+    "Parameters",
+    "Placed",
+    "Strategy",
+    "describe",
+    "get",
+    "names",
+    "parse",
+    "place",
+    "reads",
+    "recorded",
+]
 
 _registry = Registry(
     "strategy",
@@ -27,12 +39,12 @@ describe = _registry.describe
 _INPUTS = {"strategy", "parameters", "run", "tokens", "scores"}
 
 
-def parse(strategy: Strategy, values: dict[str, Any], where: str) -> BaseModel:
+def parse(strategy: Strategy, values: dict[str, Any], where: str) -> Parameters:
     """``values`` as the strategy's typed parameters; UsageError begins with ``where``."""
     return _registry.parse(strategy, values, where)
 
 
-def recorded(inputs: dict[str, Any]) -> tuple[Strategy, BaseModel] | None:
+def recorded(inputs: dict[str, Any]) -> tuple[Strategy, Parameters] | None:
     """The strategy and parameters of a stored placement, from its provenance's ``inputs``.
 
     None where a later release made it, in a way that this one does not know.
@@ -40,16 +52,23 @@ def recorded(inputs: dict[str, Any]) -> tuple[Strategy, BaseModel] | None:
     return _registry.recorded(inputs, _INPUTS, "parameters")
 
 
-def place(strategy: Strategy, batch: Batch, parameters: BaseModel) -> tuple[Placed, int]:
+def reads(strategy: Strategy, parameters: Parameters) -> frozenset[str]:
+    """Columns of the batch that the strategy reads with these parameters."""
+    return strategy.needs | parameters.reads
+
+
+def place(strategy: Strategy, batch: Batch, parameters: Parameters) -> tuple[Placed, int]:
     """Where ``strategy`` puts pauses in ``batch``, and how often it was kept off a character.
 
     A token that begins inside a character is never given a pause. The second value counts those
     that the strategy would have chosen had they been allowed.
     """
     placed = strategy.place(batch, parameters)
-    if batch.begins_character.all():
+    inside = np.unique(batch.example[~batch.begins_character])
+    if not len(inside):
         return placed, 0
-    wanted = strategy.place(batch.allowing_all(), parameters)
-    within = wanted.positions < batch.lengths[wanted.example]
-    tokens = batch.offsets[wanted.example[within]] + wanted.positions[within]
-    return placed, int((~batch.begins_character[tokens]).sum())
+    rest = batch.of(inside)
+    wanted = strategy.place(rest.allowing_all(), parameters)
+    within = wanted.positions < rest.lengths[wanted.example]
+    tokens = rest.offsets[wanted.example[within]] + wanted.positions[within]
+    return placed, int((~rest.begins_character[tokens]).sum())

@@ -3,39 +3,121 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pausedata.strategies.eligible import Eligible
+from pausedata.strategies.text import Text
 
 Int = np.ndarray[Any, np.dtype[np.int64]]
 Bool = np.ndarray[Any, np.dtype[np.bool_]]
 Float = np.ndarray[Any, np.dtype[np.float32]]
 
 MOST_PAUSES = 32_767  # at one position: `count` is int16
+SCORES = frozenset({"logprob", "rank", "entropy"})  # what a run stores for each token
 
 
 class Parameters(BaseModel):
-    """Base of every strategy's parameters: unknown keys and wrong types are errors."""
+    """Base of every strategy's parameters: unknown keys and wrong types are errors.
+
+    A parameter that is left at null is not recorded, so that a later release can add some
+    without making the placements of an earlier one look as if they were made otherwise.
+    """
 
     # Strict: YAML's `yes` is no count of 1.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What these parameters make the strategy read, beyond its own ``needs``."""
+        return frozenset()
+
+    @property
+    def reference(self) -> str | None:
+        """A second run whose log-probabilities the strategy reads."""
+        return None
+
+    @property
+    def placements(self) -> tuple[str, ...]:
+        """Other placements that the strategy reads."""
+        return ()
+
+
+class Choosing(Parameters):
+    """Base of the parameters of what chooses among tokens: the options common to all of these."""
+
+    tokens: int = Field(default=1, ge=0, le=MOST_PAUSES, description="pauses at each place")
+    eligible: Eligible | None = Field(
+        default=None, description="which tokens may be chosen; null: every one"
+    )
+    min_gap: int | None = Field(
+        default=None, ge=1, description="tokens from one place to the next, at least"
+    )
+    max_positions: int | None = Field(
+        default=None, ge=0, description="places in one response, at most"
+    )
+    seed: int | None = Field(
+        default=None, description="decides, with each example's id, what is drawn at random"
+    )
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the eligible tokens are told by."""
+        return self.eligible.reads if self.eligible else frozenset()
+
+
+class Ranked(Choosing):
+    """Base of the parameters of what takes the M best tokens of each response."""
+
+    positions: int | None = Field(
+        default=None, ge=0, description="M: how many tokens of each response get pauses"
+    )
+    fraction: float | None = Field(
+        default=None, ge=0, le=1, description="instead of positions: M as a share of the tokens"
+    )
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Ranked:
+        if (self.positions is None) == (self.fraction is None):
+            raise ValueError("give either positions or fraction")
+        return self
+
+    def most(self, batch: Batch) -> Int:
+        """M of each response: ``positions``, or ``fraction`` of its tokens, halves rounded up."""
+        if self.positions is not None:
+            return np.full(len(batch.lengths), self.positions)
+        # As the decimal that was written: 0.1 of 30 is 3, whatever 0.1 is in binary.
+        share = Fraction(str(self.fraction))
+        lengths, which = np.unique(batch.lengths, return_inverse=True)
+        most = [int(share * int(n) + Fraction(1, 2)) for n in lengths]
+        return np.array(most, np.int64)[which]
 
 
 @dataclass(frozen=True)
 class Batch:
     """Response tokens of several examples, one after another.
 
-    Example ``i`` has the tokens ``offsets[i]`` to ``offsets[i + 1]``.
+    Example ``i`` has the tokens ``offsets[i]`` to ``offsets[i + 1]``. What a strategy does not
+    need, and its parameters do not read, may be None.
     """
 
     ids: Sequence[str]  # [examples]
     offsets: Int  # [examples + 1], from 0
     begins_character: Bool  # [tokens]
     logprob: Float | None = None  # [tokens], nats
+    rank: Int | None = None  # [tokens]
+    entropy: Float | None = None  # [tokens], nats
+    reference: Float | None = None  # [tokens], nats: the log-probabilities of a second run
+    text: Text | None = None  # responses, and the tokens' spans in them
+    special: Bool | None = None  # [tokens]: whether it is a special token of the vocabulary
+    placed: Mapping[str, Placed] = field(default_factory=dict)  # other placements, by name
+    fitted: Mapping[str, Any] = field(default_factory=dict)  # what the strategy's `fit` gave
 
     @cached_property
     def lengths(self) -> Int:
@@ -51,6 +133,32 @@ class Batch:
     def position(self) -> Int:
         """Each token's index in its own response: [tokens]."""
         return np.arange(self.offsets[-1]) - self.offsets[self.example]
+
+    def eligible(self, parameters: Choosing) -> Bool:
+        """Which tokens may have a pause before them: [tokens]."""
+        if parameters.eligible is None:
+            return self.begins_character
+        return self.begins_character & parameters.eligible.tokens(self)
+
+    def of(self, examples: Int) -> Batch:
+        """The batch of these examples alone (indices, ascending)."""
+        lengths = self.lengths[examples]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        starts = np.repeat(self.offsets[examples] - offsets[:-1], lengths)
+        tokens = starts + np.arange(offsets[-1])
+        per_token = {
+            name: None if values is None else values[tokens]
+            for name in ("begins_character", "logprob", "rank", "entropy", "reference", "special")
+            for values in [getattr(self, name)]
+        }
+        return dataclasses.replace(
+            self,
+            ids=[self.ids[k] for k in examples],
+            offsets=offsets,
+            text=self.text.of(examples, tokens) if self.text else None,
+            placed={name: placed.of(examples) for name, placed in self.placed.items()},
+            **per_token,
+        )
 
     def allowing_all(self) -> Batch:
         """The same batch with every token allowed, also those inside a character."""
@@ -72,32 +180,34 @@ class Placed:
         """Where each example's places begin: [examples + 1]."""
         return np.concatenate([[0], np.cumsum(np.bincount(self.example, minlength=examples))])
 
+    def of(self, examples: Int) -> Placed:
+        """The places of these examples alone (indices, ascending), numbered from 0."""
+        kept = np.isin(self.example, examples)
+        return Placed(
+            np.searchsorted(examples, self.example[kept]), self.positions[kept], self.counts[kept]
+        )
+
+
+# All batches of a split, as often as they are asked for.
+Batches = Callable[[], Iterable[Batch]]
+
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to place pauses: its name, its parameters, the score columns it reads, its function."""
+    """A way to place pauses.
+
+    ``place`` is a pure function of a batch and the parameters: where pauses go in an example may
+    depend on nothing but that example and what ``fit`` found. ``needs`` are the batch's columns
+    that it reads: ``logprob``, ``rank``, ``entropy``, ``text``. ``fit`` sees all batches of a
+    split before any is placed; what it gives is recorded, and handed on as ``Batch.fitted``.
+    ``source``, ``formula`` and ``worked`` (parameters of worked examples) are for the docs.
+    """
 
     name: str
     options: type[Parameters]
     place: Callable[[Batch, Any], Placed]
     needs: frozenset[str] = frozenset()
-
-
-def smallest(batch: Batch, score: np.ndarray[Any, Any], most: int, tokens: int) -> Placed:
-    """The ``most`` smallest scores of each example among tokens that begin a character.
-
-    ``score``: [tokens]; ties go to the earlier token. Each place gets ``tokens`` pauses.
-    """
-    if tokens == 0:
-        most = 0
-    eligible = np.flatnonzero(batch.begins_character)
-    example = batch.example[eligible]
-    # Sorted by example, then score; the sort is stable, so that equal scores keep their order.
-    order = np.lexsort((score[eligible], example))
-    sorted_example = example[order]
-    first = np.searchsorted(sorted_example, np.arange(len(batch.lengths)))
-    place_in_example = np.arange(len(order)) - first[sorted_example]
-    chosen = np.sort(eligible[order[place_in_example < most]])
-    return Placed(
-        batch.example[chosen], batch.position[chosen], np.full(len(chosen), tokens, np.int64)
-    )
+    fit: Callable[[Batches, Any], dict[str, Any]] | None = None
+    source: str = ""
+    formula: str = ""
+    worked: tuple[dict[str, Any], ...] = ()

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pausedata.strategies.base import Batch, Placed, Ranked, Strategy
+from pausedata.strategies.choose import choose
 
-from pausedata.strategies.base import MOST_PAUSES, Batch, Parameters, Placed, Strategy, smallest
 
-
-class LowestLogprob(Parameters):
+class LowestLogprob(Ranked):
     """Before the M least likely response tokens (Kim, Kim, Thorne 2025, section 3)."""
-
-    positions: int = Field(ge=0, description="M: how many tokens of each response get pauses")
-    tokens: int = Field(default=1, ge=0, le=MOST_PAUSES, description="pauses before each of them")
 
 
 def place(batch: Batch, parameters: LowestLogprob) -> Placed:
     """The M smallest log-probabilities of each response; ties go to the earlier token."""
-    assert batch.logprob is not None
-    return smallest(batch, batch.logprob, parameters.positions, parameters.tokens)
+    return choose(batch, parameters, key=batch.logprob, most=parameters.most(batch))
 
 
-STRATEGY = Strategy("lowest_logprob", LowestLogprob, place, frozenset({"logprob"}))
+STRATEGY = Strategy(
+    "lowest_logprob",
+    LowestLogprob,
+    place,
+    frozenset({"logprob"}),
+    source='Kim, Kim, Thorne, "Learning to Insert [PAUSE] Tokens for Better Reasoning" (Findings '
+    "of ACL 2025), section 3: DIT",
+    formula="With l(k) = log p(token k | prompt, tokens 0 … k-1): the M eligible k with the "
+    "smallest l(k). Of equal ones, the earlier.",
+    worked=({"positions": 2}, {"positions": 2, "tokens": 2}, {"fraction": 0.5, "min_gap": 2}),
+)

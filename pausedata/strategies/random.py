@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from pausedata.strategies.base import MOST_PAUSES, Batch, Parameters, Placed, Strategy, smallest
+from pausedata.strategies.base import Batch, Placed, Ranked, Strategy
+from pausedata.strategies.choose import choose
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Random(Parameters):
+class Random(Ranked):
     """Before M response tokens drawn uniformly without replacement (the paper's RAN)."""
 
-    positions: int = Field(ge=0, description="M: how many tokens of each response get pauses")
-    tokens: int = Field(default=1, ge=0, le=MOST_PAUSES, description="pauses before each of them")
     seed: int = Field(default=0, description="with the example's id, all that decides the draw")
 
 
@@ -26,7 +25,7 @@ def place(batch: Batch, parameters: Random) -> Placed:
     """The M smallest of one random number a token: a draw without replacement."""
     keys = stream_keys(batch.ids, parameters.seed)
     numbers = random_numbers(keys[batch.example], batch.position)
-    return smallest(batch, numbers, parameters.positions, parameters.tokens)
+    return choose(batch, parameters, key=numbers, most=parameters.most(batch))
 
 
 def stream_keys(ids: Sequence[str], seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
