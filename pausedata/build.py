@@ -20,7 +20,13 @@ from pausedata.store.commit import current_version, prepare_folder
 from pausedata.store.dataset import Version
 from pausedata.store.repair import fall_back, mend
 from pausedata.store.staging import when_free
-from pausedata.work import Outcome, Work, differences, recorded_placements
+from pausedata.work import (
+    Outcome,
+    Work,
+    check_references,
+    differences,
+    recorded_placements,
+)
 
 FIRST = ("examples", "vocab", "tokens")  # the tables that one step makes
 
@@ -49,10 +55,12 @@ def build(
         damaged = mend(base, progress) if base else {}
         progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
         resolved = resolve(loaded, root, base, update=update)
+        placements = recorded_placements(base) | resolved.recipe.placements
+        check_references(placements, *known_runs(resolved, base))
         with Work(root, base, progress, damaged) as work:
             prepared = _prepare(resolved, work, replace)
             _score(resolved, work)
-            work.place_all(recorded_placements(base) | resolved.recipe.placements)
+            work.place_all(placements)
             work.remake_exports(resolved.recipe.exports)
             return work.commit(
                 command,
@@ -64,6 +72,15 @@ def build(
             )
 
     return when_free(make, progress)
+
+
+def known_runs(resolved: Resolved, base: Version | None) -> tuple[list[str], str | None]:
+    """The runs that there will be, as tables, and the one that placements read by default."""
+    scoring = resolved.recipe.scoring
+    there = [name for name in base.tables if name.startswith("scores/")] if base else []
+    asked = [f"scores/{run}" for run in resolved.recipe.scoring_runs()]
+    default = scoring.run if scoring else base.default_run if base else None
+    return [*dict.fromkeys([*asked, *there])], default
 
 
 def examples_differ(resolved: Resolved, base: Version) -> list[str]:

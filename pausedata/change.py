@@ -18,7 +18,7 @@ from pausedata.store.commit import current_version
 from pausedata.store.dataset import KINDS, Version, open_version
 from pausedata.store.repair import mend
 from pausedata.store.staging import when_free
-from pausedata.work import Outcome, Work, differences, recorded_placements
+from pausedata.work import Outcome, Work, dependents, differences, recorded_placements
 
 
 def place(
@@ -66,7 +66,7 @@ def score(
             spec, tokenizers = runs.of_command(root, work.base, name, asked)
             refuse_overwriting(work, spec.table, spec.inputs(work.tables["tokens"]), replace)
             runs.make(spec, tokenizers, work)
-            work.place_all(recorded_placements(work.base, made_from=spec.table))
+            work.place_all(recorded_placements(work.base, made_from=[spec.table]))
             work.remake_exports({})
             return work.commit(command)
 
@@ -131,21 +131,6 @@ def remove(
         again = "; the recipe names it: its next `build` makes it again" if name in named else ""
         work.drop(name, why + again)
     return work.commit(command)
-
-
-def dependents(version: Version, names: list[str]) -> dict[str, str]:
-    """Every other table made from one of ``names``, directly or not → the table it came from."""
-    found: dict[str, str] = {}
-    tables = version.manifest.tables
-    queue = list(names)
-    while queue:
-        origin = queue.pop(0)
-        for name, entry in tables.items():
-            made_from = entry.provenance.get("made_from", [])
-            if origin in made_from and name not in found and name not in names:
-                found[name] = origin
-                queue.append(name)
-    return found
 
 
 def recipe_tables(version: Version) -> set[str]:

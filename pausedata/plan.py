@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pausedata import models, runs, strategies
-from pausedata.build import examples_differ
+from pausedata import models, runs
+from pausedata.build import examples_differ, known_runs
 from pausedata.change import refuse_overwriting
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.models import ModelRef
@@ -23,9 +23,16 @@ from pausedata.runs import Asked, RunSpec
 from pausedata.sources import BadRow
 from pausedata.steps import prepare as prepare_step
 from pausedata.steps import score as score_step
-from pausedata.store.dataset import Table, Version, open_version, read_pointer
+from pausedata.store.dataset import KINDS, Table, Version, open_version, read_pointer
 from pausedata.tokens import Rejected
-from pausedata.work import Work, recorded_exports, recorded_placements
+from pausedata.work import (
+    Work,
+    check_references,
+    in_order,
+    recorded_exports,
+    recorded_placements,
+    tables_read,
+)
 
 SAMPLE = 256  # rows that are tokenised to estimate the rest
 
@@ -120,7 +127,7 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
         return result
     result.tokenizer = runs.check_tokenizer(spec, tokenizers, work)
     score_step.check_context(tokens, spec.model)
-    remade = recorded_placements(base, made_from=spec.table)
+    remade = recorded_placements(base, made_from=[spec.table])
     for placement in remade:
         result.steps.append(StepPlan(f"placements/{placement}", "remake", f"from {spec.table}"))
     for export, of in recorded_exports(base).items():
@@ -209,16 +216,17 @@ def _plan_rest(
     changing = {step.table for step in result.steps if step.action != "keep"}
     work = Work(Path(result.output), base, Silent()) if base and tokens else None
     recipe = resolved.recipe
-    for name, spec in (recorded_placements(base) | recipe.placements).items():
-        table = f"placements/{name}"
-        strategy = strategies.get(spec.strategy)
-        run = spec.run or (recipe.scoring.run if recipe.scoring else None)
-        rests_on = {"tokens", *([f"scores/{run}"] if strategy.needs else [])}
-        why = f"{spec.strategy}" + (
-            f" from scores/{run}" if strategy.needs else ", needs no scores"
-        )
+    placements = recorded_placements(base) | recipe.placements
+    runs_there, default_run = known_runs(resolved, base)
+    check_references(placements, runs_there, default_run)
+    for name in in_order(placements):
+        table, spec = f"placements/{name}", placements[name]
+        run = spec.run or default_run
+        rests_on = tables_read(name, spec, default_run)
+        others = [t for t in rests_on if t.partition("/")[0] in KINDS]
+        why = spec.strategy + (f" from {', '.join(others)}" if others else ", needs no scores")
         kept = False
-        if work is not None and not rests_on & changing and table in work.tables:
+        if work is not None and not changing.intersection(rests_on) and table in work.tables:
             if recipe.scoring:
                 work.default_run = recipe.scoring.run
             # A strategy that needs no scores does not wait for the run that it names.

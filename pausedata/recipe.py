@@ -273,9 +273,8 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
     runs = recipe.scoring_runs()
     for name, placement in recipe.placements.items():
         where = f"{label}: placements.{name}"
-        strategy = strategies.get(placement.strategy, f"{where}.strategy")
-        strategies.parse(strategy, placement.parameters, where)
-        if strategy.needs and not runs:
+        strategy, parameters = strategies.of(placement.strategy, placement.parameters, where)
+        if strategies.reads_scores(strategy, parameters) and not runs:
             raise UsageError(f"{where}: '{strategy.name}' needs scores, and scoring is null.")
         # A run may also be one that `score` added to the dataset: build looks for it there.
     for name, export in recipe.exports.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pausedata.steps import place as place_step
 from pausedata.store import repair
 from pausedata.store.card import card
 from pausedata.store.commit import Change, commit
-from pausedata.store.dataset import Table, Version
+from pausedata.store.dataset import KINDS, Table, Version
 from pausedata.store.manifest import FileEntry, PauseEntry, TableEntry
 from pausedata.store.staging import Staging
 
@@ -128,44 +128,48 @@ class Work:
         table = self.tables.get(name)
         return table is not None and table.entry.provenance.get("inputs") == inputs
 
-    def placement_inputs(self, name: str, spec: Placement) -> tuple[dict[str, Any], Table | None]:
-        """What decides the placement ``name``, and the run that it reads."""
-        where = f"placements.{name}"
-        strategy = strategies.get(spec.strategy, where)
-        parameters = strategies.parse(strategy, spec.parameters, where)
+    def placement_inputs(
+        self, name: str, spec: Placement
+    ) -> tuple[dict[str, Any], dict[str, Table]]:
+        """What decides the placement ``name``, and the tables that it is made from."""
+        strategy, parameters = strategies.of(spec.strategy, spec.parameters, f"placements.{name}")
         run = spec.run or self.default_run
-        scores = self.tables.get(f"scores/{run}")
-        if scores is None and (spec.run or strategy.needs):
-            runs = [t.split("/", 1)[1] for t in self.tables if t.startswith("scores/")]
-            wanted = f"there is no run '{run}'" if run else f"'{spec.strategy}' needs a scored run"
-            raise UsageError(
-                f"{where}: {wanted}.{nearest(run or '', runs)} There: {listing(runs)}."
-            )
-        inputs = place_step.inputs(strategy, parameters, run, self.tables["tokens"], scores)
-        return inputs, scores
+        check_references({name: spec}, self.tables, self.default_run)
+        names = place_step.tables_read(strategy, parameters, run)
+        tables = {table: self.tables[table] for table in names}
+        return place_step.inputs(strategy, parameters, run, tables), tables
 
     def place(self, name: str, spec: Placement) -> None:
         """Make the placement ``name`` unless it is there, made from the same inputs."""
-        inputs, scores = self.placement_inputs(name, spec)
+        inputs, tables = self.placement_inputs(name, spec)
         if self.has(f"placements/{name}", inputs):
             self.keep(f"placements/{name}")
             return
-        tokens = self.tables["tokens"]
-        self.put(place_step.place(self.staging, name, inputs, tokens, scores, self.progress))
+        self.put(place_step.place(self.staging, name, inputs, tables, self.progress))
 
     def place_all(self, placements: Mapping[str, Placement]) -> None:
-        """Make ``placements``, but for those whose run is not to be had."""
-        for name, spec in placements.items():
-            run = spec.run
-            if run and f"scores/{run}" in self.damaged.keys() - self.made.keys():
+        """Make ``placements``, but for those that rest on what is not to be had."""
+        for name in in_order(placements):
+            spec = placements[name]
+            reads = tables_read(name, spec, self.default_run)
+            lost = [
+                table
+                for table in reads
+                if table.startswith("scores/") and table in self.damaged.keys() - self.made.keys()
+            ]
+            if lost:
+                run = lost[0].removeprefix("scores/")
                 self.progress.warn(
-                    f"placements/{name} stays as it is: scores/{run} is damaged, and the recipe "
+                    f"placements/{name} stays as it is: {lost[0]} is damaged, and the recipe "
                     f"names no model for it. `pausedata score {self.root} --run {run} --model …` "
                     "repairs it."
                 )
                 continue
-            if run and f"scores/{run}" in self.removed:
-                self.drop(f"placements/{name}", f"run '{run}' could not be carried over")
+            gone = [table for table in reads if table in self.removed]
+            if gone:
+                kind, own = gone[0].split("/", 1)
+                why = "be carried over" if kind == "scores" else "be remade"
+                self.drop(f"placements/{name}", f"{KINDS[kind]} '{own}' could not {why}")
                 continue
             self.place(name, spec)
 
@@ -180,11 +184,7 @@ class Work:
     def origin(self, placement: str) -> export_step.Origin:
         """What an export of ``placement`` is made from."""
         if f"placements/{placement}" not in self.tables:
-            there = [t.split("/", 1)[1] for t in self.tables if t.startswith("placements/")]
-            raise UsageError(
-                f"there is no placement '{placement}'.{nearest(placement, there)} "
-                f"There: {listing(there)}."
-            )
+            raise UsageError(_missing(f"placements/{placement}", self.tables))
         assert self.pause is not None
         return export_step.Origin(
             dataset=self.name,
@@ -305,20 +305,96 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
     return [] if before == now else [f"{key}: {_short(before)} → {_short(now)}"]
 
 
-def recorded_placements(
-    version: Version | None, made_from: str | None = None
-) -> dict[str, Placement]:
-    """The placements of a version, as a recipe would say them; or those ``made_from`` a table.
+def tables_read(name: str, spec: Placement, default_run: str | None) -> list[str]:
+    """The names of the tables that a placement is made from."""
+    strategy, parameters = strategies.of(spec.strategy, spec.parameters, f"placements.{name}")
+    return place_step.tables_read(strategy, parameters, spec.run or default_run)
 
-    Not those of a later release.
+
+def check_references(
+    placements: Mapping[str, Placement], tables: Iterable[str], default_run: str | None
+) -> None:
+    """UsageError where one of ``placements`` reads what is in neither them nor ``tables``.
+
+    Or where one rests on itself. It costs nothing, and comes before hours of scoring.
+    """
+    there = {*tables, *(f"placements/{name}" for name in placements)}
+    for name in in_order(placements):
+        spec, where = placements[name], f"placements.{name}"
+        named = [f"scores/{spec.run}"] if spec.run else []
+        for table in [*named, *tables_read(name, spec, default_run)]:
+            if table == "scores/None":
+                runs = [t.split("/", 1)[1] for t in there if t.startswith("scores/")]
+                raise UsageError(
+                    f"{where}: '{spec.strategy}' needs a scored run. There: {listing(runs)}."
+                )
+            if table.partition("/")[0] in KINDS and table not in there:
+                raise UsageError(f"{where}: {_missing(table, there)}")
+
+
+def _missing(table: str, tables: Iterable[str]) -> str:
+    """That there is no such run or placement, and which there are."""
+    kind, _, own = table.partition("/")
+    there = [t.split("/", 1)[1] for t in tables if t.startswith(f"{kind}/")]
+    return f"there is no {KINDS[kind]} '{own}'.{nearest(own, there)} There: {listing(there)}."
+
+
+def in_order(placements: Mapping[str, Placement]) -> list[str]:
+    """The names of ``placements``, each after those that it reads; UsageError for a circle."""
+    reads = {
+        name: [
+            table.removeprefix("placements/")
+            for table in tables_read(name, spec, None)
+            if table.startswith("placements/")
+        ]
+        for name, spec in placements.items()
+    }
+    ordered: dict[str, None] = {}
+
+    def visit(name: str, under: tuple[str, ...]) -> None:
+        if name in under:
+            circle = " reads ".join(f"'{each}'" for each in (*under[under.index(name) :], name))
+            raise UsageError(f"placements.{name}: {circle}: a placement cannot rest on itself.")
+        for other in reads.get(name, []):
+            visit(other, (*under, name))
+        if name in placements:
+            ordered[name] = None
+
+    for name in placements:
+        visit(name, ())
+    return list(ordered)
+
+
+def dependents(version: Version, names: list[str]) -> dict[str, str]:
+    """Every other table made from one of ``names``, directly or not → the table it came from."""
+    found: dict[str, str] = {}
+    tables = version.manifest.tables
+    queue = list(names)
+    while queue:
+        origin = queue.pop(0)
+        for name, entry in tables.items():
+            made_from = entry.provenance.get("made_from", [])
+            if origin in made_from and name not in found and name not in names:
+                found[name] = origin
+                queue.append(name)
+    return found
+
+
+def recorded_placements(
+    version: Version | None, made_from: Iterable[str] | None = None
+) -> dict[str, Placement]:
+    """The placements of a version, as a recipe would say them.
+
+    With ``made_from`` only those made from one of these tables, directly or not. Not those of a
+    later release, nor of a plug-in that is not here.
     """
     found = {}
+    among = None if made_from is None or version is None else dependents(version, [*made_from])
     for name in version.placements if version else []:
         assert version is not None
-        provenance = version.table(f"placements/{name}").entry.provenance
-        if made_from is not None and made_from not in provenance.get("made_from", []):
+        if among is not None and f"placements/{name}" not in among:
             continue
-        inputs = provenance.get("inputs", {})
+        inputs = version.table(f"placements/{name}").entry.provenance.get("inputs", {})
         if strategies.recorded(inputs) is not None:
             found[name] = Placement(
                 strategy=inputs["strategy"], run=inputs["run"], **inputs["parameters"]

@@ -78,14 +78,20 @@ def placed_and_exported(root: Path, tables: dict[str, Table], chosen: Any) -> tu
     return placement.entry.content, export.entry.content, text
 
 
+def _placed(root: Path, tables: dict[str, Table], strategy: Any, parameters: Any) -> Table:
+    names = place_step.tables_read(strategy, parameters, "base")
+    read = {name: tables[name] for name in names}
+    wanted = place_step.inputs(strategy, parameters, "base", read)
+    return place_step.place(Staging(root), "p", wanted, read, Silent())
+
+
 def _placed_and_exported(
     root: Path, tables: dict[str, Table], chosen: Any, format_name: str
 ) -> tuple[Table, Table]:
     strategy = strategies.get(chosen[0])
     parameters = strategies.parse(strategy, chosen[1], "test")
-    tokens, scores = tables["tokens"], tables["scores/base"]
-    wanted = place_step.inputs(strategy, parameters, "base", tokens, scores)
-    placement = place_step.place(Staging(root), "p", wanted, tokens, scores, Silent())
+    tokens = tables["tokens"]
+    placement = _placed(root, tables, strategy, parameters)
     pause = PauseEntry(token="[PAUSE]", id=PAUSE, id_is_new=True)
     format = exporters.get(format_name)
     options = exporters.parse(format, {}, "test")
@@ -118,12 +124,7 @@ def test_the_m_smallest_scores_get_the_pauses(examples: list[Any], positions: in
         tables = stored(Path(folder), examples, 3)
         strategy = strategies.get("lowest_logprob")
         parameters = strategies.parse(strategy, {"positions": positions}, "test")
-        wanted = place_step.inputs(
-            strategy, parameters, "base", tables["tokens"], tables["scores/base"]
-        )
-        placement = place_step.place(
-            Staging(Path(folder)), "p", wanted, tables["tokens"], tables["scores/base"], Silent()
-        )
+        placement = _placed(Path(folder), tables, strategy, parameters)
         found = [row for s in placement.shards for row in placement.read(s)["position"].to_pylist()]
         for (_, response), row in zip(examples, found, strict=True):
             order = sorted(range(len(response)), key=lambda i: (response[i][1], i))

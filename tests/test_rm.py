@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from handmade import commit_handmade, stage_corpus
 
-from pausedata.change import dependents, place, remove
+from pausedata.change import place, remove
 from pausedata.errors import ConflictError, UsageError
 from pausedata.plan import plan
 from pausedata.progress import Silent
@@ -19,7 +19,7 @@ from pausedata.recipe import Placement, load_recipe
 from pausedata.report.outcome import describe
 from pausedata.store.dataset import open_version
 from pausedata.verify import verify
-from pausedata.work import Work
+from pausedata.work import Work, dependents
 
 CORPUS = ["examples", "vocab", "tokens"]
 

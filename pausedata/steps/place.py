@@ -1,33 +1,53 @@
-"""Tokens, and scores where the strategy reads them, to ``placements/<name>``: no model."""
+"""Tokens, and what else the strategy reads, to ``placements/<name>``: no model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
 
 from pausedata import strategies
-from pausedata.errors import DataError
 from pausedata.progress import Progress
+from pausedata.steps.batches import Batches
 from pausedata.store.dataset import Table
 from pausedata.store.staging import Staging
-from pausedata.store.tables import list_array, list_parts, schema_of
-from pausedata.strategies import Batch, Placed, Strategy
-from pausedata.tokens import begins_character
+from pausedata.store.tables import list_array, schema_of
+from pausedata.strategies import Parameters, Placed, Strategy
+from pausedata.strategies.base import SCORES
+
+
+def tables_read(strategy: Strategy, parameters: Parameters, run: str | None) -> list[str]:
+    """The names of the tables that a placement is made from; ``run`` is the one it reads."""
+    reads = strategies.reads(strategy, parameters)
+    return [
+        "tokens",
+        *([f"scores/{run}"] if reads & SCORES else []),
+        *([f"scores/{parameters.reference}"] if parameters.reference else []),
+        *(["examples"] if "text" in reads else []),
+        *(["vocab"] if "special" in reads else []),
+        *(f"placements/{name}" for name in parameters.placements),
+    ]
 
 
 def inputs(
-    strategy: Strategy, parameters: BaseModel, run: str | None, tokens: Table, scores: Table | None
+    strategy: Strategy, parameters: Parameters, run: str | None, tables: Mapping[str, Table]
 ) -> dict[str, Any]:
-    """All that decides a placement."""
+    """All that decides a placement; ``tables`` are those of ``tables_read``."""
+    scored = strategies.reads_scores(strategy, parameters)
+    others = {
+        name: table.entry.content
+        for name, table in tables.items()
+        if name != "tokens" and not (scored and name == f"scores/{run}")
+    }
     return {
         "strategy": strategy.name,
-        "parameters": parameters.model_dump(mode="json"),
-        "run": run if strategy.needs else None,
-        "tokens": tokens.entry.content,
-        "scores": scores.entry.content if scores and strategy.needs else None,
+        "parameters": parameters.recorded(),
+        "run": run if scored else None,
+        "tokens": tables["tokens"].entry.content,
+        "scores": tables[f"scores/{run}"].entry.content if scored else None,
+        **({"reads": others} if others else {}),
     }
 
 
@@ -35,67 +55,60 @@ def place(
     staging: Staging,
     name: str,
     wanted: dict[str, Any],
-    tokens: Table,
-    scores: Table | None,
+    tables: Mapping[str, Table],
     progress: Progress,
 ) -> Table:
     """Place pauses in every shard as ``wanted``, from ``inputs``, says."""
-    table = f"placements/{name}"
+    table, tokens = f"placements/{name}", tables["tokens"]
     strategy = strategies.get(wanted["strategy"])
     parameters = strategies.parse(strategy, wanted["parameters"], table)
-    reads = scores if strategy.needs else None
-    if reads is not None:
-        _check_columns(strategy, reads)
+    batches = Batches(strategy, parameters, wanted["run"], tables)
     totals = {"examples_with_pauses": 0, "places": 0, "pauses": 0, "kept_off_characters": 0}
     paths: list[tuple[str | None, str]] = []
     stage = staging.stage(table, wanted)
+    fitted = _fit(name, strategy, parameters, batches, tokens, progress)
     with progress.step(f"placing {name}", tokens.entry.rows, "examples") as advance:
         for number, shard in enumerate(tokens.shards):
-            rows = tokens.read(shard, ["id", "char_start", "char_end"])
-            batch = _batch(rows, reads.read(reads.shards[number]) if reads else None)
+            batch = batches.read(number, fitted.get(str(shard.split)))
             placed, kept_off = strategies.place(strategy, batch, parameters)
-            result = _table(rows.column("id"), placed)
             path = f"{table}/{shard.path.rsplit('/', 1)[1]}"
-            stage.write(path, result)
+            stage.write(path, _table(batch.ids, placed))
             paths.append((shard.split, path))
             totals["examples_with_pauses"] += len(np.unique(placed.example))
             totals["places"] += len(placed.positions)
             totals["pauses"] += int(placed.counts.sum())
             totals["kept_off_characters"] += kept_off
-            advance(rows.num_rows)
-        made_from = ["tokens", *([reads.name] if reads else [])]
-        provenance = {"inputs": wanted, "made_from": made_from} | totals
+            advance(len(batch.ids))
+        provenance = {"inputs": wanted, "made_from": list(tables), **totals}
+        if fitted:
+            provenance["fitted"] = fitted
         return stage.table(table, schema_of(table), paths, provenance)
 
 
-def _check_columns(strategy: Strategy, scores: Table) -> None:
-    """Raise DataError where the run lacks a column that the strategy reads."""
-    for shard in scores.shards[:1]:
-        rows = scores.read(shard, sorted(strategy.needs))
-        for column in strategy.needs:
-            if rows.num_rows and rows.column(column).null_count:
-                raise DataError(
-                    f"strategy '{strategy.name}' reads {column}, which {scores.name} does not "
-                    "have: its backend gives none."
-                )
+def _fit(
+    name: str,
+    strategy: Strategy,
+    parameters: Parameters,
+    batches: Batches,
+    tokens: Table,
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """What the strategy works out from all of a split before it places there, by split."""
+    if strategy.fit is None:
+        return {}
+    with progress.step(f"fitting {name}", len(tokens.splits()), "splits") as advance:
+        fitted = {}
+        for split in tokens.splits():
+            fitted[split] = strategy.fit(lambda split=split: batches.of_split(split), parameters)
+            advance(1)
+        return fitted
 
 
-def _batch(tokens: pa.Table, scores: pa.Table | None) -> Batch:
-    offsets, start = list_parts(tokens, "char_start")
-    _, end = list_parts(tokens, "char_end")
-    return Batch(
-        ids=tokens.column("id").to_pylist(),
-        offsets=offsets,
-        begins_character=begins_character(start, end, offsets),
-        logprob=list_parts(scores, "logprob")[1] if scores is not None else None,
-    )
-
-
-def _table(ids: pa.ChunkedArray, placed: Placed) -> pa.Table:
+def _table(ids: Any, placed: Placed) -> pa.Table:
     schema = schema_of("placements")
     offsets = placed.offsets(len(ids))
     columns = [
-        ids,
+        pa.array(ids, pa.string()),
         list_array(offsets, placed.positions.astype(np.int32), pa.int32()),
         list_array(offsets, placed.counts.astype(np.int16), pa.int16()),
     ]

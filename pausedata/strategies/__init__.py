@@ -12,7 +12,7 @@ import numpy as np
 
 from pausedata.registry import Registry
 from pausedata.strategies import append, lowest_logprob, none, random
-from pausedata.strategies.base import Batch, Parameters, Placed, Strategy
+from pausedata.strategies.base import SCORES, Batch, Parameters, Placed, Strategy
 
 __all__ = [
     "Batch",
@@ -22,9 +22,11 @@ __all__ = [
     "describe",
     "get",
     "names",
+    "of",
     "parse",
     "place",
     "reads",
+    "reads_scores",
     "recorded",
 ]
 
@@ -36,12 +38,18 @@ names = _registry.names
 get = _registry.get
 describe = _registry.describe
 
-_INPUTS = {"strategy", "parameters", "run", "tokens", "scores"}
+_INPUTS = {"strategy", "parameters", "run", "tokens", "scores", "reads"}
 
 
 def parse(strategy: Strategy, values: dict[str, Any], where: str) -> Parameters:
     """``values`` as the strategy's typed parameters; UsageError begins with ``where``."""
     return _registry.parse(strategy, values, where)
+
+
+def of(name: str, values: dict[str, Any], where: str) -> tuple[Strategy, Parameters]:
+    """The strategy ``name`` and ``values`` as its parameters; UsageError begins with ``where``."""
+    strategy = get(name, f"{where}.strategy" if where else "")
+    return strategy, parse(strategy, values, where)
 
 
 def recorded(inputs: dict[str, Any]) -> tuple[Strategy, Parameters] | None:
@@ -55,6 +63,11 @@ def recorded(inputs: dict[str, Any]) -> tuple[Strategy, Parameters] | None:
 def reads(strategy: Strategy, parameters: Parameters) -> frozenset[str]:
     """Columns of the batch that the strategy reads with these parameters."""
     return strategy.needs | parameters.reads
+
+
+def reads_scores(strategy: Strategy, parameters: Parameters) -> bool:
+    """Whether it needs a scored run."""
+    return bool(reads(strategy, parameters) & SCORES)
 
 
 def place(strategy: Strategy, batch: Batch, parameters: Parameters) -> tuple[Placed, int]:

@@ -33,6 +33,10 @@ class Parameters(BaseModel):
     # Strict: YAML's `yes` is no count of 1.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    def recorded(self) -> dict[str, Any]:
+        """What a placement's provenance says of them, JSON-able."""
+        return _recorded(self)
+
     @property
     def reads(self) -> frozenset[str]:
         """What these parameters make the strategy read, beyond its own ``needs``."""
@@ -47,6 +51,17 @@ class Parameters(BaseModel):
     def placements(self) -> tuple[str, ...]:
         """Other placements that the strategy reads."""
         return ()
+
+
+def _recorded(model: BaseModel) -> dict[str, Any]:
+    values = model.model_dump(mode="json")
+    for name, field_info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            values[name] = _recorded(value)
+        elif value is None and field_info.default is None:
+            del values[name]
+    return values
 
 
 class Choosing(Parameters):
