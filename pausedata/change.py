@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,25 @@ from pausedata.work import Outcome, Work, dependents, differences, recorded_plac
 
 def place(
     root: Path,
-    name: str,
-    spec: Placement,
+    placements: Mapping[str, Placement],
     *,
     command: str = "place",
     replace: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Add the placement ``name`` in a new version; with ``replace``, remake one that differs."""
+    """Add ``placements``, by name, in one new version; with ``replace``, remake what differs.
+
+    All of them are checked before any is made.
+    """
     progress = progress or Silent()
 
     def make() -> Outcome:
-        table = f"placements/{name}"
-        with _work(root, progress, table) as work:
-            inputs, _ = work.placement_inputs(name, spec)
-            refuse_overwriting(work, table, inputs, replace)
-            work.place(name, spec)
+        with _work(root, progress, *(f"placements/{name}" for name in placements)) as work:
+            for name, spec in placements.items():
+                inputs, _ = work.placement_inputs(name, spec)
+                refuse_overwriting(work, f"placements/{name}", inputs, replace)
+            for name, spec in placements.items():
+                work.place(name, spec)
             work.remake_exports({})
             return work.commit(command)
 
@@ -155,10 +158,10 @@ def refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: b
     )
 
 
-def _work(root: Path, progress: Progress, table: str) -> Work:
-    """A change to the dataset that is there, by a command that makes ``table``."""
+def _work(root: Path, progress: Progress, *tables: str) -> Work:
+    """A change to the dataset that is there, by a command that makes ``tables``."""
     base = _existing(root)
-    damaged = mend(base, progress, [table] if table in base.tables else [])
+    damaged = mend(base, progress, [table for table in tables if table in base.tables])
     return Work(root, base, progress, damaged)
 
 

@@ -48,10 +48,10 @@ KILOBYTE = 1024
 def session(recipe: Path, other_model: Path, root: Path) -> None:
     """Every kind of command, twice over without harm: score, place, export, remove, collect."""
     build(load_recipe(recipe), root)
-    place(root, "more", Placement(strategy="append", tokens=2), replace=True)  # type: ignore[call-arg]
+    place(root, {"more": Placement(strategy="append", tokens=2)}, replace=True)  # type: ignore[call-arg]
     score(root, "epoch-1", Asked(model=str(other_model)))
     later = Placement(strategy="lowest_logprob", positions=2, run="epoch-1")  # type: ignore[call-arg]
-    place(root, "later", later)
+    place(root, {"later": later})
     export(root, "later-tokenized", Export(placement="later", format="tokenized"))
     remove(root, ["placements/more"])
     collect(plan_gc(root, older_than=0))

@@ -106,7 +106,7 @@ def test_its_exports_are_those_of_the_specification() -> None:
 
 def test_placing_and_exporting_give_what_they_gave(kept: Path) -> None:
     """Equal content hashes and, of the trainer's file, equal bytes."""
-    place(kept, "again", LOWEST)
+    place(kept, {"again": LOWEST})
     made = export(kept, "again-rows", Export(placement="again", format="tokenized")).version
     assert made.number == 4
     for new, old in (
@@ -124,7 +124,7 @@ def test_placing_and_exporting_give_what_they_gave(kept: Path) -> None:
 
 def test_what_is_there_is_not_made_again(kept: Path) -> None:
     """The recorded inputs still mean the same."""
-    assert not place(kept, "dit", LOWEST).committed
+    assert not place(kept, {"dit": LOWEST}).committed
     assert not export(kept, "dit-rows", Export(placement="dit", format="tokenized")).committed
     assert not export(kept, "dit-hf", Export(placement="dit", format="hf-disk")).committed
 
@@ -262,7 +262,7 @@ def test_verify_hashes_the_column_that_it_does_not_know(newer: Path) -> None:
 
 def test_a_new_version_keeps_what_it_does_not_know(newer: Path) -> None:
     before = open_version(newer)
-    place(newer, "one", APPEND)
+    place(newer, {"one": APPEND})
     after = export(newer, "one-rows", Export(placement="one", format="tokenized")).version
     assert after.number == 3
     kept = {name: entry for name, entry in after.manifest.tables.items() if "one" not in name}
@@ -283,7 +283,7 @@ def test_a_card_names_only_what_has_rows_of_a_split(newer: Path, tmp_path: Path)
         }  # fmt: skip
 
     edit_manifest(newer, without_rows)
-    folder = place(newer, "one", APPEND).version.folder
+    folder = place(newer, {"one": APPEND}).version.folder
     assert {"weights-x", "packed", "placements-one"} <= set(
         datasets.get_dataset_config_names(str(folder))
     )
@@ -336,8 +336,8 @@ def test_a_run_of_a_later_release_is_not_scored_again(recipe: Recipe) -> None:
     with pytest.raises(UsageError, match=r"scores/base was made by a later .*\(temperature\)"):
         recipe.build()
     assert open_version(recipe.out).number == 1
-    place(recipe.out, "one", APPEND)  # what reads the run, or does not, goes on
-    assert place(recipe.out, "two", LOWEST).version.number == 3
+    place(recipe.out, {"one": APPEND})  # what reads the run, or does not, goes on
+    assert place(recipe.out, {"two": LOWEST}).version.number == 3
 
 
 def test_a_strategy_with_a_parameter_of_a_later_release_is_not_made_again(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_a_strategy_with_a_parameter_of_a_later_release_is_not_made_again(tmp_pa
 
     edit_manifest(root, as_later)
     before = open_version(root)
-    after = place(root, "one", APPEND).version
+    after = place(root, {"one": APPEND}).version
     for name in ("placements/low", "placements/spare", "exports/low-tokenized"):
         assert after.table(name).entry == before.table(name).entry
     progress = Silent()

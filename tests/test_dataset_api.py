@@ -77,7 +77,7 @@ def test_a_dataset_stays_with_its_version(tmp_path: Path) -> None:
     root = tmp_path / "data"
     commit_handmade(root)
     before = pausedata.open(root)
-    place(root, "one", Placement(strategy="append", tokens=1))  # type: ignore[call-arg]
+    place(root, {"one": Placement(strategy="append", tokens=1)})  # type: ignore[call-arg]
     assert before.placement_names == ["low", "spare"]
     after = pausedata.open(root)
     assert (after.version, after.placement_names) == (2, ["low", "spare", "one"])
@@ -288,7 +288,7 @@ def test_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(blocks) == 5
     root = tmp_path / "build" / "quickstart"
     commit_handmade(root)
-    place(root, "dit", Placement(strategy="lowest_logprob", positions=2))  # type: ignore[call-arg]
+    place(root, {"dit": Placement(strategy="lowest_logprob", positions=2)})  # type: ignore[call-arg]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     names: dict[str, Any] = {}

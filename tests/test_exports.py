@@ -247,7 +247,7 @@ def test_an_export_of_a_later_version_names_that_version(tmp_path: Path) -> None
     root = tmp_path / "data"
     commit_handmade(root)
     append = Placement(strategy="append", tokens=1)  # type: ignore[call-arg]
-    place(root, "ten", append)
+    place(root, {"ten": append})
     version = export(root, "ten-rows", Export(placement="ten", format="tokenized")).version
     metas = {
         name: json.loads((version.folder / "exports" / name / "test.meta.json").read_text())

@@ -44,8 +44,8 @@ def appended(tokens: int) -> Placement:
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("gc") / "data"
     commit_handmade(root)
-    place(root, "two", appended(2))
-    place(root, "three", appended(3))
+    place(root, {"two": appended(2)})
+    place(root, {"three": appended(3)})
     return root
 
 
@@ -137,7 +137,7 @@ def test_old_versions_go_and_the_current_one_stays_whole(root: Path) -> None:
 
 def test_numbers_are_never_used_twice(root: Path) -> None:
     collect(plan_gc(root, 0))
-    assert place(root, "four", appended(4)).version.number == 4
+    assert place(root, {"four": appended(4)}).version.number == 4
 
 
 def test_what_is_younger_stays_by_the_time_in_its_manifest(root: Path) -> None:
@@ -205,10 +205,10 @@ def test_a_number_above_the_current_one_is_not_freed_for_another_version(root: P
     assert [item.name for item in plan.items] == ["version 1"]
     assert list(plan.kept) == ["version 3"]
     collect(plan)
-    assert place(root, "four", appended(4)).version.number == 4
+    assert place(root, {"four": appended(4)}).version.number == 4
     assert names(root, 0) == ["version 2", "version 3"]
     collect(plan_gc(root, 0))
-    assert place(root, "five", appended(5)).version.number == 5
+    assert place(root, {"five": appended(5)}).version.number == 5
 
 
 def test_a_commit_that_was_cut_off_before_the_pointer_is_finished_first(root: Path) -> None:
@@ -232,7 +232,7 @@ def test_bytes_are_counted_where_the_last_link_goes(root: Path) -> None:
 
 def test_bytes_that_only_the_deleted_versions_share_are_freed(root: Path) -> None:
     """`two` is made anew in version 4: the old one has links in 2 and 3, and both go."""
-    place(root, "two", appended(9), replace=True)
+    place(root, {"two": appended(9)}, replace=True)
     lost = sum(p.stat().st_size for p in (root / "versions/0002/placements/two").iterdir())
     own = own_files(root, 1, 2, 3)
     plan = plan_gc(root, 0)
@@ -245,7 +245,7 @@ def test_a_current_link_that_lags_does_not_lead_nowhere(root: Path) -> None:
     (root / "current").symlink_to("versions/0002")
     collect(plan_gc(root, 0))
     assert not (root / "current").is_symlink()
-    place(root, "four", appended(4))
+    place(root, {"four": appended(4)})
     assert (root / "current").readlink() == Path("versions/0004")
 
 
@@ -496,7 +496,7 @@ def test_readers_go_on_while_versions_are_made_and_deleted(root: Path) -> None:
         assert reader.stdout is not None and reader.stdout.readline() == "begun\n"
     deleted = 0
     for number in range(8):
-        place(root, "more", appended(number + 5), replace=True)
+        place(root, {"more": appended(number + 5)}, replace=True)
         deleted += len(collect(plan_gc(root, 0)).deleted)
     outs = [reader.communicate(timeout=120)[0] for reader in readers]
     assert [reader.returncode for reader in readers] == [0, 0]

@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
     """A dataset with the versions 1 and 2."""
     root = tmp_path / "data"
     commit_handmade(root)
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     return root
 
 
@@ -76,7 +76,7 @@ def test_a_table_holds_its_version(root: Path) -> None:
 
 def test_a_writer_holds_the_version_that_it_works_from(root: Path) -> None:
     work = Work(root, current_version(root), Silent())
-    place(root, "other", appended(2))
+    place(root, {"other": appended(2)})
     assert open_version(root).number == 3
     assert state(root, 2) == "held"
     work.place("mine", appended(3))
@@ -208,7 +208,7 @@ def moved_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(root: Path) -> Any:
         pointer = real(root)
         monkeypatch.setattr(dataset_module, "read_pointer", real)
-        place(root, "next", appended(5))
+        place(root, {"next": appended(5)})
         assert "version 2" in collect(plan_gc(root, 0)).deleted
         return pointer
 

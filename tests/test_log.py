@@ -29,8 +29,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1 made by hand, 2 places `front`, 3 remakes it, 4 removes `fixed`, 5 has other examples."""
     root = tmp_path_factory.mktemp("log") / "small"
     make_dataset(root)
-    place(root, "front", append(2), command="place front 2")
-    place(root, "front", append(3), command="place front 3", replace=True)
+    place(root, {"front": append(2)}, command="place front 2")
+    place(root, {"front": append(3)}, command="place front 3", replace=True)
     removed = remove(root, ["placements/fixed"], command="rm fixed").version
     grown = [("train", 0, 1, [E1, E2, E3, E4]), ("new", 0, 1, [E5])]
     make_dataset(root, shards=grown, placements=False, base=removed)
@@ -104,9 +104,9 @@ def test_newest_first_each_with_its_changes_against_its_parent(root: Path) -> No
 def test_a_table_that_was_made_again_with_the_same_values_is_told_apart(root: Path) -> None:
     """Nine places asked for where there are five at most: all of them, whatever the seed."""
     first = Placement(strategy="random", positions=9, tokens=1, seed=0)  # type: ignore[call-arg]
-    place(root, "all", first)
+    place(root, {"all": first})
     second = Placement(strategy="random", positions=9, tokens=1, seed=1)  # type: ignore[call-arg]
-    place(root, "all", second, replace=True)
+    place(root, {"all": second}, replace=True)
     found = history(root, 1)[0].changes
     assert found == changes(6, same_values=["placements/all"])
 

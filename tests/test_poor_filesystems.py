@@ -74,7 +74,7 @@ def table_bytes(version: Version) -> int:
 def test_a_dataset_lives_without_links_modes_and_fsync_of_folders(tmp_path: Path) -> None:
     root = tmp_path / "data"
     commit_handmade(root)
-    outcome = place(root, "more", appended(1))
+    outcome = place(root, {"more": appended(1)})
     assert outcome.copied == table_bytes(outcome.version)
     assert not (root / "current").is_symlink()
     assert sorted(p.name for p in root.iterdir()) == ["pausedata.json", "staging", "versions"]
@@ -137,12 +137,12 @@ def test_other_errors_stop_the_commit_and_nothing_is_changed(
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", failing(number))
         with pytest.raises(OSError) as raised:
-            place(root, "more", appended(1))
+            place(root, {"more": appended(1)})
     assert raised.value.errno == number
     assert version_numbers(root) == [1]
     assert not list((root / "staging").glob("commit-*"))
     assert verify(open_version(root), Silent()) == []
-    assert place(root, "more", appended(1)).version.number == 2
+    assert place(root, {"more": appended(1)}).version.number == 2
 
 
 def test_a_copy_that_shares_its_blocks_takes_no_room(
@@ -179,7 +179,7 @@ def test_what_else_is_wrong_with_a_mode_or_an_fsync_is_not_passed_over(
         with monkeypatch.context() as patch:
             patch.setattr(holder, name, failing(number))
             with pytest.raises(OSError) as raised:
-                place(root, "more", appended(1))
+                place(root, {"more": appended(1)})
         assert raised.value.errno == number
         assert version_numbers(root) == [1]
 
@@ -191,7 +191,7 @@ def test_what_else_is_wrong_with_a_mode_or_an_fsync_is_not_passed_over(
 def test_without_locks_a_dataset_can_be_read_and_a_writer_is_told(
     root: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     monkeypatch.setattr(fcntl, "flock", failing(number))
     assert run("verify", root).status == 0
     count = run("sql", root, "select count(*) n from examples", "--json")
@@ -243,7 +243,7 @@ def fat(tmp_path: Path) -> Iterator[Path]:
 def test_a_dataset_lives_on_fat(fat: Path) -> None:
     root = fat / "data"
     commit_handmade(root)
-    outcome = place(root, "more", appended(1))
+    outcome = place(root, {"more": appended(1)})
     assert outcome.copied == table_bytes(outcome.version)
     for number in (1, 2):
         assert verify(open_version(root, number), Silent()) == []
@@ -260,7 +260,7 @@ def test_a_dataset_lives_on_fat(fat: Path) -> None:
 )
 @pytest.mark.parametrize("without", [[], ["staging"], ["current"], ["staging", "current"]])
 def test_a_copy_of_a_dataset_is_whole(root: Path, command: str, without: list[str]) -> None:
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     copy = root.parent / "copy"
     subprocess.run(command, shell=True, cwd=root.parent, check=True)
     for name in without:
@@ -271,7 +271,7 @@ def test_a_copy_of_a_dataset_is_whole(root: Path, command: str, without: list[st
     assert open_version(copy).placements == ["low", "spare", "more"]
     for number in (1, 2):
         assert verify(open_version(copy, number), Silent()) == []
-    outcome = place(copy, "third", appended(3))
+    outcome = place(copy, {"third": appended(3)})
     assert (outcome.version.number, outcome.copied) == (3, 0)
     assert verify(outcome.version, Silent()) == []
     assert collect(plan_gc(copy, 0)).deleted == ["version 1", "version 2"]

@@ -60,7 +60,7 @@ def test_eight_readers_see_only_whole_versions_through_fifty_commits(tmp_path: P
         assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
     for number in range(COMMITS):
-        place(root, f"p{number}", Placement(strategy="append", tokens=1 + number))  # type: ignore[call-arg]
+        place(root, {f"p{number}": Placement(strategy="append", tokens=1 + number)})  # type: ignore[call-arg]
         if number % 10 == 9:
             collect(plan_gc(root, older_than=0))  # nor does it take a version away under a reader
     stop.touch()

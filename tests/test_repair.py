@@ -117,7 +117,7 @@ def test_only_the_damaged_shard_is_scored_again(
 
 
 def test_the_file_is_put_back_in_every_version_that_has_it(built: Recipe) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     one, two = open_version(built.out, 1), open_version(built.out)
     path = f"scores/base/{FIRST}"
     assert (one.folder / path).samefile(two.folder / path)
@@ -129,7 +129,7 @@ def test_the_file_is_put_back_in_every_version_that_has_it(built: Recipe) -> Non
 def test_a_file_that_another_version_holds_whole_comes_from_there(
     built: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     two = open_version(built.out)
     target = two.folder / "scores/base" / FIRST
     whole_bytes = target.read_bytes()
@@ -231,7 +231,7 @@ def test_a_recipe_that_cuts_other_shards_says_how_to_repair(built: Recipe) -> No
 def test_build_goes_on_from_the_version_before_one_whose_manifest_is_lost(
     built: Recipe, run: Any, damage: Any
 ) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     before = contents(open_version(built.out, 1))
     damage(built.out / "versions" / "0002" / "manifest.json")
     assert run("verify", built.out).status == 1
@@ -243,7 +243,7 @@ def test_build_goes_on_from_the_version_before_one_whose_manifest_is_lost(
     assert open_version(built.out).number == 1 and contents(open_version(built.out)) == before
     assert list(marks(built.out)) == [2] and run("verify", built.out).status == 0
     # Its number is not used again, nor is it taken for a commit that was cut off.
-    place(built.out, "more", Placement(strategy="append", tokens=3))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=3)})  # type: ignore[call-arg]
     assert open_version(built.out).number == 3 and whole(built.out)
 
 
@@ -251,7 +251,7 @@ def test_build_goes_on_from_the_version_before_one_whose_manifest_is_lost(
 def test_build_finds_the_newest_version_where_the_pointer_is_damaged(
     built: Recipe, run: Any, text: str
 ) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     (built.out / "pausedata.json").write_text(text)
     assert run("verify", built.out).status == 1
     ended: Run = run("build", built.write())
@@ -260,7 +260,7 @@ def test_build_finds_the_newest_version_where_the_pointer_is_damaged(
 
 
 def test_a_lost_pointer_is_not_a_dataset_that_begins_anew(built: Recipe, run: Any) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     (built.out / "pausedata.json").unlink()
     for command in (("verify",), ("place", "x", "--strategy", "none"), ("log",)):
         ended: Run = run(command[0], built.out, *command[1:])
@@ -273,7 +273,7 @@ def test_a_lost_pointer_is_not_a_dataset_that_begins_anew(built: Recipe, run: An
 def test_a_manifest_that_may_not_be_read_for_now_is_not_lost(
     built: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     read = Path.read_bytes
 
     def refused(path: Path) -> bytes:
@@ -308,9 +308,9 @@ def test_a_shard_that_may_not_be_read_is_not_made_again(
 
 
 def test_older_versions_are_put_right_too_or_marked(built: Recipe, run: Any) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     spec = Placement(strategy="append", tokens=3)  # type: ignore[call-arg]
-    place(built.out, "more", spec, replace=True)
+    place(built.out, {"more": spec}, replace=True)
     old = built.out / "versions" / "0002"
     (built.out / "versions" / "0001" / "vocab.parquet").unlink()  # another version has it
     flip(old / "placements" / "more" / FIRST)  # no other has it, nor could it be made again
@@ -357,7 +357,7 @@ def test_a_stray_file_does_not_keep_a_damaged_pointer_from_repair(built: Recipe,
 
 
 def test_what_vanishes_with_a_version_is_named(built: Recipe, run: Any) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     manifest = built.out / "versions" / "0002" / "manifest.json"
     manifest.unlink()
     shutil.copy(built.out / "versions" / "0001" / "manifest.json", manifest)
@@ -383,7 +383,7 @@ def test_what_a_later_release_wrote_is_not_taken_for_damage(built: Recipe, run: 
 
 
 def test_a_version_of_a_later_release_is_not_marked_as_lost(built: Recipe, run: Any) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     manifest = built.out / "versions" / "0001" / "manifest.json"
     later = json.loads(manifest.read_text()) | {"min_reader": 99}
     manifest.unlink()
@@ -406,7 +406,7 @@ def test_a_version_of_a_later_release_is_not_marked_as_lost(built: Recipe, run: 
 
 
 def test_an_older_version_is_not_read_through_a_changed_manifest(built: Recipe, run: Any) -> None:
-    place(built.out, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
     manifest = built.out / "versions" / "0001" / "manifest.json"
     text = manifest.read_text().replace('"rows": 4', '"rows": 5', 1)
     manifest.unlink()
@@ -417,8 +417,8 @@ def test_an_older_version_is_not_read_through_a_changed_manifest(built: Recipe, 
 
 def test_a_manifest_of_another_dataset_is_named(built: Recipe, tmp_path: Path, run: Any) -> None:
     other = shutil.copytree(built.out, tmp_path / "other", symlinks=True)
-    place(other, "more", Placement(strategy="append", tokens=2))  # type: ignore[call-arg]
-    place(built.out, "less", Placement(strategy="append", tokens=1))  # type: ignore[call-arg]
+    place(other, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
+    place(built.out, {"less": Placement(strategy="append", tokens=1)})  # type: ignore[call-arg]
     for number in ("0001", "0002"):
         target = built.out / "versions" / number / "manifest.json"
         target.unlink()
@@ -427,7 +427,7 @@ def test_a_manifest_of_another_dataset_is_named(built: Recipe, tmp_path: Path, r
     assert ended.status == 1 and "manifest.json: its sha256 is not the one" in ended.err
     shutil.rmtree(built.out)
     shutil.copytree(other, built.out, symlinks=True)
-    place(built.out, "less", Placement(strategy="append", tokens=1))  # type: ignore[call-arg]
+    place(built.out, {"less": Placement(strategy="append", tokens=1)})  # type: ignore[call-arg]
     manifest = built.out / "versions" / "0001" / "manifest.json"
     text = json.loads(manifest.read_text()) | {"created": "2020-01-01T00:00:00Z"}
     manifest.unlink()

@@ -87,7 +87,7 @@ def test_naming_all_that_rests_on_it_needs_no_cascade(root: Path) -> None:
 
 
 def test_cascade_takes_what_was_made_from_it_and_nothing_else(root: Path) -> None:
-    place(root, "front", spec("append", tokens=2))  # rests on no run
+    place(root, {"front": spec("append", tokens=2)})  # rests on no run
     outcome = remove(root, ["scores/base"], cascade=True)
     assert tables(root) == [*CORPUS, "placements/front"]
     assert outcome.removed["placements/low"] == "made from scores/base"
@@ -105,15 +105,15 @@ def test_without_all_that_was_placed_the_dataset_is_whole_and_can_be_placed_on(
     shown = json.loads(run("show", root, "a", "--json").out)
     assert (shown["run"], shown["placement"], shown["pauses"]) == (None, None, [])
     with pytest.raises(UsageError, match=r"'lowest_logprob' needs a scored run\. There: none"):
-        place(root, "low", spec("lowest_logprob", positions=1))
-    place(root, "front", spec("append", tokens=2))
+        place(root, {"low": spec("lowest_logprob", positions=1)})
+    place(root, {"front": spec("append", tokens=2)})
     assert tables(root) == [*CORPUS, "placements/front"]
 
 
 def test_without_the_recipes_own_run_the_other_one_is_placed_from(root: Path) -> None:
     add_run(root, "epoch-1")
     remove(root, ["scores/base"], cascade=True)
-    outcome = place(root, "again", spec("lowest_logprob", positions=1))
+    outcome = place(root, {"again": spec("lowest_logprob", positions=1)})
     made_from = outcome.version.table("placements/again").entry.provenance["made_from"]
     assert made_from == ["tokens", "scores/epoch-1"]
 
@@ -140,7 +140,7 @@ def test_a_name_that_cannot_be_removed_is_told(
 
 
 def test_a_bare_name_that_two_tables_have_is_told_with_both(root: Path) -> None:
-    place(root, "base", spec("append", tokens=1))
+    place(root, {"base": spec("append", tokens=1)})
     with pytest.raises(UsageError, match="Did you mean 'scores/base' or 'placements/base'"):
         remove(root, ["base"])
 
@@ -166,7 +166,7 @@ def test_a_placement_that_another_writer_made_from_it_meanwhile_is_a_conflict(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list of what rests on the run was made before; nothing may be left without its run."""
-    during(monkeypatch, lambda: place(root, "more", spec("lowest_logprob", positions=2)))
+    during(monkeypatch, lambda: place(root, {"more": spec("lowest_logprob", positions=2)}))
     with pytest.raises(ConflictError, match="'placements/more' was made from 'scores/base'"):
         remove(root, ["scores/base"], cascade=True)
     assert "scores/base" in tables(root)
@@ -180,7 +180,7 @@ def test_what_another_writer_removed_or_remade_meanwhile_is_a_conflict(
 ) -> None:
     other = spec("random", positions=1, seed=1)
     for meanwhile in (
-        lambda: place(root, "spare", other, replace=True),
+        lambda: place(root, {"spare": other}, replace=True),
         lambda: remove(root, ["placements/spare"]),
     ):
         with monkeypatch.context() as patch:
@@ -192,7 +192,7 @@ def test_what_another_writer_removed_or_remade_meanwhile_is_a_conflict(
 def test_what_another_writer_added_elsewhere_meanwhile_stays(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    during(monkeypatch, lambda: place(root, "more", spec("lowest_logprob", positions=2)))
+    during(monkeypatch, lambda: place(root, {"more": spec("lowest_logprob", positions=2)}))
     outcome = remove(root, ["placements/spare"])
     assert outcome.version.number == 3
     assert set(outcome.version.placements) == {"low", "more"}

@@ -531,7 +531,7 @@ def test_files_of_a_version_are_read_only(root: Path) -> None:
 
 
 def test_the_manifest_is_valid_by_its_schema(root: Path) -> None:
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     schema = manifest_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     for folder in sorted((root / "versions").iterdir()):
@@ -551,7 +551,7 @@ def test_nothing_of_this_machine_stands_in_a_version(root: Path, original: Path)
 
 
 def test_what_is_committed_leaves_no_staging_behind(root: Path) -> None:
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     left = [p.name for p in (root / "staging").iterdir()]
     assert left == ["commit.lock"]
 
@@ -568,7 +568,7 @@ def inodes(version: Version) -> dict[str, int]:
 
 def test_a_version_shares_unchanged_files_with_its_parent(root: Path) -> None:
     first = open_version(root)
-    outcome = place(root, "more", appended(1))
+    outcome = place(root, {"more": appended(1)})
     second = outcome.version
     assert second.number == 2
     assert second.manifest.parent is not None
@@ -589,7 +589,7 @@ def test_where_links_are_not_to_be_had_files_are_copied_and_counted(
         raise OSError(errno.EPERM, "no links on this file system")
 
     monkeypatch.setattr(os, "link", refuse)
-    outcome = place(root, "more", appended(1))
+    outcome = place(root, {"more": appended(1)})
     entries = [
         entry
         for table in outcome.version.tables.values()
@@ -602,7 +602,7 @@ def test_where_links_are_not_to_be_had_files_are_copied_and_counted(
 
 
 def test_an_old_version_can_be_deleted_without_harm_to_the_next(root: Path) -> None:
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     shutil.rmtree(root / "versions" / "0001")
     version = open_version(root)
     for table in version.tables.values():
@@ -610,16 +610,16 @@ def test_an_old_version_can_be_deleted_without_harm_to_the_next(root: Path) -> N
 
 
 def test_numbers_are_never_used_twice(root: Path) -> None:
-    assert place(root, "x", appended(1)).version.number == 2
-    assert place(root, "y", appended(2)).version.number == 3
+    assert place(root, {"x": appended(1)}).version.number == 2
+    assert place(root, {"y": appended(2)}).version.number == 3
     shutil.rmtree(root / "versions" / "0001")
     shutil.rmtree(root / "versions" / "0002")
-    assert place(root, "z", appended(3)).version.number == 4
+    assert place(root, {"z": appended(3)}).version.number == 4
 
 
 def test_doing_the_same_again_commits_nothing(root: Path) -> None:
-    first = place(root, "more", appended(1))
-    again = place(root, "more", appended(1))
+    first = place(root, {"more": appended(1)})
+    again = place(root, {"more": appended(1)})
     assert first.committed and not again.committed
     assert again.kept[0] == "placements/more"
     assert version_numbers(root) == [1, 2]
@@ -627,7 +627,7 @@ def test_doing_the_same_again_commits_nothing(root: Path) -> None:
 
 def test_a_reader_stays_with_the_version_that_it_opened(root: Path) -> None:
     reader = open_version(root)
-    place(root, "low", appended(7), replace=True)
+    place(root, {"low": appended(7)}, replace=True)
     assert open_version(root).number == 2
     shard = reader.table("placements/low").shards[0]
     assert reader.table("placements/low").read(shard)["count"].to_pylist() == [[2], [2]]
@@ -678,7 +678,7 @@ def test_a_reader_sees_the_old_version_or_the_new_one_at_every_step(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariant 6."""
-    seen = states_seen(root, monkeypatch, lambda: place(root, "more", appended(1)))
+    seen = states_seen(root, monkeypatch, lambda: place(root, {"more": appended(1)}))
     assert seen == {(1, ("low", "spare")), (2, ("low", "spare", "more"))}
 
 
@@ -709,27 +709,27 @@ def test_a_kill_anywhere_loses_nothing_and_the_next_command_goes_on(
         with monkeypatch.context() as patch:
             patch.setattr(holder, step, kill)
             try:
-                place(root, "more", appended(1))
+                place(root, {"more": appended(1)})
                 assert nth > 1
                 return
             except Killed:
                 pass
         assert open_version(root).number in (1, 2)
-        after = place(root, "more", appended(1)).version
+        after = place(root, {"more": appended(1)}).version
         assert (after.number, after.placements) == (2, ["low", "spare", "more"])
         assert version_numbers(root) == [1, 2]
 
 
 def test_a_kill_between_rename_and_pointer_is_finished_by_the_next_writer(root: Path) -> None:
     pointer = (root / "pausedata.json").read_bytes()
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     (root / "pausedata.json").write_bytes(pointer)  # as if the kill had come before it was written
 
     assert open_version(root).number == 1  # readers see the old one until a writer comes
     recovered = current_version(root)
     assert recovered is not None and recovered.number == 2
     assert open_version(root).number == 2
-    assert place(root, "third", appended(2)).version.number == 3
+    assert place(root, {"third": appended(2)}).version.number == 3
 
 
 def test_a_first_version_that_no_pointer_names_yet_is_finished_too(root: Path) -> None:
@@ -744,7 +744,7 @@ def test_a_first_version_that_no_pointer_names_yet_is_finished_too(root: Path) -
 
 def test_a_next_number_with_another_parent_is_left_alone_and_never_taken(root: Path) -> None:
     """As after a pointer that was put back by hand: 0002 does not come from what is current."""
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     foreign = root / "versions" / "0002" / "manifest.json"
     data = json.loads(foreign.read_text())
     data["parent"]["sha256"] = "0" * 64
@@ -752,7 +752,7 @@ def test_a_next_number_with_another_parent_is_left_alone_and_never_taken(root: P
     first = root / "versions" / "0001" / "manifest.json"
     point_at(root, 1, hashlib.sha256(first.read_bytes()).hexdigest())
 
-    assert place(root, "other", appended(2)).version.number == 3
+    assert place(root, {"other": appended(2)}).version.number == 3
     assert open_version(root).placements == ["low", "spare", "other"]
     assert json.loads(foreign.read_text()) == data
 
@@ -765,7 +765,7 @@ def test_a_number_that_another_machine_took_is_a_conflict(
     shutil.copytree(root / "versions" / "0001", taken)
     monkeypatch.setattr(commit_module, "version_numbers", lambda root: [])
     with pytest.raises(ConflictError, match="version 2 was taken by another writer"):
-        place(root, "more", appended(1))
+        place(root, {"more": appended(1)})
     assert open_version(root).number == 1
     assert not list((root / "staging").glob("commit-*"))
 
@@ -774,7 +774,7 @@ def test_what_a_kill_left_in_staging_is_never_read(root: Path) -> None:
     shutil.copytree(root / "versions" / "0001", root / "staging" / "commit-left")
     shutil.copytree(root / "versions" / "0001" / "placements", root / "staging" / "placements-x")
     assert open_version(root).number == 1
-    version = place(root, "more", appended(1)).version
+    version = place(root, {"more": appended(1)}).version
     assert version.number == 2
     assert all(table.folder == version.folder for table in version.tables.values())
 
@@ -853,7 +853,7 @@ def test_an_export_that_is_rebased_names_the_number_that_it_got(root: Path) -> N
     base = open_version(root)
     slow = Work(root, base, Silent())
     slow.export("more", Export(placement="spare", format="tokenized"))
-    place(root, "quick", appended(2))
+    place(root, {"quick": appended(2)})
     version = slow.commit("export more").version
     meta = json.loads((version.folder / "exports" / "more" / "train.meta.json").read_text())
     assert meta["version"] == version.number == 3
@@ -863,7 +863,7 @@ def test_two_writers_of_one_name_conflict_and_nothing_is_lost(root: Path) -> Non
     base = open_version(root)
     slow = Work(root, base, Silent())
     slow.place("more", appended(1))
-    place(root, "more", appended(2))
+    place(root, {"more": appended(2)})
     with pytest.raises(ConflictError, match="'placements/more' was changed by another writer"):
         slow.commit("place more")
     version = open_version(root)
@@ -901,7 +901,7 @@ def test_a_placement_that_another_writer_added_keeps_its_examples(root: Path) ->
     """New examples while another places pauses in the old ones: they would not fit together."""
     base = open_version(root)
     replaced = {table.name: table for table in stage_corpus(root, said="otherwise")}
-    place(root, "more", appended(1))
+    place(root, {"more": appended(1)})
     with pytest.raises(ConflictError, match="'placements/more' was made from 'tokens'"):
         commit(root, base, Change("build --replace", tables=replaced), card)
     assert open_version(root).number == 2
@@ -1023,7 +1023,7 @@ def test_what_a_later_release_adds_to_a_manifest_is_kept(root: Path) -> None:
     data["tables"]["vocab"]["added_later"] = {"x": 1}
     rewrite(manifest, json.dumps(data))
     point_at(root, 1, files.sha256_of(manifest))
-    version = place(root, "more", appended(1)).version
+    version = place(root, {"more": appended(1)}).version
     again = json.loads((version.folder / "manifest.json").read_text())
     assert again["tables"]["vocab"]["added_later"] == {"x": 1}
 

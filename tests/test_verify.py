@@ -101,7 +101,7 @@ def test_a_whole_version_has_no_problem(root: Path) -> None:
     assert problems(root) == []
     reseal(root)  # what makes the checksums fit breaks nothing
     assert problems(root) == []
-    place(root, "more", Placement(strategy="append", tokens=3))  # type: ignore[call-arg]
+    place(root, {"more": Placement(strategy="append", tokens=3)})  # type: ignore[call-arg]
     assert problems(root) == []
     assert verify(open_version(root, 1), Silent()) == []
 

@@ -144,10 +144,21 @@ def command_line() -> str:
 
 
 def parameters(given: list[str] | None) -> dict[str, Any]:
-    """``--param K=V`` options as a mapping; values are read as YAML."""
+    """``--param K=V`` options as a mapping; values are read as YAML, and ``a.b=V`` sets b of a."""
     from pausedata.recipe import parse_set
 
-    return parse_set(given or [], "--param")
+    nested: dict[str, Any] = {}
+    for dotted, value in parse_set(given or [], "--param").items():
+        *outer, key = dotted.split(".")
+        holder = nested
+        for step in outer:
+            holder = holder.setdefault(step, {})
+            if not isinstance(holder, dict):
+                raise UsageError(f"--param {dotted}: '{step}' has a value already. Give one.")
+        if key in holder:
+            raise UsageError(f"--param {dotted}: it has a value already. Give it once.")
+        holder[key] = value
+    return nested
 
 
 def checked_name(name: str, what: str) -> str:

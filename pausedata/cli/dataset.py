@@ -33,25 +33,34 @@ def place(
     strategy: Annotated[str, typer.Option("--strategy", help="See `pausedata strategies`.")],
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the strategy."),
+        typer.Option(
+            "--param",
+            metavar="KEY=VALUE",
+            help="A parameter of the strategy; K=V,V,… makes a placement for each value.",
+        ),
     ] = None,
     run: Annotated[str | None, typer.Option("--run", help="The scoring run to read.")] = None,
     replace: Replace = False,
     json: AsJson = False,
 ) -> None:
-    """Add a placement, from stored scores: no model is loaded.
+    """Add a placement, from stored scores: no model is loaded. Where parameters are given several
+    values, every combination is made, all in one version: NAME-positions-1, NAME-positions-3 …
 
     Example: pausedata place build/gsm8k three --strategy lowest_logprob --param positions=3
+
+    Example: pausedata place build/gsm8k dit --strategy lowest_logprob --param positions=1,3,5
     """
     from pausedata.change import place as add
-    from pausedata.recipe import Placement
+    from pausedata.grid import grid
 
     checked_name(name, "a placement")
+    if run is not None:
+        checked_name(run, "a run")
     given = parameters(param)
     if "strategy" in given or "run" in given:
         raise UsageError("--param sets the strategy's own keys; use --strategy and --run.")
-    spec = Placement(strategy=strategy, run=run, **given)
-    outcome = add(dataset, name, spec, command=command_line(), replace=replace, progress=progress())
+    placements = grid(name, strategy, run, given)
+    outcome = add(dataset, placements, command=command_line(), replace=replace, progress=progress())
     report(outcome, json)
 
 

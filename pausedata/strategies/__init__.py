@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pausedata.registry import Registry
-from pausedata.strategies import append, lowest_logprob, none, random
+from pausedata.strategies import append, lowest_logprob, none, random, sampled, surprisal_spike
 from pausedata.strategies.base import SCORES, Batch, Parameters, Placed, Strategy
 
 __all__ = [
@@ -32,7 +32,14 @@ __all__ = [
 
 _registry = Registry(
     "strategy",
-    [lowest_logprob.STRATEGY, random.STRATEGY, append.STRATEGY, none.STRATEGY],
+    [
+        lowest_logprob.STRATEGY,
+        random.STRATEGY,
+        append.STRATEGY,
+        none.STRATEGY,
+        sampled.STRATEGY,
+        surprisal_spike.STRATEGY,
+    ],
 )
 names = _registry.names
 get = _registry.get

@@ -28,11 +28,17 @@ def place(batch: Batch, parameters: Random) -> Placed:
     return choose(batch, parameters, key=numbers, most=parameters.most(batch))
 
 
-def stream_keys(ids: Sequence[str], seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """One key for each example, from the seed and its id alone: [examples]."""
+def stream_keys(
+    ids: Sequence[str], seed: int, epoch: int | None = None
+) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """One key for each example, from the seed, the epoch if there is one, and its id: [examples].
+
+    The first 8 bytes, little-endian, of SHA-256 over these, as decimals and text, NUL in between.
+    """
+    lead = f"{seed}\0" if epoch is None else f"{seed}\0{epoch}\0"
     return np.array(
         [
-            int.from_bytes(hashlib.sha256(f"{seed}\0{id}".encode()).digest()[:8], "little")
+            int.from_bytes(hashlib.sha256(f"{lead}{id}".encode()).digest()[:8], "little")
             for id in ids
         ],
         np.uint64,

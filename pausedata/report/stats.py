@@ -1,0 +1,234 @@
+"""``pausedata stats``: figures of a version, and its placements side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from pausedata import strategies
+from pausedata.report.gc import size
+from pausedata.report.table import make_table, number
+from pausedata.report.visible import visible
+from pausedata.stats import Chosen, PlacementsStats, PlacementStats, Stats
+
+_NONE = "-"
+_NARROWEST_NAME = 12  # of a row of the matrix; where less room is left its number has to do
+
+
+def render_stats(stats: Stats | PlacementsStats) -> RenderableType:
+    """What ``stats`` found."""
+    return _placements(stats) if isinstance(stats, PlacementsStats) else _version(stats)
+
+
+def _version(stats: Stats) -> RenderableType:
+    counted = f"{stats.tokens:,} tokens" if stats.tokens is not None else "tokens not recorded"
+    if stats.response_tokens is not None:
+        counted += f", {stats.response_tokens:,} of them in responses"
+    blocks: list[RenderableType] = [
+        Text.assemble(
+            (visible(stats.name), "bold"),
+            f"  version {stats.version}: {stats.examples:,} examples, {counted}, "
+            f"{size(stats.total_bytes)} on disk",
+        ),
+        Text(""),
+        _table(
+            ["split", "rows", "examples", "dropped; noted"],
+            [
+                [split, f"{s.rows:,}", f"{s.examples:,}", _reasons(s.dropped, s.noted)]
+                for split, s in stats.splits.items()
+            ],
+            names=[0, 3],
+        ),
+    ]
+    sections = {
+        "scores": (
+            ["run", "model", "made with", "mean logprob"],
+            [
+                [name, _model(r.scored_by), _made_with(r.scored_by), _number(r.mean_logprob)]
+                for name, r in stats.runs.items()
+            ],
+            [0, 1, 2],
+        ),
+        "placements": (
+            ["placement", "strategy", "run", "examples", "places", "pauses"],
+            [
+                [name, _how(p), p.run or _NONE]
+                + [_count(n) for n in (p.examples_with_pauses, p.places, p.pauses)]
+                for name, p in stats.placements.items()
+            ],
+            [0, 1, 2],
+        ),
+        "exports": (
+            ["export", "format", "of", "rows", "tokens", "pauses"],
+            [
+                [name, e.format or _NONE, e.placement or _NONE]
+                + [_count(n) for n in (e.rows, e.tokens, e.pauses)]
+                for name, e in stats.exports.items()
+            ],
+            [0, 1, 2],
+        ),
+    }
+    for kind, (heads, rows, names) in sections.items():
+        if rows:
+            sizes = [size(stats.bytes[f"{kind}/{row[0]}"]) for row in rows]
+            sized = [[*row, amount] for row, amount in zip(rows, sizes, strict=True)]
+            blocks += [Text(""), _table([*heads, "size"], sized, names)]
+    others = [f"{name} {size(n)}" for name, n in stats.bytes.items() if "/" not in name]
+    blocks += [Text(""), Text("beside these: " + ", ".join(others))]
+    return Group(*blocks)
+
+
+def _placements(stats: PlacementsStats) -> RenderableType:
+    """The placements side by side; the tokens that they choose; how far they overlap."""
+    seen = "no run, so that nothing can be said of scores"
+    if stats.run is not None:
+        seen = f"through run {visible(stats.run)}: mean log-probability "
+        seen += _number(stats.mean_logprob)
+    blocks: list[RenderableType] = [
+        Text.assemble(
+            (visible(stats.name), "bold"),
+            f"  version {stats.version}: {stats.examples:,} examples, {stats.tokens:,} response "
+            "tokens",
+        ),
+        Text(seen),
+    ]
+    if not stats.placements:
+        return Group(*blocks, Text("no placement: `pausedata place` makes one."))
+    numbered = list(enumerate(stats.placements.items(), 1))
+    heads = ["#", "placement", "strategy", "examples", "places", "pauses", "logprob", "surprisal"]
+    rows = [[str(n), name, c.strategy or _NONE, *_figures(c)] for n, (name, c) in numbered]
+    blocks += [
+        Text(""),
+        _table([*heads, "tokens"], rows, names=[1, 2]),
+        Text("examples: those with pauses; places, pauses: per example", "dim"),
+        Text(
+            "logprob: the mean at the tokens chosen; surprisal, tokens: their share of all", "dim"
+        ),
+        Text(""),
+        Text("most frequent tokens chosen, and how often"),
+    ]
+    width = len(str(len(numbered)))
+    for n, (_, chosen) in numbered:
+        said = "  ".join(f"{_token(t.token)} {t.count:,}" for t in chosen.most_frequent)
+        blocks.append(Text.assemble((f"{n:>{width}}", "bold"), f"  {said or _NONE}"))
+    if len(numbered) > 1:
+        shares = [list(row.values()) for row in stats.jaccard.values()]
+        blocks += [
+            Text(""),
+            Text("overlap: positions of both, as a share of those of either (Jaccard)"),
+            _Matrix(list(stats.placements), shares),
+        ]
+    return Group(*blocks)
+
+
+class _Matrix:
+    """A square of shares below its diagonal, cut into as many parts as the terminal's width asks.
+
+    Columns have numbers alone, so that many fit.
+    """
+
+    def __init__(self, names: list[str], values: list[list[float]]) -> None:
+        self._names, self._values = names, values
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        count = len(self._names)
+        digits = len(str(count))
+        cell = 1 + max(len(".00"), digits)
+        left = options.max_width - digits - (count - 1) * cell
+        room = min(left, 1 + max(cell_len(visible(name)) for name in self._names))
+        if room < _NARROWEST_NAME:
+            room = 0
+        each = max(1, (options.max_width - digits - room) // cell)
+        for first in range(0, count - 1, each):
+            if first:
+                yield Text("")
+            columns = range(first, min(first + each, count - 1))
+            heads = "".join(f"{j + 1:>{cell}}" for j in columns)
+            yield Text(" " * (digits + room) + heads, "bold", no_wrap=True)
+            for i in range(first + 1, count):
+                name = Text(f" {visible(self._names[i])}" if room else "")
+                name.truncate(room, overflow="ellipsis", pad=True)
+                shares = [hundredths(self._values[i][j]) for j in columns if j < i]
+                line = "".join(f"{share:>{cell}}" for share in shares)
+                yield Text.assemble((f"{i + 1:>{digits}}", "bold"), name, line, no_wrap=True)
+
+
+def _table(columns: list[str], rows: list[list[str]], names: list[int]) -> Table:
+    """A table whose columns ``names`` are text, folded where they do not fit: none is cut."""
+    table = make_table(columns, [i not in names for i in range(len(columns))])
+    for row in rows:
+        table.add_row(
+            *(
+                Text(visible(value), overflow="fold" if i in names else "ellipsis")
+                for i, value in enumerate(row)
+            )
+        )
+    return table
+
+
+def _figures(chosen: Chosen) -> list[str]:
+    return [
+        f"{chosen.examples_with_pauses:,}",
+        _short(chosen.places_per_example),
+        _short(chosen.pauses_per_example),
+        _short(chosen.mean_logprob),
+        _percent(chosen.share_of_surprisal),
+        _percent(chosen.share_of_tokens),
+    ]
+
+
+def _how(placement: PlacementStats) -> str:
+    """The strategy and its parameters, but for those at their defaults."""
+    name = placement.strategy
+    fields = strategies.get(name).options.model_fields if name in strategies.names() else {}
+    said = [
+        f"{key} {value}"
+        for key, value in placement.parameters.items()
+        if value is not None and not (key in fields and fields[key].default == value)
+    ]
+    return ", ".join([name or _NONE, *said])
+
+
+def _reasons(dropped: dict[str, int], noted: dict[str, int]) -> str:
+    parts = [", ".join(f"{n:,} {reason}" for reason, n in d.items()) for d in (dropped, noted)]
+    return "; ".join([parts[0] or _NONE, *([parts[1]] if parts[1] else [])])
+
+
+def _model(scored_by: dict[str, Any]) -> str:
+    weights = scored_by.get("weights_sha256")
+    return scored_by.get("model") or (f"weights {weights[:12]}" if weights else _NONE)
+
+
+def _made_with(scored_by: dict[str, Any]) -> str:
+    return ", ".join(scored_by[key] for key in ("dtype", "backend") if key in scored_by) or _NONE
+
+
+def _token(text: str | None) -> str:
+    return "?" if text is None else f"'{visible(text)}'"
+
+
+def _count(value: int | None) -> str:
+    return _NONE if value is None else f"{value:,}"
+
+
+def _number(value: float | None) -> str:
+    return _NONE if value is None else number(value)
+
+
+def _short(value: float | None) -> str:
+    return _NONE if value is None else f"{value:,.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return _NONE if share is None else f"{share:.1%}"
+
+
+def hundredths(share: float) -> str:
+    """In three characters: 0 and 1 are exactly that, and nothing else looks like them."""
+    if share in (0.0, 1.0):
+        return f"{share:.0f}"
+    return f".{min(99, max(0, round(100 * share))):02}"

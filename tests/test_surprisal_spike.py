@@ -1,0 +1,156 @@
+"""``surprisal_spike``: tokens that stand out from those right before them."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_strategies import batch_of, batches, parts, place, placed_and_kept_off
+
+from pausedata import strategies
+from pausedata.errors import UsageError
+from pausedata.strategies import Batch
+
+CHEAP = settings(max_examples=200, deadline=None)
+
+
+def limit(before: list[float], z: float) -> float:
+    """Mean plus z deviations, adding from the nearest token to the farthest (`sum` may not)."""
+    mean = squares = 0.0
+    for s in reversed(before):
+        mean += s
+    mean /= len(before)
+    for s in reversed(before):
+        squares += (s - mean) * (s - mean)
+    return mean + z * math.sqrt(squares / len(before))
+
+
+def slow_spikes(surprisals: list[float], window: int, z: float) -> list[int]:
+    """The definition: at least two tokens before it, and above their limit."""
+    found = []
+    for k, surprisal in enumerate(surprisals):
+        before = surprisals[max(0, k - window) : k]
+        if len(before) >= 2 and surprisal > limit(before, z):
+            found.append(k)
+    return found
+
+
+def slow(batch: Batch, window: int, z: float, most: int | None = None) -> list[list[int]]:
+    """Of each example the spikes that begin a character, or the ``most`` least likely of them."""
+    found = []
+    for begins, logprobs in parts(batch):
+        spikes = [k for k in slow_spikes([-x for x in logprobs], window, z) if begins[k]]
+        by_score = sorted(spikes, key=lambda k: (logprobs[k], k))
+        found.append(sorted(by_score[:most]))
+    return found
+
+
+def one(*surprisals: float) -> Batch:
+    return batch_of([("one", [True] * len(surprisals), [-s for s in surprisals])])
+
+
+def test_a_spike_exceeds_the_mean_of_the_window_by_z_deviations() -> None:
+    """Tokens 0 to 3 have the mean 2 and the deviation 1: 4 is two deviations above, 4.5 more."""
+    assert place("surprisal_spike", one(1, 3, 1, 3, 4.5), window=4, z=2.0) == [{4: 1}]
+    assert place("surprisal_spike", one(1, 3, 1, 3, 4), window=4, z=2.0) == [{}]  # not just as far
+    assert place("surprisal_spike", one(1, 3, 1, 3, 4), window=4, z=1.5) == [{4: 1}]
+    # Of the last two alone, 3 and 1, the mean and deviation are the same.
+    assert place("surprisal_spike", one(9, 9, 1, 3, 4.5), window=2, z=2.0) == [{4: 1}]
+    assert place("surprisal_spike", one(9, 9, 1, 3, 4.5), window=4, z=2.0) == [{}]
+
+
+def test_it_takes_two_tokens_to_stand_out_from() -> None:
+    assert place("surprisal_spike", one(0, 50), z=0.0) == [{}]
+    assert place("surprisal_spike", one(0, 0, 50), z=0.0) == [{2: 1}]
+    assert place("surprisal_spike", one(), z=0.0) == [{}]
+
+
+def test_tokens_that_are_all_alike_hold_no_spike() -> None:
+    for surprisal in (0.0, 0.1, 3.3):
+        assert place("surprisal_spike", one(*[surprisal] * 100), z=0.0) == [{}]
+
+
+def test_where_there_is_a_cap_the_least_likely_spikes_are_taken() -> None:
+    batch = one(1, 1, 5, 1, 1, 1, 1, 9, 1, 1, 1, 1, 9)
+    assert place("surprisal_spike", batch, window=4, z=2.0) == [{2: 1, 7: 1, 12: 1}]
+    assert place("surprisal_spike", batch, window=4, z=2.0, max_positions=2) == [{7: 1, 12: 1}]
+    assert place("surprisal_spike", batch, window=4, z=2.0, max_positions=1) == [{7: 1}]
+    assert place("surprisal_spike", batch, window=4, z=2.0, max_positions=0) == [{}]
+    assert place("surprisal_spike", batch, window=4, max_positions=1, tokens=3) == [{7: 3}]
+
+
+def test_an_example_does_not_see_the_one_before_it() -> None:
+    calm = ("calm", [True] * 3, [-1.0, -1.0, -1.0])
+    jump = ("jump", [True] * 3, [-9.0, -9.0, -9.0])
+    assert place("surprisal_spike", batch_of([calm, jump, calm]), z=0.0) == [{}] * 3
+
+
+def test_a_spike_inside_a_character_is_counted_and_no_other_is_put_in_its_place() -> None:
+    batch = batch_of([("x", [True, True, False, True], [-1.0, -1.0, -9.0, -1.0])])
+    assert placed_and_kept_off("surprisal_spike", batch, window=2, z=1.0) == ([{}], 1)
+
+
+@CHEAP
+@given(
+    batch=batches(),
+    window=st.integers(2, 5),
+    z=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+    most=st.none() | st.integers(0, 3),
+)
+def test_it_agrees_with_the_slow_version(
+    batch: Batch, window: int, z: float, most: int | None
+) -> None:
+    cap = {} if most is None else {"max_positions": most}
+    found = place("surprisal_spike", batch, window=window, z=z, **cap)
+    assert [sorted(places) for places in found] == slow(batch, window, z, most)
+
+
+@pytest.mark.parametrize(("window", "z"), [(2, 0.0), (3, 1.0), (16, 2.0), (100, 1.5), (1024, 0.5)])
+def test_it_agrees_with_the_slow_version_on_1000_examples(window: int, z: float) -> None:
+    """Twenty thousand tokens and more: the sums go on over the blocks that they are taken in."""
+    rng = random.Random(window)
+    batch = batch_of(
+        [
+            (
+                f"row-{k}",
+                [rng.random() < 0.9 for _ in range(length)],
+                [-(rng.expovariate(1) ** 2) for _ in range(length)],
+            )
+            for k in range(1000)
+            for length in [rng.randint(0, 45) if k % 100 else 1500]
+        ]
+    )
+    found = place("surprisal_spike", batch, window=window, z=z)
+    assert [sorted(places) for places in found] == slow(batch, window, z)
+    assert sum(map(len, found)) > 100
+
+
+def test_a_limit_that_is_met_to_the_bit_is_no_spike() -> None:
+    """Each token is made the limit itself, or the next number above: sums in another order, or
+    rounded otherwise, would tell these wrong.
+    """
+    rng = random.Random(3)
+    exact = 0
+    for _ in range(1000):
+        before = [float(rng.randint(0, 999)) / 64 for _ in range(rng.randint(2, 9))]
+        edge = limit(before, 1.0)
+        for last in (edge, math.nextafter(edge, math.inf)):
+            stored = -parts(one(last))[0][1][0]  # a float32
+            exact += stored == edge
+            expected = stored > edge
+            found = place("surprisal_spike", one(*before, last), z=1.0)[0]
+            assert (len(before) in found) == expected
+    assert exact > 100
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("window", 1), ("window", 1025), ("window", 2.5), ("z", -0.1), ("z", math.nan)],
+)
+def test_a_window_or_z_that_makes_no_sense_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^here\.{key}: "):
+        strategies.parse(strategies.get("surprisal_spike"), {key: value}, "here")
