@@ -18,7 +18,14 @@ from pausedata.store.commit import current_version
 from pausedata.store.dataset import KINDS, Version, open_version
 from pausedata.store.repair import mend
 from pausedata.store.staging import when_free
-from pausedata.work import Outcome, Work, dependents, differences, recorded_placements
+from pausedata.work import (
+    Outcome,
+    Work,
+    check_references,
+    dependents,
+    differences,
+    recorded_placements,
+)
 
 
 def place(
@@ -37,11 +44,15 @@ def place(
 
     def make() -> Outcome:
         with _work(root, progress, *(f"placements/{name}" for name in placements)) as work:
+            every = recorded_placements(work.base) | dict(placements)
+            check_references(every, work.tables, work.default_run)
             for name, spec in placements.items():
                 inputs, _ = work.placement_inputs(name, spec)
                 refuse_overwriting(work, f"placements/{name}", inputs, replace)
             for name, spec in placements.items():
                 work.place(name, spec)
+            resting = recorded_placements(work.base, made_from=work.made)
+            work.place_all({name: spec for name, spec in resting.items() if name not in placements})
             work.remake_exports({})
             return work.commit(command)
 
