@@ -156,7 +156,7 @@ def _differences(resolved: Resolved, base: Version) -> tuple[list[str], str]:
         known = prepare_step.known_inputs(resolved)
         before = {key: made_from.get(key) for key in known}
         before["source"] = {key: made_from["source"].get(key) for key in known["source"]}
-        return differences(before, known), ", unless what is unknown here is another"
+        return differences(before, known), ", if what is unknown here did not change"
 
 
 def _plan_scores(
