@@ -7,6 +7,7 @@ the same; ``--update`` resolves anew.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -214,20 +215,21 @@ def survey(
         except UnreachableError as error:
             unknown.append(str(error))
             if update:
-                try:
+                with suppress(UnreachableError):
                     return find(False)  # as pinned
-                except UnreachableError:
-                    pass
             return instead(error)
 
     def cached_source(error: UnreachableError) -> OpenSource:
         # A dataset that is there holds the rows of the commit that it pins, not of another.
         hub_id, config = str(recipe.source.hub), recipe.source.config
         commit = hub.cached_revision(hub_id, config) if base is None else None
-        if commit is None:
-            return UnreachedSource(error)
-        unknown[-1] += f" What is told of its rows is of the copy in the cache, {commit[:12]}."
-        return sources.open_source(recipe.source, loaded.folder, commit)
+        if commit is not None:
+            with suppress(UnreachableError):
+                source = sources.open_source(recipe.source, loaded.folder, commit)
+                told = f"What is told of its rows is of the copy in the cache, {commit[:12]}."
+                unknown[-1] += f" {told}"
+                return source
+        return UnreachedSource(error)
 
     def cached_model(spec: Model, error: UnreachableError) -> ModelRef:
         ref = ModelRef.parse(spec.id, spec.revision, loaded.folder)
