@@ -12,7 +12,7 @@ from pathlib import Path
 from pausedata import runs
 from pausedata.errors import UsageError, listing
 from pausedata.progress import Progress, Silent
-from pausedata.recipe import LoadedRecipe
+from pausedata.recipe import LoadedRecipe, Recipe
 from pausedata.resolve import Resolved, resolve
 from pausedata.steps import prepare as prepare_step
 from pausedata.steps.prepare import Prepared
@@ -56,7 +56,7 @@ def build(
         progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
         resolved = resolve(loaded, root, base, update=update)
         placements = recorded_placements(base) | resolved.recipe.placements
-        check_references(placements, *known_runs(resolved, base))
+        check_references(placements, *known_runs(resolved.recipe, base))
         with Work(root, base, progress, damaged) as work:
             prepared = _prepare(resolved, work, replace)
             _score(resolved, work)
@@ -74,12 +74,11 @@ def build(
     return when_free(make, progress)
 
 
-def known_runs(resolved: Resolved, base: Version | None) -> tuple[list[str], str | None]:
+def known_runs(recipe: Recipe, base: Version | None) -> tuple[list[str], str | None]:
     """The runs that there will be, as tables, and the one that placements read by default."""
-    scoring = resolved.recipe.scoring
     there = [name for name in base.tables if name.startswith("scores/")] if base else []
-    asked = [f"scores/{run}" for run in resolved.recipe.scoring_runs()]
-    default = scoring.run if scoring else base.default_run if base else None
+    asked = [f"scores/{run}" for run in recipe.scoring_runs()]
+    default = recipe.scoring.run if recipe.scoring else base.default_run if base else None
     return [*dict.fromkeys([*asked, *there])], default
 
 

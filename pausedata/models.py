@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pausedata.adapter import adapter_sha256, find_base, is_adapter, read_config
 from pausedata.errors import UnreachableError, UsageError, listing, missing_extra, nearest
 from pausedata.gguf_header import read_gguf_header
+from pausedata.network import has_no_answer, is_gated
 from pausedata.weights import files_sha256, weights_sha256
 
 if TYPE_CHECKING:
@@ -204,10 +205,7 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
     try:
         sha = HfApi().model_info(ref.name, revision=ref.revision, timeout=30).sha
     except errors.GatedRepoError as error:
-        raise UnreachableError(
-            f"{what} is gated: accept its terms on https://huggingface.co/{ref.name}, "
-            "then log in with `hf auth login` or set HF_TOKEN."
-        ) from error
+        raise _gated(ref) from error
     except errors.RevisionNotFoundError as error:
         raise UsageError(
             f"{what}: the model has no such revision. Set `model.revision` to a branch, a tag or "
@@ -219,13 +217,21 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
             "if it is private, log in with `hf auth login` or set HF_TOKEN."
         ) from error
     except Exception as error:  # one network call: whatever else it raises is the network's
-        commit = _cached_commit(ref)
+        commit = cached_commit(ref)
         pin = f"`{commit}` (the copy in the cache)" if commit else "a commit hash"
         raise UnreachableError(
             f"{what} cannot be looked up on the Hub ({_first_line(error)}). Offline, set "
             f"`model.revision` to {pin}, or give a local folder."
         ) from error
     return replace(ref, revision=sha)
+
+
+def _gated(ref: ModelRef) -> UnreachableError:
+    return UnreachableError(
+        f"model '{ref.name}' is gated: accept its terms on https://huggingface.co/{ref.name}, "
+        "then log in with `hf auth login` or set HF_TOKEN; or name a local copy of it, with "
+        "--set model.id=FOLDER."
+    )
 
 
 def _cached_file(ref: ModelRef, name: str) -> Path | None:
@@ -239,7 +245,8 @@ def _cached_file(ref: ModelRef, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _cached_commit(ref: ModelRef) -> str | None:
+def cached_commit(ref: ModelRef) -> str | None:
+    """The commit of a Hub model's copy in the local cache, or None."""
     config = _cached_file(ref, "config.json")
     return config.parent.name if config and _COMMIT.fullmatch(config.parent.name) else None
 
@@ -319,7 +326,8 @@ def _safetensors_parameters(folder: Path) -> int | None:
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
     """The model's tokenizer as transformers loads it; wrap it in `pausedata.tokenizer.Tokenizer`.
 
-    UsageError where there is none, or one that gives no character offsets (a "slow" one).
+    UsageError where there is none, or one that gives no character offsets (a "slow" one);
+    UnreachableError where the Hub does not answer or asks for a login.
     """
     ref = ref.tokenizer_holder()
     if ref.kind == "gguf" and importlib.util.find_spec("gguf") is None:
@@ -338,6 +346,13 @@ def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
         except ImportError as error:
             raise UsageError(f"{ref.name}: its tokenizer: {_first_line(error)}") from error
         except (OSError, ValueError, KeyError) as error:
+            if ref.kind == "hub" and is_gated(error):
+                raise _gated(ref) from error
+            if ref.kind == "hub" and has_no_answer(error):
+                raise UnreachableError(
+                    f"model '{ref.name}': its tokenizer is in no cache here, and the Hub does not "
+                    "answer. Check the network and HF_ENDPOINT, or give a local folder."
+                ) from error
             raise UsageError(
                 f"{ref.name}: its tokenizer cannot be loaded: {_first_line(error)}"
             ) from error

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pausedata import models, runs
-from pausedata.build import examples_differ, known_runs
+from pausedata import estimate, runs
+from pausedata.build import FIRST, examples_differ, known_runs
 from pausedata.change import refuse_overwriting
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.models import ModelRef
 from pausedata.progress import Silent
-from pausedata.recipe import ColumnPrompt, LoadedRecipe
-from pausedata.resolve import Resolved, resolve
+from pausedata.recipe import LoadedRecipe, Recipe
+from pausedata.resolve import Resolved, survey
 from pausedata.runs import Asked, RunSpec
-from pausedata.sources import BadRow
 from pausedata.steps import prepare as prepare_step
 from pausedata.steps import score as score_step
 from pausedata.store.dataset import KINDS, Table, Version, open_version, read_pointer
-from pausedata.tokens import Rejected
 from pausedata.work import (
     Work,
     check_references,
+    differences,
     in_order,
     recorded_exports,
     recorded_placements,
     tables_read,
 )
-
-SAMPLE = 256  # rows that are tokenised to estimate the rest
-
-# Bytes on disk, measured on the quickstart with SmolLM2.
-BYTES_PER_PROMPT_TOKEN = 4.0  # text, meta and ids
-BYTES_PER_RESPONSE_TOKEN = 5.5  # text, ids and character spans
-BYTES_PER_SCORE = 7.0  # log-probability, rank, entropy
-BYTES_PER_EXPORTED_TOKEN = 13.0  # JSONL, and the rows as Parquet
-VOCABULARY_BYTES_PER_TOKEN = 18.5
 
 
 @dataclass(frozen=True)
@@ -99,17 +84,16 @@ class Plan:
 
 
 def plan(loaded: LoadedRecipe, root: Path, *, replace: bool = False, update: bool = False) -> Plan:
-    """Work out what ``build`` with the same arguments would do; nothing is written."""
+    """Work out what ``build`` with the same arguments would do; nothing is written.
+
+    Where the source or a model cannot be reached, the plan tells what rests on neither.
+    """
     base = open_version(root) if read_pointer(root) else None
     result = Plan(str(root), f"version {base.number}" if base else "a new dataset")
-    try:
-        resolved = resolve(loaded, root, base, update=update, pin=False)
-    except UnreachableError as error:
-        result.unknown.append(f"everything that rests on it: {error}")
-        return result
+    resolved, result.unknown = survey(loaded, root, base, update=update)
     tokens = _plan_examples(resolved, root, base, replace, result)
     _plan_scores(resolved, root, base, tokens, result)
-    _plan_rest(resolved, base, tokens, result)
+    _plan_rest(resolved.recipe, base, tokens, result)
     _estimate_time(resolved.model, base, result)
     _estimate_size(base, resolved, result)
     return result
@@ -143,10 +127,10 @@ def _plan_examples(
 ) -> Table | None:
     """The first tables; returns ``tokens`` where it is there already, committed or staged."""
     if base is not None:
-        different = examples_differ(resolved, base)
+        different, unless = _differences(resolved, base)
         if not different:
-            for name in ("examples", "vocab", "tokens"):
-                result.steps.append(StepPlan(name, "keep", f"as in version {base.number}"))
+            why = f"as in version {base.number}{unless}"
+            result.steps += [StepPlan(name, "keep", why) for name in FIRST]
             tokens = base.table("tokens")
             _count_exactly(tokens, result)
             return tokens
@@ -158,14 +142,29 @@ def _plan_examples(
         action, why = "remake", "; ".join(different)
     else:
         action, why = "make", f"from {resolved.recipe.source.hub or 'files'}"
-    staged = prepare_step.finished(resolved, root)
+    try:
+        staged = prepare_step.finished(resolved, root)
+    except UnreachableError:  # told already: what keys its folder is not known
+        staged = None
     if staged is not None:
         action, why = "resume", "prepared by an earlier build that did not end"
         _count_exactly(staged.tables["tokens"], result)
     else:
         _estimate_tokens(resolved, result)
-    result.steps += [StepPlan(name, action, why) for name in ("examples", "vocab", "tokens")]
+    result.steps += [StepPlan(name, action, why) for name in FIRST]
     return staged.tables["tokens"] if staged else None
+
+
+def _differences(resolved: Resolved, base: Version) -> tuple[list[str], str]:
+    """What differs between the examples' inputs, as far as it is known, and what that rests on."""
+    try:
+        return examples_differ(resolved, base), ""
+    except UnreachableError:
+        made_from = base.table("tokens").entry.provenance["inputs"]
+        known = prepare_step.known_inputs(resolved)
+        before = {key: made_from.get(key) for key in known}
+        before["source"] = {key: made_from["source"].get(key) for key in known["source"]}
+        return differences(before, known), ", if what is unknown here did not change"
 
 
 def _plan_scores(
@@ -175,8 +174,9 @@ def _plan_scores(
     if tokens is None:
         for spec in specs:
             result.steps.append(StepPlan(spec.table, "make", f"with {spec.label}"))
-        total = (result.prompt_tokens or 0) + (result.response_tokens or 0)
-        result.tokens_to_score = total * len(specs) if specs else None
+        if result.prompt_tokens is not None and result.response_tokens is not None and specs:
+            total = result.prompt_tokens + result.response_tokens
+            result.tokens_to_score = total * len(specs)
         return
     for spec in specs:
         _plan_run(spec, root, base, tokens, result)
@@ -209,15 +209,12 @@ def _plan_run(
     return step
 
 
-def _plan_rest(
-    resolved: Resolved, base: Version | None, tokens: Table | None, result: Plan
-) -> None:
+def _plan_rest(recipe: Recipe, base: Version | None, tokens: Table | None, result: Plan) -> None:
     """Placements and exports: kept where nothing that they rest on would change."""
     changing = {step.table for step in result.steps if step.action != "keep"}
     work = Work(Path(result.output), base, Silent()) if base and tokens else None
-    recipe = resolved.recipe
     placements = recorded_placements(base) | recipe.placements
-    runs_there, default_run = known_runs(resolved, base)
+    runs_there, default_run = known_runs(recipe, base)
     check_references(placements, runs_there, default_run)
     for name in in_order(placements):
         table, spec = f"placements/{name}", placements[name]
@@ -259,98 +256,38 @@ def _count_exactly(tokens: Table, result: Plan) -> None:
 
 
 def _estimate_tokens(resolved: Resolved, result: Plan) -> None:
-    """Tokenise rows spread over the beginning of each split; say how sure the total is."""
-    recipe, builder = resolved.recipe, resolved.token_builder()
-    prompts: list[float] = []
-    responses: list[float] = []
-    whole, error = True, 0.0
-    totals = np.zeros(2)
-    for split in recipe.source.splits:
-        renderer = resolved.renderer()
-        count = resolved.source.count(split)
-        sample = list(islice(resolved.source.rows(split), SAMPLE))
-        if count is None and len(sample) < SAMPLE:
-            count = len(sample)
-        result.rows[split] = count
-        rendered = [
-            example
-            for row in sample
-            if not isinstance(row, BadRow)
-            for example in renderer.render(row)
-            if not isinstance(example, BadRow)
-        ]
-        encoded = builder.encode([r.prompt for r in rendered], [r.response for r in rendered])
-        kept = [t for t in encoded if not isinstance(t, Rejected)]
-        prompts = [float(len(t.prompt_ids)) for t in kept]
-        responses = [float(len(t.response_ids)) for t in kept]
-        if count is None:
-            result.unknown.append(f"how many rows split '{split}' has")
-            continue
-        if not sample or not kept:
-            continue
-        scale = count / len(sample)
-        totals += np.array([sum(prompts), sum(responses)]) * scale
-        if count > len(sample):
-            whole = False
-            lengths = [a + b for a, b in zip(prompts, responses, strict=True)]
-            spread = statistics.stdev(lengths) if len(lengths) > 1 else 0.0
-            error += (spread * count / len(lengths) ** 0.5) ** 2
-        if isinstance(recipe.prompt, ColumnPrompt) and recipe.prompt.turns == "each":
-            result.unknown.append("rows: one conversation gives several examples")
-    result.prompt_tokens, result.response_tokens = (round(n) for n in totals)
-    percent = 100 * 1.96 * error**0.5 / max(totals.sum(), 1)
-    result.tokens_are = "exact" if whole else f"estimated from {SAMPLE} rows, ±{percent:.0f}%"
+    sampled = estimate.sample(resolved)
+    result.rows = sampled.rows
+    result.prompt_tokens, result.response_tokens = sampled.prompt_tokens, sampled.response_tokens
+    result.tokens_are = sampled.tokens_are
+    told = "\n".join(result.unknown)
+    result.unknown += [reason for reason in sampled.unknown if reason not in told]
+    if result.prompt_tokens is None:
+        result.unknown.append(
+            "how many tokens there are, and so how long scoring takes and how much room is needed"
+        )
 
 
 def _estimate_time(model: ModelRef, base: Version | None, result: Plan) -> None:
-    """From what scoring took before here, else from the model's size and this machine."""
     if not result.tokens_to_score:
         return
-    for run in base.runs if base else []:
-        assert base is not None
-        facts = base.table(f"scores/{run}").entry.provenance
-        if facts.get("seconds") and facts.get("scored_tokens"):
-            result.seconds = result.tokens_to_score * facts["seconds"] / facts["scored_tokens"]
-            result.seconds_from = f"at the pace of run '{run}'"
-            return
-    parameters = models.parameter_count(model)
-    if parameters is None:
+    found = estimate.scoring_time(result.tokens_to_score, model, base)
+    if found is None:
         result.unknown.append("how long scoring takes: the model's size is not known here")
-        return
-    result.seconds = result.tokens_to_score * 2 * parameters / _flops()
-    result.seconds_from = f"{parameters / 1e6:,.0f}M parameters on this machine's CPU, rough"
-
-
-def _flops() -> float:
-    """What a float32 matrix product reaches here, per second; a model reaches about half of it."""
-    matrix = np.ones((768, 768), np.float32)
-    product = matrix @ matrix
-    started, rounds = time.perf_counter(), 0
-    while time.perf_counter() - started < 0.2:
-        np.matmul(matrix, matrix, out=product)
-        rounds += 1
-    return rounds * 2 * 768**3 / (time.perf_counter() - started) / 2
+    else:
+        result.seconds, result.seconds_from = found
 
 
 def _estimate_size(base: Version | None, resolved: Resolved | None, result: Plan) -> None:
     if result.prompt_tokens is None or result.response_tokens is None:
         return
-    prompt, response = result.prompt_tokens, result.response_tokens
-    size = 0.0
-    for step in result.steps:
-        if step.action == "keep":
-            continue
-        kind = step.table.split("/")[0]
-        if kind == "tokens":
-            size += prompt * BYTES_PER_PROMPT_TOKEN + response * BYTES_PER_RESPONSE_TOKEN
-        elif kind == "scores":
-            size += response * BYTES_PER_SCORE
-        elif kind == "exports":
-            size += (prompt + response) * BYTES_PER_EXPORTED_TOKEN
-        elif kind == "vocab" and resolved is not None:
-            vocabulary = base.table("vocab").entry.rows if base else len(resolved.tokenizer)
-            size += vocabulary * VOCABULARY_BYTES_PER_TOKEN
-    result.new_bytes = round(size)
+    made = [step.table for step in result.steps if step.action != "keep"]
+    vocabulary = 0
+    if "vocab" in made and resolved is not None:
+        vocabulary = base.table("vocab").entry.rows if base else len(resolved.tokenizer)
+    result.new_bytes = estimate.new_bytes(
+        made, result.prompt_tokens, result.response_tokens, vocabulary
+    )
 
 
 def _duration(seconds: float) -> str:

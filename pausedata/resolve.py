@@ -6,17 +6,19 @@ the same; ``--update`` resolves anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pausedata import models, sources
-from pausedata.errors import UsageError
+from pausedata.errors import UnreachableError, UsageError
 from pausedata.models import ModelRef
 from pausedata.recipe import ChatPrompt, ColumnPrompt, LoadedRecipe, Model, Recipe, Scoring
 from pausedata.scorers import resolve_backend
-from pausedata.sources import OpenSource, hub, is_local_hub
+from pausedata.sources import OpenSource, UnreachedSource, hub, is_local_hub
 from pausedata.sources.templates import Renderer
 from pausedata.store.dataset import Version
 from pausedata.store.files import canonical_json, digest
@@ -31,12 +33,23 @@ class Tokenizers:
     def __init__(self, pause_token: str, pins: Pins) -> None:
         self._pause_token, self._pins = pause_token, pins
         self._loaded: dict[ModelRef, Tokenizer] = {}
+        self._unreachable: dict[ModelRef, UnreachableError] = {}
 
     def load(self, model: ModelRef) -> Tokenizer:
         """The model's tokenizer."""
+        if model in self._unreachable:  # the Hub is asked once: its silence takes half a minute
+            raise self._unreachable[model]
         if model not in self._loaded:
-            self._loaded[model] = Tokenizer(models.load_tokenizer(model))
+            try:
+                self._loaded[model] = Tokenizer(models.load_tokenizer(model))
+            except UnreachableError as error:
+                self.give_up(model, error)
+                raise
         return self._loaded[model]
+
+    def give_up(self, model: ModelRef, error: UnreachableError) -> None:
+        """Raise ``error`` for this model from now on."""
+        self._unreachable[model] = error
 
     def hash(self, model: ModelRef) -> str:
         """The tokenizer's hash; known without loading it where it was loaded before."""
@@ -158,15 +171,7 @@ def resolve(
     Without ``pin`` what is found is not kept for the next time: nothing is written.
     """
     recipe, pins = loaded.recipe, Pins(root, recorded_pins(base), keep=pin)
-    source, chosen = recipe.source, {}
-    revision = source.revision
-    if source.hub and not is_local_hub(source.hub):
-        revision = pins.resolve(
-            f"source.revision {source.hub}@{source.revision or ''}",
-            lambda: hub.resolve_revision(str(source.hub), source.revision),
-            anew=update,
-        )
-        chosen["source.revision"] = revision
+    source, chosen = _find_source(loaded, pins, anew=update)
     model, found = find_model(recipe.model, loaded.folder, pins, anew=update)
     chosen |= found
     runs: dict[str, ModelRef] = {}
@@ -174,22 +179,118 @@ def resolve(
         runs[name], found = find_model(spec, loaded.folder, pins, anew=update)
         if spec is not recipe.model:
             chosen |= {f"runs.{name}.{key}": revision for key, revision in found.items()}
-    backend = None
-    if recipe.scoring:
-        asked = recipe.scoring.backend
-        backend = pins.resolve(
-            f"scoring.backend {asked}", lambda: resolve_backend(asked), anew=update
-        )
+    backend = _find_backend(recipe, pins, anew=update)
+    if backend is not None:
         chosen["scoring.backend"] = backend
     return Resolved(
         loaded=loaded,
-        source=sources.open_source(source, loaded.folder, revision),
+        source=source,
         model=model,
         runs=runs,
         backend=backend,
         pins=chosen,
         tokenizers=Tokenizers(recipe.pause.token, pins),
     )
+
+
+Found = TypeVar("Found")
+
+
+def survey(
+    loaded: LoadedRecipe, root: Path, base: Version | None, *, update: bool = False
+) -> tuple[Resolved, list[str]]:
+    """What can be found of all that the recipe names, and what cannot, with the reasons.
+
+    The source and each model are looked up by themselves. Where one cannot be, what an earlier
+    build pinned or the copy in a cache stands for it; where there is neither, the source or the
+    tokenizer raises UnreachableError when it is asked for something. Nothing is written, and the
+    result is no basis for a build: it may be of a copy that the Hub has moved on from.
+    """
+    recipe, pins = loaded.recipe, Pins(root, recorded_pins(base), keep=False)
+    tokenizers, unknown = Tokenizers(recipe.pause.token, pins), []
+
+    def reach(find: Callable[[bool], Found], instead: Callable[[UnreachableError], Found]) -> Found:
+        try:
+            return find(update)
+        except UnreachableError as error:
+            unknown.append(str(error))
+            if update:
+                with suppress(UnreachableError):
+                    return find(False)  # as pinned
+            return instead(error)
+
+    def cached_source(error: UnreachableError) -> OpenSource:
+        # A dataset that is there holds the rows of the commit that it pins, not of another.
+        hub_id, config = str(recipe.source.hub), recipe.source.config
+        commit = hub.cached_revision(hub_id, config) if base is None else None
+        if commit is not None:
+            with suppress(UnreachableError):
+                source = sources.open_source(recipe.source, loaded.folder, commit)
+                told = f"What is told of its rows is of the copy in the cache, {commit[:12]}."
+                unknown[-1] += f" {told}"
+                return source
+        return UnreachedSource(error)
+
+    def cached_model(spec: Model, error: UnreachableError) -> ModelRef:
+        ref = ModelRef.parse(spec.id, spec.revision, loaded.folder)
+        on_hub = ref.base or ref
+        commit = models.cached_commit(on_hub)
+        if commit is not None:
+            unknown[-1] += f" What is told of it is of the copy in the cache, {commit[:12]}."
+            on_hub = replace(on_hub, revision=commit)
+        ref = on_hub if ref.base is None else replace(ref, base=on_hub)
+        if commit is None and ref.tokenizer_holder().kind == "hub":
+            tokenizers.give_up(ref, error)
+        return ref
+
+    source = reach(lambda anew: _find_source(loaded, pins, anew=anew)[0], cached_source)
+    found: dict[tuple[str, str | None], ModelRef] = {}
+    for spec in [recipe.model, *recipe.scoring_runs().values()]:
+        if (spec.id, spec.revision) not in found:
+            found[spec.id, spec.revision] = reach(
+                lambda anew, spec=spec: find_model(spec, loaded.folder, pins, anew=anew)[0],
+                lambda error, spec=spec: cached_model(spec, error),
+            )
+    model = found[recipe.model.id, recipe.model.revision]
+    resolved = Resolved(
+        loaded=loaded,
+        source=source,
+        model=model,
+        runs={name: found[s.id, s.revision] for name, s in recipe.scoring_runs().items()},
+        backend=_find_backend(recipe, pins, anew=update),
+        pins={},
+        tokenizers=tokenizers,
+    )
+    try:
+        tokenizers.hash(model)
+    except UnreachableError as error:  # a gated model's revision is public, its files are not
+        if not any(reason.startswith(str(error)) for reason in unknown):
+            unknown.append(str(error))
+    return resolved, unknown
+
+
+def _find_source(
+    loaded: LoadedRecipe, pins: Pins, *, anew: bool = False
+) -> tuple[OpenSource, dict[str, str]]:
+    """The source that the recipe names, and the commit that it stands for, by its pin's key."""
+    source, chosen = loaded.recipe.source, {}
+    revision = source.revision
+    if source.hub and not is_local_hub(source.hub):
+        revision = pins.resolve(
+            f"source.revision {source.hub}@{source.revision or ''}",
+            lambda: hub.resolve_revision(str(source.hub), source.revision),
+            anew=anew,
+        )
+        chosen["source.revision"] = revision
+    return sources.open_source(source, loaded.folder, revision), chosen
+
+
+def _find_backend(recipe: Recipe, pins: Pins, *, anew: bool) -> str | None:
+    """The backend that scores; None where nothing is scored."""
+    if recipe.scoring is None:
+        return None
+    asked = recipe.scoring.backend
+    return pins.resolve(f"scoring.backend {asked}", lambda: resolve_backend(asked), anew=anew)
 
 
 def recorded_pins(base: Version | None) -> dict[str, str]:

@@ -414,7 +414,8 @@ def test_another_revision_in_the_cache_is_not_taken_for_the_pinned_one(
         return Cache(dataset_name="gsm8k", repo_id="openai/gsm8k", version="auto", hash="auto")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", fall_back)
-    with pytest.raises(DataError, match=r"revision ffffffffffff.*the cache holds 0123456789ab"):
+    message = r"revision ffffffffffff.*the cache holds 0123456789ab"
+    with pytest.raises(UnreachableError, match=message):
         open_source(Source(hub="openai/gsm8k", config="main"), tmp_path, "f" * 40)
 
 

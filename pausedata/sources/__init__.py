@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pausedata.recipe import Source
-from pausedata.sources.records import BadRow, OpenSource, Row
+from pausedata.sources.records import BadRow, OpenSource, Row, UnreachedSource
 
-__all__ = ["BadRow", "OpenSource", "Row", "is_local_hub", "open_source"]
+__all__ = ["BadRow", "OpenSource", "Row", "UnreachedSource", "is_local_hub", "open_source"]
 
 
 def open_source(source: Source, folder: Path, revision: str | None = None) -> OpenSource:

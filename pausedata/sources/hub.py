@@ -17,6 +17,7 @@ from pausedata.errors import (
     listing,
     nearest,
 )
+from pausedata.network import chain, has_no_answer, is_gated, kinds
 from pausedata.recipe import Source
 from pausedata.sources import is_local_hub
 from pausedata.sources.files import fingerprint
@@ -25,8 +26,6 @@ from pausedata.sources.records import BadRow, OpenSource, Row
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# By name, since huggingface_hub has changed its HTTP library (requests, httpx, httpx2).
-NETWORK_ERRORS = {"ConnectionError", "TransportError", "Timeout", "OfflineModeIsEnabled"}
 
 
 class HubSource(OpenSource):
@@ -123,7 +122,7 @@ class HubSource(OpenSource):
         # Without a network it takes what its cache has, of whichever revision.
         wanted, got = self.revision or "", builder.hash
         if COMMIT.fullmatch(wanted) and got != wanted:
-            raise DataError(
+            raise UnreachableError(
                 f"source.hub: '{self.hub}' is not to be had at revision {wanted[:12]}: the Hub "
                 f"does not answer, and the cache holds {str(got)[:12]}. Try with a network."
             )
@@ -134,22 +133,13 @@ class HubSource(OpenSource):
         if self.local is not None or not COMMIT.fullmatch(self.revision or ""):
             return None
         try:
-            from datasets import config
-            from datasets.naming import camelcase_to_snakecase
             from datasets.packaged_modules.cache.cache import Cache
 
-            *namespace, name = self.hub.split("/")
-            folder = "___".join([*namespace, camelcase_to_snakecase(name)])
-            root = Path(config.HF_DATASETS_CACHE).expanduser() / folder
-            found = [
-                path
-                for path in root.glob(f"*/*/{self.revision}")
-                if path.is_dir() and self.config in (None, path.parts[-3])
-            ]
+            found = _cached_folders(self.hub, self.config, str(self.revision))
             if len(found) != 1:
                 return None
             return Cache(
-                dataset_name=name,
+                dataset_name=self.hub.rsplit("/", 1)[-1],
                 repo_id=self.hub,
                 config_name=found[0].parts[-3],
                 version=found[0].parts[-2],
@@ -224,39 +214,52 @@ def resolve_revision(hub_id: str, revision: str | None) -> str:
     return sha
 
 
+def cached_revision(hub_id: str, config: str | None) -> str | None:
+    """The one commit of a Hub dataset that the cache of `datasets` holds; else None."""
+    try:
+        commits = {path.name for path in _cached_folders(hub_id, config, "*")}
+    except Exception:  # an inner part of `datasets`, as above
+        return None
+    commits = {name for name in commits if COMMIT.fullmatch(name)}
+    return commits.pop() if len(commits) == 1 else None
+
+
+def _cached_folders(hub_id: str, config: str | None, revision: str) -> list[Path]:
+    """Where the cache of `datasets` holds ``revision`` (or those that the pattern matches)."""
+    from datasets import config as settings
+    from datasets.naming import camelcase_to_snakecase
+
+    *namespace, name = hub_id.split("/")
+    folder = "___".join([*namespace, camelcase_to_snakecase(name)])
+    root = Path(settings.HF_DATASETS_CACHE).expanduser() / folder
+    return [
+        path
+        for path in root.glob(f"*/*/{revision}")
+        if path.is_dir() and config in (None, path.parts[-3])
+    ]
+
+
 def _hub_error(error: BaseException, hub_id: str, revision: str | None) -> PausedataError:
-    chain = _chain(error)
-    kinds = {cls.__name__ for link in chain for cls in type(link).__mro__}
-    text = " ".join(str(link) for link in chain)
-    if "GatedRepoError" in kinds or "is a gated dataset" in text:
+    text = " ".join(str(link) for link in chain(error))
+    if is_gated(error):
         return UnreachableError(
             f"source.hub: '{hub_id}' is gated. Ask for access at "
             f"https://huggingface.co/datasets/{hub_id}, then `hf auth login` or set HF_TOKEN."
         )
-    if "RevisionNotFoundError" in kinds or text.startswith("Revision "):
+    if "RevisionNotFoundError" in kinds(error) or text.startswith("Revision "):
         return UsageError(f"source.revision: '{hub_id}' has no revision '{revision}'.")
-    if kinds & NETWORK_ERRORS:
+    if has_no_answer(error):
         return UnreachableError(
             f"source.hub: the Hub does not answer for '{hub_id}' ({type(error).__name__}). "
             "Check the network and HF_ENDPOINT, or use source.files or a local folder."
         )
-    if kinds & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
+    if kinds(error) & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
         local = f" For a folder, write './{hub_id}'." if Path(hub_id).is_dir() else ""
         return UsageError(
             f"source.hub: no dataset '{hub_id}' on the Hub, or it is private: check the id, or "
             f"`hf auth login` or set HF_TOKEN.{local}"
         )
     return DataError(f"source.hub: '{hub_id}' cannot be read: {_cause(error)}")
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error and what it came from, outermost first."""
-    links: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in links:
-        links.append(link)
-        link = link.__cause__ or link.__context__
-    return links
 
 
 def _cause(error: BaseException) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pausedata.errors import UnreachableError
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -59,3 +61,22 @@ class OpenSource(ABC):
             if isinstance(row, Row):
                 return list(row.columns)
         return None
+
+
+class UnreachedSource(OpenSource):
+    """A source that cannot be reached: whatever it is asked, it raises the reason."""
+
+    def __init__(self, error: UnreachableError) -> None:
+        self.error = error
+
+    def rows(self, split: str) -> Iterator[Row | BadRow]:
+        """Raises UnreachableError."""
+        raise self.error
+
+    def provenance(self) -> dict[str, Any]:
+        """Raises UnreachableError."""
+        raise self.error
+
+    def count(self, split: str) -> int | None:
+        """Raises UnreachableError."""
+        raise self.error

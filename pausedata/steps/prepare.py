@@ -6,13 +6,15 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pausedata.errors import DataError
+from pausedata.errors import DataError, UnreachableError
 from pausedata.progress import Progress
+from pausedata.recipe import Recipe
 from pausedata.resolve import Resolved, token_settings
 from pausedata.sources import BadRow
 from pausedata.sources.templates import Rendered
@@ -62,19 +64,45 @@ class _Tally:
 
 
 def inputs(resolved: Resolved) -> dict[str, Any]:
-    """All that decides the values of ``examples`` and ``tokens``."""
-    recipe = resolved.recipe
-    provenance = resolved.source.provenance()
-    if recipe.source.files:  # a file's name decides nothing
-        provenance = {"files": [file["sha256"] for file in provenance["files"]]}
+    """All that decides the values of ``examples`` and ``tokens``.
+
+    Raises UnreachableError where the source or the tokenizer that says so is out of reach.
+    """
+    return _stated(resolved.recipe, _origin(resolved)) | _of_tokenizer(resolved)
+
+
+def known_inputs(resolved: Resolved) -> dict[str, Any]:
+    """The inputs without those that only a source or a tokenizer out of reach could tell."""
+    origin = {"hub": resolved.recipe.source.hub}
+    with suppress(UnreachableError):
+        origin = _origin(resolved)
+    known = _stated(resolved.recipe, origin)
+    with suppress(UnreachableError):
+        known |= _of_tokenizer(resolved)
+    return known
+
+
+def _stated(recipe: Recipe, origin: dict[str, Any]) -> dict[str, Any]:
     return {
-        "source": provenance
+        "source": origin
         | recipe.source.model_dump(include={"limit", "id", "keep"})
         | {"split": recipe.source.splits},
         "prompt": recipe.model_dump(mode="json")["prompt"],
         "response": recipe.response,
         "scoring": token_settings(recipe.token_rules),
         "pause": recipe.pause.model_dump(),
+    }
+
+
+def _origin(resolved: Resolved) -> dict[str, Any]:
+    provenance = resolved.source.provenance()
+    if resolved.recipe.source.files:  # a file's name decides nothing
+        return {"files": [file["sha256"] for file in provenance["files"]]}
+    return provenance
+
+
+def _of_tokenizer(resolved: Resolved) -> dict[str, Any]:
+    return {
         "tokenizer": resolved.tokenizer_hash,
         "chat_template": resolved.chat_template_hash,
     }

@@ -1,0 +1,35 @@
+"""What went wrong with the Hub, told by the names of errors, whoever wrapped them."""
+
+from __future__ import annotations
+
+# By name, since huggingface_hub has changed its HTTP library (requests, httpx, httpx2).
+_NO_ANSWER = {
+    "ConnectionError", "TransportError", "Timeout", "OfflineModeIsEnabled",
+    "LocalEntryNotFoundError",
+}  # fmt: skip
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """The error and what it came from, outermost first."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    return links
+
+
+def kinds(error: BaseException) -> set[str]:
+    """The names of the classes of the error and of all that it came from."""
+    return {cls.__name__ for link in chain(error) for cls in type(link).__mro__}
+
+
+def is_gated(error: BaseException) -> bool:
+    """Whether the Hub wants terms to be accepted first."""
+    text = " ".join(str(link) for link in chain(error))
+    return "GatedRepoError" in kinds(error) or "is a gated dataset" in text
+
+
+def has_no_answer(error: BaseException) -> bool:
+    """Whether the Hub did not answer, and no cache had it."""
+    return bool(kinds(error) & _NO_ANSWER)
