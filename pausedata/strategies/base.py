@@ -200,7 +200,8 @@ class Strategy:
     depend on nothing but that example and what ``fit`` found. ``needs`` are the batch's columns
     that it reads: ``logprob``, ``rank``, ``entropy``, ``text``. ``fit`` sees all batches of a
     split before any is placed; what it gives is recorded, and handed on as ``Batch.fitted``.
-    ``source``, ``formula`` and ``worked`` (parameters of worked examples) are for the docs.
+    ``source``, ``formula``, ``worked`` (parameters of worked examples) and ``notes`` (whatever else
+    there is to say, in Markdown) are for the docs and `pausedata strategies`.
     """
 
     name: str
@@ -211,3 +212,4 @@ class Strategy:
     source: str = ""
     formula: str = ""
     worked: tuple[dict[str, Any], ...] = ()
+    notes: str = ""
