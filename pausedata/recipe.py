@@ -358,9 +358,8 @@ def _by_name(base: dict[str, Any], key: str, variants: dict[str, Any]) -> dict[s
             "if": {"properties": {key: {"const": name}}, "required": [key]},
             "then": {
                 "description": own.get("description", ""),
-                "properties": base["properties"]
-                | own.get("properties", {})
-                | {key: {"const": name}},
+                # What all have is said by `base`; to be named here lets it stand beside the rest.
+                "properties": dict.fromkeys(base["properties"], True) | own.get("properties", {}),
                 "required": sorted({*base["required"], *own.get("required", [])}),
                 "additionalProperties": False,
             },

@@ -16,7 +16,7 @@ def strategies(
     name: Annotated[str | None, typer.Argument(help="One of them, told in full.")] = None,
     json: AsJson = False,
 ) -> None:
-    """List the strategies that place pauses, with their parameters; or tell of one in full.
+    """List the strategies that place pauses, or tell of one in full.
 
     Example: pausedata strategies lowest_logprob
     """
