@@ -44,7 +44,7 @@ def _all_reads(strategy: Strategy) -> set[str]:
         parameters = parse(strategy, values, f"worked example {values}")
         eligible = getattr(parameters, "eligible", None)
         found |= parameters.reads - (eligible.reads if eligible else frozenset())
-        found |= {"reference"} if parameters.reference else set()
+        found |= {"reference"} if parameters.other_run else set()
         found |= {"placed"} if parameters.placements else set()
     return found
 

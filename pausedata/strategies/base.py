@@ -39,8 +39,8 @@ class Parameters(BaseModel):
         return frozenset()
 
     @property
-    def reference(self) -> str | None:
-        """A second run whose log-probabilities the strategy reads."""
+    def other_run(self) -> str | None:
+        """A second run, whose log-probabilities the strategy reads as ``Batch.reference``."""
         return None
 
     @property
