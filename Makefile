@@ -66,11 +66,13 @@ lint: $(VENV)/.dev ## ruff: lint and format
 types: $(VENV)/.dev ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(VENV)/.dev ## generate docs/cli.md
+docs: $(VENV)/.dev ## generate docs/cli.md and docs/strategies.md
 	$(BIN)/python scripts/make_cli_docs.py
+	$(BIN)/python scripts/make_strategy_docs.py
 
 docs-check: $(VENV)/.dev
 	$(BIN)/python scripts/make_cli_docs.py --check
+	$(BIN)/python scripts/make_strategy_docs.py --check
 
 schemas: $(VENV)/.dev ## generate schemas/
 	$(BIN)/pausedata schema --write schemas

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import warnings
 from importlib import metadata
 from typing import Any
 
+from pausedata import exporters, strategies
+from pausedata.plugins import PluginWarning
 from pausedata.scorers import BACKENDS
 
 PACKAGES = [
@@ -25,7 +28,7 @@ NEEDS = {"transformers": ["torch", "transformers"]}
 
 
 def examine() -> dict[str, Any]:
-    """Versions, backends, device, machine and advice, JSON-able."""
+    """Versions, backends, plug-ins, device, machine and advice, JSON-able."""
     versions = {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
     backends, advice = [], []
     for name in BACKENDS:
@@ -36,12 +39,20 @@ def examine() -> dict[str, Any]:
             advice.append(f"to score with {name}: pip install 'pausedata[{name}]'")
     if versions["transformers"] and not versions["gguf"]:
         advice.append("to read .gguf models: pip install 'pausedata[transformers]'")
+    plugins = _plugins()
+    advice += [
+        f"plug-in {plugin['name']} is left out: tell the authors of {plugin['distribution']}, or "
+        "install another version"
+        for plugin in plugins
+        if not plugin["usable"]
+    ]
     free = shutil.disk_usage(".").free
     if free < 1 << 30:
         advice.append(f"only {free >> 20} MiB of disk are free here")
     return {
         "versions": versions,
         "backends": backends,
+        "plugins": plugins,
         "device": _device(bool(versions["torch"])),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -50,6 +61,20 @@ def examine() -> dict[str, Any]:
         "disk_free_gib": round(free / (1 << 30), 1),
         "advice": advice,
     }
+
+
+def _plugins() -> list[dict[str, Any]]:
+    """What other distributions add, the broken ones with what is wrong."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # it is told here
+        found = [("strategy", p) for p in strategies.plugins()]
+        found += [("format", p) for p in exporters.plugins()]
+    return [
+        {"kind": kind, "name": plugin.name}
+        | plugin.origin
+        | {"usable": not plugin.problem, "state": plugin.problem or "usable"}
+        for kind, plugin in found
+    ]
 
 
 def _version(package: str) -> str | None:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
-    from pydantic_core import ErrorDetails
 
 
 class PausedataError(Exception):
@@ -51,12 +46,6 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
 def listing(names: Iterable[str]) -> str:
     """``'a', 'b', 'c'`` in the order given, or ``none`` where there is nothing."""
     return ", ".join(f"'{name}'" for name in names) or "none"
-
-
-def first_problem(error: ValidationError) -> ErrorDetails:
-    """The problem to tell first: a misspelled key is why the right one is missing."""
-    problems = error.errors()
-    return next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> UsageError:

@@ -18,12 +18,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import models_json_schema
 
-from pausedata.errors import UsageError, first_problem, nearest
+from pausedata.errors import UsageError, nearest
+from pausedata.invalid import NAME_PATTERN, PAUSE_PATTERN, SPLIT_PATTERN, find_invalid
 
 RECIPE_FORMAT = "pausedata-recipe/1"
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-SPLIT_PATTERN = r"^\w+(\.\w+)*$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Split = Annotated[str, Field(pattern=SPLIT_PATTERN)]
@@ -151,7 +151,7 @@ class Run(Part):
 class Pause(Part):
     """The pause token's text."""
 
-    token: str = Field(default="[PAUSE]", min_length=1, pattern=r"^\S.*\S$|^\S$")
+    token: str = Field(default="[PAUSE]", min_length=1, pattern=PAUSE_PATTERN)
 
 
 class Placement(BaseModel):
@@ -269,7 +269,7 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise UsageError(explain(error, label, Recipe)) from None
+        raise UsageError(explain(error, label, data)) from None
     runs = recipe.scoring_runs()
     for name, placement in recipe.placements.items():
         where = f"{label}: placements.{name}"
@@ -295,35 +295,15 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
     return recipe
 
 
-def explain(error: ValidationError, label: str, model: type[BaseModel]) -> str:
-    """One or two lines from a pydantic error: file, key, what is wrong, the nearest right key."""
-    problem = first_problem(error)
-    # Tags of the prompt union are steps in pydantic's path, not keys of the file.
-    steps = [s for s in problem["loc"] if s not in ("text", "messages_column") or s == 0]
-    if len(steps) > 1 and steps[0] == "prompt" and steps[1] == "messages":
-        steps.pop(1)
-    key = ".".join(str(step) for step in steps)
-    if problem["type"] == "extra_forbidden":
-        holder = _model_at(model, steps[:-1])
-        known = list(holder.model_fields) if holder else []
-        hint = nearest(str(steps[-1]), known)
-        return f"{label}: unknown key '{key}'.{hint}" + (
-            "" if hint else f" Keys there: {', '.join(known)}." if known else ""
-        )
-    if problem["type"] == "missing":
-        return f"{label}: '{key}' is missing."
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "string_pattern_mismatch":
-        message = (
-            "use letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
-            if problem.get("ctx", {}).get("pattern") == NAME_PATTERN
-            else "a split name is letters, digits and '_', with single dots between"
-        )
-    more = len(error.errors()) - 1
-    tail = f" (and {more} more)" if more else ""
-    shown = problem["input"]
-    got = f", not {shown!r}" if isinstance(shown, str | int | float | bool | None) else ""
-    return f"{label}: {key or 'recipe'}: {message}{got if steps else ''}.{tail}"
+def explain(error: ValidationError, label: str, data: Any) -> str:
+    """One or two lines on what is wrong with ``data``: file, key, what, the nearest right one."""
+    wrong = find_invalid(error, Recipe, data)
+    if wrong.kind == "unknown":
+        return f"{label}: unknown key '{wrong.key}'.{wrong.hint}"
+    if wrong.kind == "missing":
+        return f"{label}: '{wrong.key}' is missing."
+    more = f" (and {wrong.more} more)" if wrong.more else ""
+    return f"{label}: {wrong.key or 'recipe'}: {wrong.message}.{wrong.hint}{more}"
 
 
 def parse_set(assignments: list[str], option: str = "--set") -> dict[str, Any]:
@@ -343,61 +323,51 @@ def parse_set(assignments: list[str], option: str = "--set") -> dict[str, Any]:
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON Schema of a recipe, with every strategy's parameters and format's options."""
+    """The JSON Schema of a recipe, with every strategy's parameters and format's options.
+
+    Those of pausedata's own: a plug-in's name may stand there too, with any keys.
+    """
     from pausedata import exporters, strategies
 
-    schema = Recipe.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "pausedata recipe"
-    schema["$defs"]["Placement"] = {
-        "description": Placement.__doc__,
-        "oneOf": [
-            _variant("strategy", name, strategies.get(name).options, Placement)
-            for name in strategies.names()
-        ],
+    own = {
+        (Placement, "strategy"): {n: strategies.get(n).options for n in strategies.own()},
+        (Export, "format"): {n: exporters.get(n).options for n in exporters.own()},
     }
-    schema["$defs"]["Export"] = {
-        "description": Export.__doc__,
-        "oneOf": [
-            _variant("format", name, exporters.get(name).options, Export)
-            for name in exporters.names()
-        ],
-    }
-    return schema
-
-
-def _variant(key: str, name: str, own: type[BaseModel], base: type[BaseModel]) -> dict[str, Any]:
-    """The schema of a placement (export) whose ``key`` is ``name``, with that one's own keys."""
-    shared, extra = base.model_json_schema(), own.model_json_schema()
-    properties = shared["properties"] | extra.get("properties", {})
-    properties[key] = {"const": name}
-    required = sorted({*shared.get("required", []), *extra.get("required", [])})
+    options = [model for models in own.values() for model in models.values()]
+    # All at once, so that models of one name in two modules get definitions of two names.
+    references, schema = models_json_schema([(m, "validation") for m in (Recipe, *options)])
+    names = {m: r["$ref"].rsplit("/", 1)[1] for (m, _), r in references.items()}
+    definitions = schema["$defs"]
+    taken_out = {model: definitions.pop(names[model]) for model in (Recipe, *options)}
+    for (base, key), models in own.items():
+        variants = {name: taken_out[model] for name, model in models.items()}
+        definitions[base.__name__] = _by_name(definitions[base.__name__], key, variants)
     return {
-        "type": "object",
-        "description": (own.__doc__ or "").strip().splitlines()[0],
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
+        **taken_out[Recipe],
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pausedata recipe",
+        "$defs": definitions,
     }
 
 
-def _model_at(model: type[BaseModel], steps: list[Any]) -> type[BaseModel] | None:
-    """The pydantic model that the keys ``steps`` lead to, as far as annotations tell."""
-    current: Any = model
-    for step in steps:
-        field = getattr(current, "model_fields", {}).get(step)
-        annotation = field.annotation if field else None
-        if annotation is None:  # a dict's key or a list's index: stay with what it holds
-            continue
-        found = [c for c in _classes(annotation) if issubclass(c, BaseModel)]
-        current = found[0] if len(found) == 1 else None
-    return current
-
-
-def _classes(annotation: Any) -> list[type]:
-    if isinstance(annotation, type):
-        return [annotation]
-    return [c for arg in getattr(annotation, "__args__", ()) for c in _classes(arg)]
+def _by_name(base: dict[str, Any], key: str, variants: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a placement (export), whose ``key`` decides what else it may say."""
+    rules = [
+        {
+            "if": {"properties": {key: {"const": name}}, "required": [key]},
+            "then": {
+                "description": own.get("description", ""),
+                # What all have is said by `base`; to be named here lets it stand beside the rest.
+                "properties": dict.fromkeys(base["properties"], True) | own.get("properties", {}),
+                "required": sorted({*base["required"], *own.get("required", [])}),
+                "additionalProperties": False,
+            },
+        }
+        for name, own in variants.items()
+    ]
+    names = {"anyOf": [{"enum": list(variants)}, {"type": "string"}]}
+    properties = base["properties"] | {key: base["properties"][key] | names}
+    return base | {"properties": properties, "allOf": rules}
 
 
 def _override(data: dict[str, Any], dotted: str, value: Any) -> None:

@@ -163,39 +163,24 @@ def test_readme_prints_what_export_prints() -> None:
 # Strategies, formats, recipes
 
 
-@pytest.mark.parametrize("described", strategies.describe(), ids=lambda d: d["name"])
-def test_strategy_is_documented_with_its_parameters(described: dict[str, Any]) -> None:
-    text = section(read("docs/strategies.md"), f"## `{described['name']}`")
+@pytest.mark.parametrize("name", strategies.own())
+def test_strategy_is_documented_with_its_parameters(name: str) -> None:
+    page = read("docs/strategies.md")
+    text = section(page, f"## `{name}`")
     assert text, "no section"
-    for option in described["options"]:
-        value = "required" if option["required"] else str(option["default"])
-        assert re.search(rf"^\| `{option['name']}` \| {value}", text, re.M), option["name"]
+    for option in strategies.about(name)["options"]:
+        where = section(page, "## Common options") if option["common"] else text
+        value = "required" if option["required"] else json.dumps(option["default"])
+        assert f"\n| `{option['name']}` | {value} |" in where, option["name"]
 
 
-def test_strategies_page_positions_are_those_that_the_strategies_choose() -> None:
-    """The page's example: six tokens, their log-probabilities in its table."""
-    import numpy as np
-
-    text = read("docs/strategies.md")
-    row = re.search(r"^\| log-probability \| (.*) \|$", text, re.M)
-    assert row
-    logprob = np.array([float(cell) for cell in row[1].split(" | ")], np.float32)
-    batch = strategies.Batch(["ex-1"], np.array([0, 6]), np.ones(6, bool), logprob)
-
-    def positions(name: str, **values: Any) -> list[int]:
-        strategy = strategies.get(name)
-        parameters = strategies.parse(strategy, values, name)
-        return strategies.place(strategy, batch, parameters)[0].positions.tolist()
-
-    assert positions("lowest_logprob", positions=2) == [0, 2]
-    assert positions("lowest_logprob", positions=4) == [0, 1, 2, 4]
-    assert positions("random", positions=2, seed=0) == [1, 4]
-    assert positions("random", positions=2, seed=1) == [2, 4]
-    assert positions("append", tokens=3) == [0]
-    assert positions("none") == []
+def test_strategies_page_shows_a_plug_in_that_the_tests_install() -> None:
+    text = section(read("docs/strategies.md"), "## Your own strategy")
+    assert (ROOT / "tests" / "plugin" / "steepest_drop.py").read_text("utf-8") in text
+    assert '[project.entry-points."pausedata.strategies"]' in text
 
 
-@pytest.mark.parametrize("name", exporters.names())
+@pytest.mark.parametrize("name", exporters.own())
 def test_format_is_documented(name: str) -> None:
     assert f"`{name}`" in read("docs/recipe.md")
     assert f"## The `{name}` export" in read("docs/format.md")

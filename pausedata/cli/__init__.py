@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import warnings
+from typing import Any
 
 from pausedata.cli.app import app
-from pausedata.cli.common import Terminated
+from pausedata.cli.common import Terminated, say
+
+_show_warning = warnings.showwarning
 
 
 def main() -> None:
@@ -18,12 +22,20 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     if "--debug" in sys.argv[1:]:  # wherever it stands
         sys.argv = [sys.argv[0], "--debug", *(a for a in sys.argv[1:] if a != "--debug")]
+    warnings.showwarning = _warn
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
     except Terminated:
         sys.exit(143)
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if category.__module__.partition(".")[0] == "pausedata":
+        say(f"warning: {message}")
+    else:
+        _show_warning(message, category, *where, **more)
 
 
 def _terminate(signum: int, frame: object) -> None:

@@ -12,14 +12,32 @@ from pausedata.errors import UsageError, nearest
 
 
 @command
-def strategies(json: AsJson = False) -> None:
-    """List the strategies that place pauses, with their parameters.
+def strategies(
+    name: Annotated[str | None, typer.Argument(help="One of them, told in full.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List the strategies that place pauses, or tell of one in full.
 
-    Example: pausedata strategies
+    Example: pausedata strategies lowest_logprob
     """
     from pausedata import strategies as registry
 
-    _list(registry.describe(), json)
+    if name is None:
+        _list(registry.describe(), json)
+        if not json:
+            typer.echo("\n`pausedata strategies NAME` tells of one in full, with examples.")
+        return
+    from dataclasses import asdict
+
+    from pausedata.strategies.example import worked
+
+    about, examples = registry.about(name), worked(name)
+    if json:
+        print_json(about | {"worked": [asdict(example) for example in examples]})
+        return
+    from pausedata.report.registry import render_strategy
+
+    console().print(render_strategy(about, examples))
 
 
 @command
@@ -30,10 +48,7 @@ def formats(json: AsJson = False) -> None:
     """
     from pausedata import exporters as registry
 
-    described = [
-        entry | {"readers": registry.get(entry["name"]).readers} for entry in registry.describe()
-    ]
-    _list(described, json)
+    _list([registry.describe(name) for name in registry.names()], json)
 
 
 @command
@@ -84,6 +99,11 @@ def doctor(json: AsJson = False) -> None:
         typer.echo(f"{name:14} {version or 'not installed'}")
     for backend in found["backends"]:
         typer.echo(f"{'backend':14} {backend['name']}: {backend['state']}")
+    for plugin in found["plugins"]:
+        typer.echo(
+            f"{'plug-in':14} {plugin['kind']} {plugin['name']}, {plugin['distribution']} "
+            f"{plugin['version']}: {plugin['state']}"
+        )
     typer.echo(f"{'device':14} {found['device']}")
     typer.echo(f"{'machine':14} {found['cores']} cores, {found['memory_gib']} GiB")
     for advice in found["advice"]:
@@ -94,7 +114,7 @@ def _list(described: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(described)
         return
-    from pausedata.report.table import render_registry
+    from pausedata.report.registry import render_registry
 
     console().print(render_registry(described))
 

@@ -7,15 +7,36 @@ from typing import Any
 from pydantic import BaseModel
 
 from pausedata.exporters import hf_disk, tokenized
-from pausedata.exporters.base import Format, Rows, insert_pauses
+from pausedata.exporters.base import Format, Options, Rows, insert_pauses
 from pausedata.registry import Registry
 
-__all__ = ["Format", "Rows", "describe", "get", "insert_pauses", "names", "parse", "recorded"]
+__all__ = [
+    "Format",
+    "Options",
+    "Rows",
+    "describe",
+    "get",
+    "insert_pauses",
+    "names",
+    "origin",
+    "own",
+    "parse",
+    "plugins",
+    "recorded",
+]
 
-_registry = Registry("format", [tokenized.FORMAT, hf_disk.FORMAT])
+_registry = Registry(
+    "format",
+    [tokenized.FORMAT, hf_disk.FORMAT],
+    group="pausedata.exporters",
+    accepts=Format,
+    base=Options,
+)
 names = _registry.names
+own = _registry.own
+plugins = _registry.plugins
+origin = _registry.origin
 get = _registry.get
-describe = _registry.describe
 
 _INPUTS = {"format", "options", "placement", "placement_content", "tokens", "pause"}
 
@@ -23,6 +44,11 @@ _INPUTS = {"format", "options", "placement", "placement_content", "tokens", "pau
 def parse(format: Format, values: dict[str, Any], where: str) -> BaseModel:
     """``values`` as the format's typed options; UsageError begins with ``where``."""
     return _registry.parse(format, values, where)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What the format ``name`` says of itself, JSON-able, with the trainers that read it."""
+    return _registry.describe(name) | {"readers": get(name).readers}
 
 
 def recorded(inputs: dict[str, Any]) -> tuple[Format, BaseModel] | None:

@@ -109,17 +109,3 @@ def number(value: float) -> str:
     if value and (abs(value) < 0.001 or abs(value) >= 1e9):
         return f"{value:.4g}"
     return f"{value:.4f}"
-
-
-def render_registry(described: list[dict[str, Any]]) -> RenderableType:
-    """Strategies or formats: each with its summary and its options."""
-    lines: list[Text] = []
-    for entry in described:
-        lines.append(Text.assemble((entry["name"], "bold"), f"  {entry['summary']}"))
-        for option in entry["options"]:
-            given = "required" if option["required"] else f"default {option['default']}"
-            about = f": {option['description']}" if option["description"] else ""
-            lines.append(Text(f"    {option['name']} ({option['type']}, {given}){about}"))
-        if entry.get("readers"):
-            lines.append(Text(f"    read by {entry['readers']}"))
-    return Text("\n").join(lines)

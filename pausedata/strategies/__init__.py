@@ -11,39 +11,69 @@ from typing import Any
 import numpy as np
 
 from pausedata.registry import Registry
-from pausedata.strategies import append, lowest_logprob, none, random, sampled, surprisal_spike
-from pausedata.strategies.base import SCORES, Batch, Parameters, Placed, Strategy
+from pausedata.strategies import append, combine, lowest_logprob, none, random, sampled, surprisal_spike
+from pausedata.strategies.base import SCORES, Batch, Choosing, Parameters, Placed, Ranked, Strategy
+from pausedata.strategies.choose import choose
+from pausedata.strategies.places import choose_places
 
 __all__ = [
     "Batch",
+    "Choosing",
     "Parameters",
     "Placed",
+    "Ranked",
     "Strategy",
+    "about",
+    "choose",
     "describe",
     "get",
     "names",
     "of",
+    "origin",
+    "own",
     "parse",
     "place",
+    "plugins",
     "reads",
     "reads_scores",
     "recorded",
 ]
 
+
+def _all_reads(strategy: Strategy) -> set[str]:
+    """What it reads by itself and with its worked examples, but for what is told by eligibility."""
+    found = set(strategy.needs)
+    for values in strategy.worked:
+        parameters = parse(strategy, values, f"worked example {values}")
+        eligible = getattr(parameters, "eligible", None)
+        found |= parameters.reads - (eligible.reads if eligible else frozenset())
+        found |= {"reference"} if parameters.other_run else set()
+        found |= {"placed"} if parameters.placements else set()
+    return found
+
+
 _registry = Registry(
     "strategy",
     [
         lowest_logprob.STRATEGY,
-        random.STRATEGY,
         append.STRATEGY,
-        none.STRATEGY,
+        random.STRATEGY,
         sampled.STRATEGY,
         surprisal_spike.STRATEGY,
+        combine.STRATEGY,
+        none.STRATEGY,
     ],
+    group="pausedata.strategies",
+    accepts=Strategy,
+    base=Parameters,
+    common=Choosing,
+    check=_all_reads,
 )
 names = _registry.names
+own = _registry.own
+plugins = _registry.plugins
+origin = _registry.origin
 get = _registry.get
-describe = _registry.describe
 
 _INPUTS = {"strategy", "parameters", "run", "tokens", "scores", "reads"}
 
@@ -57,6 +87,22 @@ def of(name: str, values: dict[str, Any], where: str) -> tuple[Strategy, Paramet
     """The strategy ``name`` and ``values`` as its parameters; UsageError begins with ``where``."""
     strategy = get(name, f"{where}.strategy" if where else "")
     return strategy, parse(strategy, values, where)
+
+
+def about(name: str) -> dict[str, Any]:
+    """What the strategy ``name`` says of itself, JSON-able: lists, schema and docs rest on it.
+
+    ``reads``: what it needs of the dataset besides the tokens' spans, with the parameters of its
+    worked examples: names of the optional columns of a batch.
+    """
+    strategy = get(name)
+    said = {key: getattr(strategy, key) for key in ("source", "formula", "notes")}
+    return _registry.describe(name) | said | {"reads": sorted(_all_reads(strategy))}
+
+
+def describe() -> list[dict[str, Any]]:
+    """What every strategy says of itself."""
+    return [about(name) for name in names()]
 
 
 def recorded(inputs: dict[str, Any]) -> tuple[Strategy, Parameters] | None:

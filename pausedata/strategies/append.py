@@ -22,4 +22,12 @@ def place(batch: Batch, parameters: Append) -> Placed:
     )
 
 
-STRATEGY = Strategy("append", Append, place)
+STRATEGY = Strategy(
+    "append",
+    Append,
+    place,
+    source='Goyal et al., "Think before you speak: Training Language Models With Pause Tokens" '
+    "(ICLR 2024); the paper's APPD",
+    formula="Position 0 of every response, with the whole count.",
+    worked=({"tokens": 3},),
+)

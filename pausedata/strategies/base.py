@@ -43,8 +43,8 @@ class Parameters(BaseModel):
         return frozenset()
 
     @property
-    def reference(self) -> str | None:
-        """A second run whose log-probabilities the strategy reads."""
+    def other_run(self) -> str | None:
+        """A second run, whose log-probabilities the strategy reads as ``Batch.reference``."""
         return None
 
     @property
@@ -215,7 +215,8 @@ class Strategy:
     depend on nothing but that example and what ``fit`` found. ``needs`` are the batch's columns
     that it reads: ``logprob``, ``rank``, ``entropy``, ``text``. ``fit`` sees all batches of a
     split before any is placed; what it gives is recorded, and handed on as ``Batch.fitted``.
-    ``source``, ``formula`` and ``worked`` (parameters of worked examples) are for the docs.
+    ``source``, ``formula``, ``worked`` (parameters of worked examples) and ``notes`` (whatever else
+    there is to say, in Markdown) are for the docs and `pausedata strategies`.
     """
 
     name: str
@@ -226,3 +227,4 @@ class Strategy:
     source: str = ""
     formula: str = ""
     worked: tuple[dict[str, Any], ...] = ()
+    notes: str = ""

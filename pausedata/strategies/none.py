@@ -17,4 +17,11 @@ def place(batch: Batch, parameters: Nowhere) -> Placed:
     return Placed(nothing, nothing, nothing)
 
 
-STRATEGY = Strategy("none", Nowhere, place)
+STRATEGY = Strategy(
+    "none",
+    Nowhere,
+    place,
+    source="plain supervised fine-tuning (SFT), the control for pauses as such",
+    formula="No position at all: the same tokens, without a pause.",
+    worked=({},),
+)

@@ -18,7 +18,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 class Random(Ranked):
     """Before M response tokens drawn uniformly without replacement (the paper's RAN)."""
 
-    seed: int = Field(default=0, description="with the example's id, all that decides the draw")
+    seed: int = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default=0, description="with the example's id, all that decides the draw"
+    )
 
 
 def place(batch: Batch, parameters: Random) -> Placed:
@@ -58,4 +60,24 @@ def random_numbers(keys: Any, counters: Any) -> np.ndarray[Any, np.dtype[np.uint
         return mixed ^ (mixed >> np.uint64(31))
 
 
-STRATEGY = Strategy("random", Random, place)
+STRATEGY = Strategy(
+    "random",
+    Random,
+    place,
+    source='Kim, Kim, Thorne, "Learning to Insert [PAUSE] Tokens for Better Reasoning" (Findings '
+    "of ACL 2025), Table 1: RAN, the control for where the pauses are",
+    formula="""\
+Each token gets a 64-bit number z, and the M eligible tokens with the smallest are taken. It is \
+SplitMix64 with the key K of the example and the counter k, the token's position, modulo 2^64:
+
+```text
+K = first 8 bytes, little-endian, of SHA-256(decimal seed, one NUL byte, id)
+z = K + (k + 1) · 9E3779B97F4A7C15
+z = (z xor (z >> 30)) · BF58476D1CE4E5B9
+z = (z xor (z >> 27)) · 94D049BB133111EB
+z =  z xor (z >> 31)
+```
+
+So a seed gives the same positions on any machine and with any release of NumPy.""",
+    worked=({"positions": 2}, {"positions": 2, "seed": 1}),
+)
