@@ -635,9 +635,9 @@ def test_no_strategy_splits_a_character_of_real_text(make: Any, name: str, k: in
     batch = with_what_it_reads(strategy, parameters, batch)
     placed, kept_off = strategies.place(strategy, batch, parameters)
     for example, positions in enumerate(by_example(placed, batch)):
-        parts = list(cut(ids[example], positions))
+        parts = [part for part in cut(ids[example], positions) if part]
         if ids[example][-1] != tokenizer.eos_id:
-            parts.pop()  # a truncated response may end within a character
+            parts.pop()  # what a truncated response ends with may be half a character
         assert not any("�" in tokenizer.backend.decode(part) for part in parts)
     # What it would have chosen inside characters, had that been allowed, is what it was kept off.
     wanted = by_example(strategy.place(batch.allowing_all(), parameters), batch)

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from pausedata.registry import Registry
-from pausedata.strategies import append, lowest_logprob, none, random
+from pausedata.strategies import (
+    append,
+    every_word,
+    hardest_sentence,
+    lowest_logprob,
+    none,
+    random,
+    regex,
+    sentence,
+)
 from pausedata.strategies.base import Batch, Parameters, Placed, Strategy
 
 __all__ = [
@@ -30,7 +39,16 @@ __all__ = [
 
 _registry = Registry(
     "strategy",
-    [lowest_logprob.STRATEGY, random.STRATEGY, append.STRATEGY, none.STRATEGY],
+    [
+        lowest_logprob.STRATEGY,
+        random.STRATEGY,
+        append.STRATEGY,
+        none.STRATEGY,
+        every_word.STRATEGY,
+        regex.STRATEGY,
+        sentence.STRATEGY,
+        hardest_sentence.STRATEGY,
+    ],
 )
 names = _registry.names
 get = _registry.get
