@@ -21,7 +21,8 @@ Name = Literal[
 Where = Literal["before", "after"]
 
 # Possessive quantifiers (++, *+, ?+) throughout: what is read as a number is never read again as
-# a shorter one, so that no match ends within a number, and none takes long to fail.
+# a shorter one, so that no match ends within a number. These, and bounds on what may stand in
+# front of the first number, keep the search linear in the length of any text.
 _GAP = r"[ \t\xa0]*+"
 _CURRENCY = r"(?:(?:[$€£¥₹]|\bRs\.?+) ?+)"
 # With thousands separators, wherever they stand; so 1,2,3 is as one too.
@@ -35,7 +36,7 @@ _OPERATORS = rf"*/+{_MINUS}×÷·⋅∗"
 # Where an expression may begin: not within a word, a number or another expression, nor in the
 # line with the answer.
 _START = rf"(?<![\w.,^{_OPERATORS}])(?<![\w)\]] [{_OPERATORS}] )(?<!####)(?<!#### )"
-_TERM = rf"(?:[(\[] ?+)*+{_SIGN}{_AMOUNT}(?: ?+[)\]])*+"
+_TERM = rf"(?:[(\[] ?+){{0,4}}+{_SIGN}{_AMOUNT}(?: ?+[)\]])*+"
 _BRACKET_NEXT = r"(?<=[\w)\]}])(?=[(\[{])"  # 500(.40): a product
 _TIMES = rf"[xX](?!{_GAP}[+{_MINUS}])"  # in 2x + 5 it is a variable
 _JOIN = rf"(?:{_GAP}(?:[={_OPERATORS}]|{_TIMES}){_GAP}|{_BRACKET_NEXT})"
@@ -45,14 +46,14 @@ _MARK = rf"{_CURRENCY}?+<<"
 
 # As they stand in algebra: x, 3x, 2(a + b)², √5, x₁ written x1, 60km.
 _POWER = r"(?:[²³!]|(?: ?+[)\]}]))*+(?: ?+%)?+"
-_OPEN = rf"(?:[(\[{{] ?+)*+{_SIGN}(?:[(\[{{] ?+)*+√?+"
+_OPEN = rf"(?:[(\[{{] ?+){{0,4}}+{_SIGN}(?:[(\[{{] ?+){{0,4}}+√?+"
 _NUMERIC = rf"(?:{_OPEN}{_AMOUNT}(?:(?![xX]\d)[^\W\d_]++)?+{_POWER})"
 _VARIABLE = rf"(?:{_OPEN}(?<![^\W_])[^\W\d_]\d?+(?![^\W_])(?!['’]){_POWER})"
 _RELATE = rf"(?:{_GAP}(?:[=<>≤≥≠≈⇒^{_OPERATORS}]{{1,3}}|{_TIMES}){_GAP}|{_BRACKET_NEXT})"
 _EITHER = rf"(?:{_NUMERIC}|{_VARIABLE})"
 # At least one number and one operator.
 _ALGEBRA = (
-    rf"(?:{_START}(?:(?:{_VARIABLE}{_RELATE})++{_NUMERIC}|{_NUMERIC}(?={_RELATE}{_EITHER}))"
+    rf"(?:{_START}(?:(?:{_VARIABLE}{_RELATE}){{1,8}}+{_NUMERIC}|{_NUMERIC}(?={_RELATE}{_EITHER}))"
     rf"|(?<![=<>!])[=≈]>?+{_GAP}{_NUMERIC})(?:{_RELATE}{_EITHER})*+"
 )
 
