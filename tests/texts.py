@@ -90,8 +90,8 @@ def insert(response: str, spans: list[Span], positions: list[int]) -> str:
 def generated(seed: int, examples: int, alphabet: Sequence[str]) -> Batch:
     """Random texts, cut into tokens at random.
 
-    Some characters are several tokens, the last of which may reach further; some texts are
-    truncated; some have no EOS, others two; some examples have no token at all.
+    Some characters are several tokens, the last of which may reach further, either way; some texts
+    are truncated; some have no EOS, others two; some examples have no token at all.
     """
     draw = random.Random(seed)
     rows = []
@@ -103,7 +103,9 @@ def generated(seed: int, examples: int, alphabet: Sequence[str]) -> Batch:
             end = min(len(text), at + draw.choice([1, 1, 2, 3, 5]))
             if draw.random() < 0.2:  # the first character's bytes, apart from the rest
                 spans += [(at, at + 1)] * draw.randint(1, 3)
-            spans.append((at, end))
+                spans.append((max(0, at - draw.choice([0, 0, 1])), end))
+            else:
+                spans.append((at, end))
             at = end
         if draw.random() < 0.2:
             spans = spans[: draw.randint(0, len(spans))]

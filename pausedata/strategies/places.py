@@ -44,17 +44,17 @@ def _allowed(batch: Batch, parameters: Choosing, example: Int, position: Int, af
 def _apart(example: Int, position: Int, gap: int) -> Bool:
     """Which places are taken from left to right, each at least ``gap`` after the one before.
 
-    For each place the next that could be taken after it is known; from the first place of an
-    example those reached are followed in jumps of 1, 2, 4 … steps.
+    The place that would be taken next is known of each. From the first one on, those that are
+    reached are followed in jumps of 1, 2, 4 … of these steps.
     """
     places = len(example)
-    gap = min(gap, int(position.max(initial=0)) + 1)
-    # Examples stand far enough apart that no search finds a place nearer than the next one's.
-    key = example * (int(position.max(initial=0)) + gap + 1) + position
+    furthest = int(position.max(initial=0))
+    gap = min(gap, furthest + 1)
+    # Examples stand so far apart that the next after the last of one is the first of another.
+    key = example * (furthest + gap + 1) + position
     following = np.append(np.searchsorted(key, key + gap), places)  # the last: there is none
-    following[:-1][np.append(example, -1)[following[:-1]] != example] = places
     reached = np.zeros(places + 1, np.bool_)
-    reached[:-1][np.append(True, example[1:] != example[:-1])[:places]] = True
+    reached[0] = True
     while (following < places).any():
         reached[following[reached]] = True
         following = following[following]

@@ -92,15 +92,16 @@ class Text:
         token = np.where(
             char < self.lengths[example], token, np.searchsorted(self._start, place, side="left")
         )
-        return self._position(example, token)
+        return token - self.offsets[example]
 
     def after(self, example: Int, char: Int) -> Int:
         """The position right after the token in which what ends at ``char`` ends.
 
         ``char`` is one past its last character. Where no token follows, it is after the last.
         """
+        # Where no token of this text follows, it is the first of the next one with tokens.
         token = np.searchsorted(self._start, self.base[example] + char, side="left")
-        return self._position(example, token)
+        return token - self.offsets[example]
 
     def matches(self, pattern: str) -> tuple[Int, Int, Int]:
         """Matches of a regular expression in each text alone: example, first char, end.
@@ -162,10 +163,6 @@ class Text:
     @property
     def _characters(self) -> Int:
         return self.char_end.astype(np.int64) - self.char_start
-
-    def _position(self, example: Int, token: Int) -> Int:
-        """Position in its example of a token; one of a later example is after the last."""
-        return np.minimum(token, self.offsets[example + 1]) - self.offsets[example]
 
     @cached_property
     def _used(self) -> Int:
