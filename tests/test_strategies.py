@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from pausedata import exporters, strategies
 from pausedata.errors import UsageError
 from pausedata.strategies import Batch
+from pausedata.strategies.base import Ranked
 from pausedata.strategies.random import random_numbers, stream_keys
+from pausedata.strategies.text import Text
 
 CHEAP = settings(max_examples=100, deadline=None)
 # Parameters with which each strategy has something to do.
@@ -26,15 +28,33 @@ BUSY: dict[str, dict[str, Any]] = {
     "none": {},
     "sampled": {"positions": 3},
     "surprisal_spike": {"window": 2, "z": 0.0},
+    "every_word": {},
+    "regex": {"pattern": r"\w", "where": "after"},
+    "sentence": {},
+    "hardest_sentence": {"positions": 2},
 }
+# Those that take a given number of tokens, where there are so many.
+COUNTED = [
+    name
+    for name in strategies.names()
+    if issubclass(strategies.get(name).options, Ranked) or name in {"append", "none"}
+]
 
 
 def batch_of(examples: list[tuple[str, list[bool], list[float]]]) -> Batch:
-    """Examples as (id, whether each token begins a character, log-probabilities)."""
+    """Examples as (id, whether each token begins a character, log-probabilities).
+
+    Their text has one character for each token, or for those that share one.
+    """
+    offsets = np.cumsum([0, *(len(begins) for _, begins, _ in examples)])
+    ends = [np.cumsum(begins) for _, begins, _ in examples]
+    texts = ["".join(itertools.islice(itertools.cycle("ab 1.\n"), sum(b))) for _, b, _ in examples]
+    end = np.concatenate([np.zeros(0, int), *ends])
     return Batch(
         ids=[id for id, _, _ in examples],
-        offsets=np.cumsum([0, *(len(begins) for _, begins, _ in examples)]),
+        offsets=offsets,
         begins_character=np.array([b for _, begins, _ in examples for b in begins], bool),
+        text=Text(texts, offsets, end - 1, end),
         logprob=np.array([x for _, _, logprobs in examples for x in logprobs], np.float32),
     )
 
@@ -289,7 +309,8 @@ def test_what_random_would_have_chosen_inside_a_character_is_counted_too() -> No
 @given(batch=batches(), name=st.sampled_from(strategies.names()))
 def test_no_strategy_ever_splits_a_character(batch: Batch, name: str) -> None:
     for places, (begins, _) in zip(place(name, batch, **BUSY[name]), parts(batch), strict=True):
-        assert all(begins[position] for position in places)
+        # The place after the last token is inside no character.
+        assert all([*begins, True][position] for position in places)
 
 
 @CHEAP
@@ -298,6 +319,7 @@ def test_no_strategy_ever_splits_a_character(batch: Batch, name: str) -> None:
     name=st.sampled_from([n for n in BUSY if "positions" in BUSY[n]] + ["append", "none"]),
     asked=st.integers(0, 12),
 )
+@given(batch=batches(), name=st.sampled_from(COUNTED), asked=st.integers(0, 12))
 def test_positions_number_as_many_as_asked_or_as_there_are(
     batch: Batch, name: str, asked: int
 ) -> None:
@@ -316,7 +338,8 @@ def test_every_strategy_is_tested_here() -> None:
 def test_a_strategy_that_needs_no_scores_is_given_none() -> None:
     batch = Batch(["x"], np.array([0, 4]), np.ones(4, bool), logprob=None)
     for name in strategies.names():
-        if not strategies.get(name).needs:
+        strategy = strategies.get(name)
+        if not strategies.reads(strategy, strategies.parse(strategy, BUSY[name], "test")):
             place(name, batch, **BUSY[name])
 
 

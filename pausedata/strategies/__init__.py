@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 
 from pausedata.registry import Registry
-from pausedata.strategies import append, combine, lowest_logprob, none, random, sampled, surprisal_spike
+from pausedata.strategies import (
+    append,
+    combine,
+    every_word,
+    hardest_sentence,
+    lowest_logprob,
+    none,
+    random,
+    regex,
+    sampled,
+    sentence,
+    surprisal_spike,
+)
 from pausedata.strategies.base import SCORES, Batch, Choosing, Parameters, Placed, Ranked, Strategy
 from pausedata.strategies.choose import choose
 from pausedata.strategies.places import choose_places
@@ -60,6 +72,10 @@ _registry = Registry(
         random.STRATEGY,
         sampled.STRATEGY,
         surprisal_spike.STRATEGY,
+        hardest_sentence.STRATEGY,
+        every_word.STRATEGY,
+        sentence.STRATEGY,
+        regex.STRATEGY,
         combine.STRATEGY,
         none.STRATEGY,
     ],

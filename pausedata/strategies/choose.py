@@ -32,17 +32,6 @@ def choose(
     return with_counts(batch.example[tokens], batch.position[tokens], parameters.tokens)
 
 
-def choose_places(
-    batch: Batch, parameters: Choosing, example: Int, position: Int, *, after: bool
-) -> Placed:
-    """Pauses at these places, given ascending by example and position, in the order of the text.
-
-    A place may be given twice. One behind the last token (``position`` is the response's length)
-    is taken where the strategy places ``after`` something. The common options are applied.
-    """
-    raise NotImplementedError
-
-
 def chosen(
     batch: Batch,
     allowed: Bool,
