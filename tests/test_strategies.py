@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pausedata import exporters, strategies
 from pausedata.errors import UsageError
 from pausedata.strategies import Batch
+from pausedata.strategies.base import Ranked
 from pausedata.strategies.random import random_numbers, stream_keys
 
 CHEAP = settings(max_examples=100, deadline=None)
@@ -24,16 +25,25 @@ BUSY: dict[str, dict[str, Any]] = {
     "random": {"positions": 3},
     "append": {"tokens": 4},
     "none": {},
+    "highest_entropy": {"positions": 3},
+    "threshold": {"logprob": -0.25, "positions": 3},
+    "excess": {"reference": "other", "positions": 3},
+    "budget": {"per_100": 50.0},
 }
 
 
 def batch_of(examples: list[tuple[str, list[bool], list[float]]]) -> Batch:
     """Examples as (id, whether each token begins a character, log-probabilities)."""
+    scores = np.array([x for _, _, logprobs in examples for x in logprobs], np.float32)
     return Batch(
         ids=[id for id, _, _ in examples],
         offsets=np.cumsum([0, *(len(begins) for _, begins, _ in examples)]),
         begins_character=np.array([b for _, begins, _ in examples for b in begins], bool),
-        logprob=np.array([x for _, _, logprobs in examples for x in logprobs], np.float32),
+        logprob=scores,
+        rank=1 - np.floor(scores).astype(np.int64),
+        entropy=np.abs(scores) / 2,
+        reference=np.full(len(scores), -1, np.float32),
+        fitted={"threshold": -1.0},
     )
 
 
@@ -298,8 +308,9 @@ def test_positions_number_as_many_as_asked_or_as_there_are(
     """Invariant 2; `append` has one place, with its whole count, and `none` has none."""
     parameters = BUSY[name] | ({"positions": asked} if "positions" in BUSY[name] else {})
     for places, (begins, _) in zip(place(name, batch, **parameters), parts(batch), strict=True):
-        ask = {"append": 1, "none": 0}.get(name, asked)
-        assert len(places) == min(ask, sum(begins))
+        if issubclass(strategies.get(name).options, Ranked) or name in {"append", "none"}:
+            ask = {"append": 1, "none": 0}.get(name, asked)
+            assert len(places) == min(ask, sum(begins))
         assert all(0 <= position < len(begins) for position in places)
 
 
@@ -310,7 +321,8 @@ def test_every_strategy_is_tested_here() -> None:
 def test_a_strategy_that_needs_no_scores_is_given_none() -> None:
     batch = Batch(["x"], np.array([0, 4]), np.ones(4, bool), logprob=None)
     for name in strategies.names():
-        if not strategies.get(name).needs:
+        strategy = strategies.get(name)
+        if not strategies.reads(strategy, strategies.parse(strategy, BUSY[name], "test")):
             place(name, batch, **BUSY[name])
 
 

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from pausedata.registry import Registry
-from pausedata.strategies import append, lowest_logprob, none, random
+from pausedata.strategies import (
+    append,
+    budget,
+    excess,
+    highest_entropy,
+    lowest_logprob,
+    none,
+    random,
+    threshold,
+)
 from pausedata.strategies.base import Batch, Parameters, Placed, Strategy
 
 __all__ = [
@@ -30,7 +39,16 @@ __all__ = [
 
 _registry = Registry(
     "strategy",
-    [lowest_logprob.STRATEGY, random.STRATEGY, append.STRATEGY, none.STRATEGY],
+    [
+        lowest_logprob.STRATEGY,
+        random.STRATEGY,
+        append.STRATEGY,
+        none.STRATEGY,
+        highest_entropy.STRATEGY,
+        threshold.STRATEGY,
+        excess.STRATEGY,
+        budget.STRATEGY,
+    ],
 )
 names = _registry.names
 get = _registry.get

@@ -39,8 +39,8 @@ class Parameters(BaseModel):
         return frozenset()
 
     @property
-    def reference(self) -> str | None:
-        """A second run whose log-probabilities the strategy reads."""
+    def other_run(self) -> str | None:
+        """A second run, whose log-probabilities the strategy reads as ``Batch.reference``."""
         return None
 
     @property
@@ -91,7 +91,10 @@ class Ranked(Choosing):
     def most(self, batch: Batch) -> Int:
         """M of each response: ``positions``, or ``fraction`` of its tokens, halves rounded up."""
         if self.positions is not None:
-            return np.full(len(batch.lengths), self.positions)
+            # No more than there can be, so that any number that is asked for fits the type.
+            return np.full(
+                len(batch.lengths), min(self.positions, int(batch.lengths.max(initial=0)))
+            )
         # As the decimal that was written: 0.1 of 30 is 3, whatever 0.1 is in binary.
         share = Fraction(str(self.fraction))
         lengths, which = np.unique(batch.lengths, return_inverse=True)
