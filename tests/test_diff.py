@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pausedata.diff import PlacementsDiff, RunsDiff, VersionsDiff, diff
 from pausedata.diff.join import join
 from pausedata.diff.placements import Pauses, PlacedExample
-from pausedata.diff.quantiles import quantiles
 from pausedata.diff.runs import RankOne
 from pausedata.errors import DataError, UsageError
+from pausedata.quantiles import quantiles
 from pausedata.store.dataset import open_version
 from pausedata.store.shards import write_shard
 from tests.small_dataset import (

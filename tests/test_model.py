@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from conftest import ROOT, SMOLLM2, Recipe
+from conftest import ROOT, SHARED, SMOLLM2, Recipe
+from slow_choice import SLOW, slow_budget, slow_places
 
+from pausedata import strategies
 from pausedata.progress import Silent
 from pausedata.store.dataset import Version, open_version
+from pausedata.store.tables import list_parts
+from pausedata.strategies import Batch
+from pausedata.tokens import begins_character
 from pausedata.verify import verify
 
 pytestmark = [
@@ -69,6 +76,79 @@ def test_the_placement_is_that_of_an_independent_float64_reckoning(quickstart: V
             if spread > 2e-4:  # else two tokens are too near to tell apart
                 assert placement["position"][i].as_py() == sorted(order[:5])
     assert largest <= 1e-4
+
+
+@pytest.fixture(scope="module")
+def gsm8k(tmp_path_factory: pytest.TempPathFactory) -> Version:
+    """Eight real rows of GSM8K, built from the recipe for it."""
+    from pausedata.build import build
+    from pausedata.recipe import load_recipe
+
+    rows = SHARED / "gsm8k_train.jsonl"
+    if not rows.is_file():
+        pytest.skip("no gsm8k_train.jsonl beside the repository")
+    changes = {
+        "source.hub": None,
+        "source.files": [str(rows)],
+        "source.limit": 8,
+        "model.id": str(SMOLLM2),
+    }
+    root = tmp_path_factory.mktemp("gsm8k") / "out"
+    return build(load_recipe(ROOT / "recipes" / "gsm8k.yaml", changes), root).version
+
+
+@pytest.mark.parametrize("dataset", ["quickstart", "gsm8k"])
+def test_strategies_agree_with_their_slow_versions_on_real_scores(
+    dataset: str, request: pytest.FixtureRequest
+) -> None:
+    batches = scored(request.getfixturevalue(dataset))
+    for name, parameters in [
+        ("lowest_logprob", {"positions": 5}),
+        ("lowest_logprob", {"fraction": 0.1, "min_gap": 4}),
+        ("highest_entropy", {"positions": 5}),
+        ("threshold", {}),
+        ("threshold", {"rank": 3, "positions": 6, "min_gap": 2}),
+    ]:
+        for batch in batches:
+            found = positions(name, batch, parameters)
+            assert found == slow_places(batch, parameters, SLOW[name])
+            assert sum(map(len, found)) >= len(found)  # it had something to do
+    for parameters in ({"per_100": 10}, {"per_100": 4.5, "min_gap": 3, "max_positions": 8}):
+        budget = strategies.get("budget")
+        assert budget.fit
+        fitted = budget.fit(lambda: batches, strategies.parse(budget, parameters, "here"))
+        places = [
+            positions("budget", dataclasses.replace(batch, fitted=fitted), parameters)
+            for batch in batches
+        ]
+        assert (places, fitted) == slow_budget(batches, parameters)
+        assert fitted["places"] > 0
+
+
+def scored(version: Version) -> list[Batch]:
+    """Each shard as a batch of the run `base`."""
+    batches = []
+    for _, [tokens, scores] in version.aligned("tokens", "scores/base"):
+        offsets, start = list_parts(tokens, "char_start")
+        _, end = list_parts(tokens, "char_end")
+        columns = {name: list_parts(scores, name)[1] for name in ("logprob", "rank", "entropy")}
+        batches.append(
+            Batch(
+                ids=tokens["id"].to_pylist(),
+                offsets=offsets,
+                begins_character=begins_character(start, end, offsets),
+                special=np.zeros(len(start), np.bool_),
+                **columns,
+            )
+        )
+    return batches
+
+
+def positions(name: str, batch: Batch, parameters: dict[str, Any]) -> list[list[int]]:
+    """Where the strategy places, in each example."""
+    strategy = strategies.get(name)
+    placed, _ = strategies.place(strategy, batch, strategies.parse(strategy, parameters, "here"))
+    return [placed.positions[placed.example == k].tolist() for k in range(len(batch.ids))]
 
 
 def test_a_prompt_that_ends_in_a_space_is_warned_of(recipe: Recipe, tmp_path: Path) -> None:

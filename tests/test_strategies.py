@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pausedata import exporters, strategies
 from pausedata.errors import UsageError
-from pausedata.strategies import Batch
+from pausedata.strategies import Batch, Placed
 from pausedata.strategies.base import Ranked
 from pausedata.strategies.random import random_numbers, stream_keys
 from pausedata.strategies.text import Text
@@ -32,6 +32,11 @@ BUSY: dict[str, dict[str, Any]] = {
     "regex": {"pattern": r"\w", "where": "after"},
     "sentence": {},
     "hardest_sentence": {"positions": 2},
+    "highest_entropy": {"positions": 3},
+    "threshold": {"logprob": -0.25, "positions": 3},
+    "excess": {"reference": "other", "positions": 3},
+    "budget": {"per_100": 50.0},
+    "combine": {"of": ["p", "q"]},
 }
 # Those that take a given number of tokens, where there are so many.
 COUNTED = [
@@ -50,13 +55,27 @@ def batch_of(examples: list[tuple[str, list[bool], list[float]]]) -> Batch:
     ends = [np.cumsum(begins) for _, begins, _ in examples]
     texts = ["".join(itertools.islice(itertools.cycle("ab 1.\n"), sum(b))) for _, b, _ in examples]
     end = np.concatenate([np.zeros(0, int), *ends])
+    scores = np.array([x for _, _, logprobs in examples for x in logprobs], np.float32)
     return Batch(
         ids=[id for id, _, _ in examples],
         offsets=offsets,
         begins_character=np.array([b for _, begins, _ in examples for b in begins], bool),
         text=Text(texts, offsets, end - 1, end),
-        logprob=np.array([x for _, _, logprobs in examples for x in logprobs], np.float32),
+        logprob=scores,
+        rank=1 - np.floor(scores).astype(np.int64),
+        entropy=np.abs(scores) / 2,
+        reference=np.full(len(scores), -1, np.float32),
+        fitted={"threshold": -1.0},
+        placed={"p": every(offsets), "q": every(np.minimum(offsets, 1))},
     )
+
+
+def every(offsets: Any) -> Placed:
+    """A pause before every token."""
+    lengths = np.diff(offsets)
+    example = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.arange(offsets[-1]) - offsets[example]
+    return Placed(example, position, np.ones_like(position))
 
 
 def plain(*lengths: int, ids: list[str] | None = None) -> Batch:
@@ -326,8 +345,9 @@ def test_positions_number_as_many_as_asked_or_as_there_are(
     """Invariant 2; `append` has one place, with its whole count, and `none` has none."""
     parameters = BUSY[name] | ({"positions": asked} if "positions" in BUSY[name] else {})
     for places, (begins, _) in zip(place(name, batch, **parameters), parts(batch), strict=True):
-        ask = {"append": 1, "none": 0}.get(name, asked)
-        assert len(places) == min(ask, sum(begins))
+        if issubclass(strategies.get(name).options, Ranked) or name in {"append", "none"}:
+            ask = {"append": 1, "none": 0}.get(name, asked)
+            assert len(places) == min(ask, sum(begins))
         assert all(0 <= position < len(begins) for position in places)
 
 

@@ -540,6 +540,13 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
     ],
     "sentence": [{}, {"where": "after"}, {"only": "calculating"}],
     "hardest_sentence": [{"positions": 2}],
+    "threshold": [{}, {"rank": 2}, {"logprob": -1.0, "positions": 4}],
+    "highest_entropy": [{"positions": 5}],
+    "surprisal_spike": [{"window": 4, "z": 0.5}],
+    "sampled": [{"positions": 5}],
+    "budget": [{"per_100": 30.0}],
+    "excess": [{"reference": "other", "positions": 5}],
+    "combine": [{"of": ["a", "b"]}],
 }
 
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pausedata.diff.join import Joined, MostChanged, Pair, Rows, check_ids, check_shards
-from pausedata.diff.quantiles import quantiles
 from pausedata.errors import DataError
 from pausedata.history import scored_by
 from pausedata.progress import Progress
+from pausedata.quantiles import quantiles
 from pausedata.store.dataset import Version
 from pausedata.store.tables import list_parts
 

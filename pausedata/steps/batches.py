@@ -60,7 +60,7 @@ class Batches:
             responses = self._shard("examples", number, ["response"]).column("response")
             text = Text(responses.to_pylist(), offsets, start, end)
         ids = rows.column("id").to_pylist()
-        reference = self._parameters.reference
+        reference = self._parameters.other_run
         return Batch(
             ids=ids,
             offsets=offsets,

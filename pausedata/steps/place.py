@@ -24,7 +24,7 @@ def tables_read(strategy: Strategy, parameters: Parameters, run: str | None) -> 
     return [
         "tokens",
         *([f"scores/{run}"] if reads & SCORES else []),
-        *([f"scores/{parameters.reference}"] if parameters.reference else []),
+        *([f"scores/{parameters.other_run}"] if parameters.other_run else []),
         *(["examples"] if "text" in reads else []),
         *(["vocab"] if "special" in reads else []),
         *(f"placements/{name}" for name in parameters.placements),
@@ -94,6 +94,8 @@ def place_with(
         provenance = {"inputs": wanted, "made_from": list(tables), **totals}
         if fitted:
             provenance["fitted"] = fitted
+        if (plugin := strategies.origin(strategy.name)) is not None:
+            provenance["plugin"] = plugin
         return stage.table(table, schema_of(table), paths, provenance)
 
 

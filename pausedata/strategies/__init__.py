@@ -13,9 +13,12 @@ import numpy as np
 from pausedata.registry import Registry
 from pausedata.strategies import (
     append,
+    budget,
     combine,
     every_word,
+    excess,
     hardest_sentence,
+    highest_entropy,
     lowest_logprob,
     none,
     random,
@@ -23,6 +26,7 @@ from pausedata.strategies import (
     sampled,
     sentence,
     surprisal_spike,
+    threshold,
 )
 from pausedata.strategies.base import SCORES, Batch, Choosing, Parameters, Placed, Ranked, Strategy
 from pausedata.strategies.choose import choose
@@ -37,6 +41,7 @@ __all__ = [
     "Strategy",
     "about",
     "choose",
+    "choose_places",
     "describe",
     "get",
     "names",
@@ -67,17 +72,22 @@ def _all_reads(strategy: Strategy) -> set[str]:
 _registry = Registry(
     "strategy",
     [
+        # The paper's, as in its Table 1, and its reference code's; then what else goes by score.
         lowest_logprob.STRATEGY,
         append.STRATEGY,
         random.STRATEGY,
-        sampled.STRATEGY,
-        surprisal_spike.STRATEGY,
-        hardest_sentence.STRATEGY,
         every_word.STRATEGY,
-        sentence.STRATEGY,
-        regex.STRATEGY,
-        combine.STRATEGY,
         none.STRATEGY,
+        threshold.STRATEGY,
+        regex.STRATEGY,
+        sentence.STRATEGY,
+        highest_entropy.STRATEGY,
+        surprisal_spike.STRATEGY,
+        sampled.STRATEGY,
+        budget.STRATEGY,
+        excess.STRATEGY,
+        hardest_sentence.STRATEGY,
+        combine.STRATEGY,
     ],
     group="pausedata.strategies",
     accepts=Strategy,

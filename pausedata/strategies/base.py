@@ -106,7 +106,10 @@ class Ranked(Choosing):
     def most(self, batch: Batch) -> Int:
         """M of each response: ``positions``, or ``fraction`` of its tokens, halves rounded up."""
         if self.positions is not None:
-            return np.full(len(batch.lengths), self.positions)
+            # No more than there can be, so that any number that is asked for fits the type.
+            return np.full(
+                len(batch.lengths), min(self.positions, int(batch.lengths.max(initial=0)))
+            )
         # As the decimal that was written: 0.1 of 30 is 3, whatever 0.1 is in binary.
         share = Fraction(str(self.fraction))
         lengths, which = np.unique(batch.lengths, return_inverse=True)

@@ -12,6 +12,7 @@ class LowestLogprob(Ranked):
 
 def place(batch: Batch, parameters: LowestLogprob) -> Placed:
     """The M smallest log-probabilities of each response; ties go to the earlier token."""
+    assert batch.logprob is not None
     return choose(batch, parameters, key=batch.logprob, most=parameters.most(batch))
 
 

@@ -68,4 +68,14 @@ STRATEGY = Strategy(
         {"pattern": r"\d+", "where": "after"},
         *({"preset": name} for name in PRESETS),
     ),
+    notes="\n".join(
+        [
+            "| preset | where | what it matches | |",
+            "|---|---|---|---|",
+            *(
+                f"| `{name}` | {preset.where} | {preset.explanation} | `{preset.example}` |"
+                for name, preset in PRESETS.items()
+            ),
+        ]
+    ),
 )
