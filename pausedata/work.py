@@ -318,7 +318,7 @@ def check_references(
 
     Or where one rests on itself. It costs nothing, and comes before hours of scoring.
     """
-    there = {*tables, *(f"placements/{name}" for name in placements)}
+    there = dict.fromkeys([*tables, *(f"placements/{name}" for name in placements)])
     for name in in_order(placements):
         spec, where = placements[name], f"placements.{name}"
         named = [f"scores/{spec.run}"] if spec.run else []

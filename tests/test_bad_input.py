@@ -192,7 +192,9 @@ def test_wrong_arguments_of_the_other_commands(recipe: Recipe, run: Command) -> 
     recipe.build()
     out = recipe.out
     refused(run("place", out, "x", "--strategy", "lowest"), 2, "lowest_logprob")
-    refused(run("place", out, "x", "--strategy", "lowest_logprob"), 2, "needs 'positions'")
+    refused(
+        run("place", out, "x", "--strategy", "lowest_logprob"), 2, "either positions or fraction"
+    )
     three = ["--strategy", "lowest_logprob", "--param", "positions=3"]
     refused(run("place", out, "a/b", *three), 2, "'a/b'")
     refused(run("place", out, "x", *three, "--run", "bose"), 2, "'bose'", "Did you mean 'base'?")

@@ -336,7 +336,7 @@ def test_the_common_options_apply() -> None:
             "x: strategy 'regex': give either pattern or preset.",
         ),
         ({"pattern": "(a"}, "x.pattern: not a regular expression: missing ), unterminated "
-         "subpattern, at character 0, not '(a'."),
+         "subpattern, at character 0 (given: '(a')."),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_the_parameters_is_said(
