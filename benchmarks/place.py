@@ -250,7 +250,7 @@ def measure(root: Path, tokens: int, only: list[str] | None) -> None:
     floor = end_to_end(root, tables, again(tables, lowest, parameters), five)
     print(f"{'loop over sorted(), end to end':58} {_rate(total, yardstick)}")
     print(f"{'again: reading and writing alone':58} {_rate(total, floor)}")
-    for name in only or strategies.names():
+    for name in only or strategies.own():
         for values in PARAMETERS[name]:
             seconds = end_to_end(root, tables, strategies.get(name), values)
             label = f"{name} {values or ''}"

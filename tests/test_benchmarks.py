@@ -60,3 +60,14 @@ def test_those_that_score_run_with_a_model_of_two_layers(
 @pytest.mark.model
 def test_size_builds_its_own_dataset() -> None:
     assert "2 examples" in benchmark("size", "--rows", 2, "--model", SMOLLM2)
+
+
+def test_place_prints_every_strategy_beside_a_loop(tmp_path: Path) -> None:
+    from pausedata import strategies
+
+    out = benchmark("place", "--tokens", 6_000, "--folder", tmp_path)
+    assert re.search(r"^in memory, lowest_logprob .* loop over sorted\(\) .*; ratio \d", out, re.M)
+    assert re.search(r"^again: reading and writing alone .* M tokens/s$", out, re.MULTILINE)
+    for name in strategies.own():
+        assert re.search(rf"^{name} .* M tokens/s; ratio to the loop .*; to again \d", out, re.M)
+    assert not list(tmp_path.iterdir())

@@ -84,6 +84,8 @@ def _next(outcome: Outcome) -> list[str]:
             f'pausedata sql {root} "select token, count(*) n, avg(logprob) from tokens '
             'group by 1 having n > 9 order by 3 limit 9"'
         )
+    if len(version.placements) > 1:
+        commands.append(f"pausedata stats {root} --placements")
     if version.placements and not version.exports:
         commands.append(
             f"pausedata export {root} --placement {version.placements[0]} --format tokenized"

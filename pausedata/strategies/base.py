@@ -78,7 +78,9 @@ class Choosing(Parameters):
         default=None, ge=0, description="places in one response, at most"
     )
     seed: int | None = Field(
-        default=None, description="decides, with each example's id, what is drawn at random"
+        default=None,
+        description="decides, with each example's id, what is drawn at random; what draws "
+        "nothing does not read it",
     )
 
     @property
