@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # this checkout's pausedata, whatever is installed
@@ -15,6 +16,24 @@ MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 OWN_DATA = ROOT / "recipes" / "data" / "word_problems.jsonl"
 _GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_train.jsonl"
 DATA = _GSM8K if _GSM8K.is_file() else OWN_DATA  # JSONL with question and answer
+
+
+def tables_of(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """Tables of the format from their columns, in order."""
+    import pyarrow as pa
+
+    from pausedata.store.tables import schema_of
+
+    return {
+        name: pa.Table.from_arrays(
+            [
+                each.cast(field.type) if isinstance(each, pa.Array) else pa.array(each, field.type)
+                for each, field in zip(arrays, schema_of(name), strict=True)
+            ],
+            schema=schema_of(name),
+        )
+        for name, arrays in columns.items()
+    }
 
 
 def machine() -> str:

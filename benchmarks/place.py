@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from common import machine
+from common import machine, tables_of
 
 from pausedata import strategies
 from pausedata.progress import Silent
@@ -152,14 +152,7 @@ def _shard(
         "scores/base": scores(),
         "scores/other": scores(),
     }  # fmt: skip
-    return {
-        name: pa.Table.from_arrays(
-            [pa.array(c, f.type) if not isinstance(c, pa.Array) else c.cast(f.type)
-             for c, f in zip(arrays, schema_of(name), strict=True)],
-            schema=schema_of(name),
-        )
-        for name, arrays in columns.items()
-    }  # fmt: skip
+    return tables_of(columns)
 
 
 # The yardsticks

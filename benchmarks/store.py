@@ -23,7 +23,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import machine, peak_mib
+from common import machine, peak_mib, tables_of
 
 from pausedata.query.run import run
 from pausedata.store import commit
@@ -88,14 +88,7 @@ def portion(number: int, rows: int, split: str = "train") -> Portion:
                         list_array(responses, ranks, pa.int32()),
                         list_array(responses, entropy, pa.float32())],
     }  # fmt: skip
-    return {
-        name: pa.Table.from_arrays(
-            [pa.array(c, f.type) if not isinstance(c, pa.Array) else c.cast(f.type)
-             for c, f in zip(arrays, schema_of(name), strict=True)],
-            schema=schema_of(name),
-        )
-        for name, arrays in columns.items()
-    }  # fmt: skip
+    return tables_of(columns)
 
 
 def portions(examples: int) -> Iterator[tuple[int, int, Portion]]:

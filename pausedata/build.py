@@ -13,6 +13,7 @@ from pausedata import runs
 from pausedata.errors import UsageError, listing
 from pausedata.progress import Progress, Silent
 from pausedata.recipe import LoadedRecipe, Recipe
+from pausedata.references import check_references, recorded_placements
 from pausedata.resolve import Resolved, resolve
 from pausedata.steps import prepare as prepare_step
 from pausedata.steps.prepare import Prepared
@@ -20,13 +21,7 @@ from pausedata.store.commit import current_version, prepare_folder
 from pausedata.store.dataset import Version
 from pausedata.store.repair import fall_back, mend
 from pausedata.store.staging import when_free
-from pausedata.work import (
-    Outcome,
-    Work,
-    check_references,
-    differences,
-    recorded_placements,
-)
+from pausedata.work import Outcome, Work, differences
 
 FIRST = ("examples", "vocab", "tokens")  # the tables that one step makes
 

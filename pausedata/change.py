@@ -13,19 +13,13 @@ from pausedata import runs
 from pausedata.errors import UsageError
 from pausedata.progress import Progress, Silent
 from pausedata.recipe import Export, Placement
+from pausedata.references import check_references, dependents, recorded_placements
 from pausedata.runs import Asked
 from pausedata.store.commit import current_version
 from pausedata.store.dataset import KINDS, Version, open_version
 from pausedata.store.repair import mend
 from pausedata.store.staging import when_free
-from pausedata.work import (
-    Outcome,
-    Work,
-    check_references,
-    dependents,
-    differences,
-    recorded_placements,
-)
+from pausedata.work import Outcome, Work, differences
 
 
 def place(

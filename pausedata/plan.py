@@ -13,20 +13,19 @@ from pausedata.errors import UnreachableError, UsageError
 from pausedata.models import ModelRef
 from pausedata.progress import Silent
 from pausedata.recipe import LoadedRecipe, Recipe
-from pausedata.resolve import Resolved, survey
-from pausedata.runs import Asked, RunSpec
-from pausedata.steps import prepare as prepare_step
-from pausedata.steps import score as score_step
-from pausedata.store.dataset import KINDS, Table, Version, open_version, read_pointer
-from pausedata.work import (
-    Work,
+from pausedata.references import (
     check_references,
-    differences,
     in_order,
     recorded_exports,
     recorded_placements,
     tables_read,
 )
+from pausedata.resolve import Resolved, survey
+from pausedata.runs import Asked, RunSpec
+from pausedata.steps import prepare as prepare_step
+from pausedata.steps import score as score_step
+from pausedata.store.dataset import KINDS, Table, Version, open_version, read_pointer
+from pausedata.work import Work, differences
 
 
 @dataclass(frozen=True)

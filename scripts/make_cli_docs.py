@@ -8,13 +8,13 @@ The help is laid out by Typer, so that another release of Typer can word it othe
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer.main
+from generated import write_or_check
 
 from pausedata.cli.app import app
 
@@ -67,17 +67,7 @@ def _walk(command: Any, parent: Any, names: list[str]) -> Iterator[tuple[list[st
 
 def main() -> int:
     """Write, or check, docs/cli.md."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if it differs")
-    check = parser.parse_args().check
-    text = render()
-    if not check:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    print("docs/cli.md is not what the commands' help says: run `make docs`", file=sys.stderr)
-    return 1
+    return write_or_check(TARGET, render, __doc__ or "", "the commands' help says")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ python scripts/make_strategy_docs.py --check    exit 1 where it is not what woul
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from generated import write_or_check
 
 from pausedata import strategies
 from pausedata.options import default_of, values_of
@@ -214,17 +215,7 @@ def _table(headings: list[str], rows: Iterable[list[str]]) -> str:
 
 def main() -> int:
     """Write, or check, docs/strategies.md."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if it differs")
-    check = parser.parse_args().check
-    text = render()
-    if not check:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    print("docs/strategies.md is not what the strategies say: run `make docs`", file=sys.stderr)
-    return 1
+    return write_or_check(TARGET, render, __doc__ or "", "the strategies say")
 
 
 if __name__ == "__main__":

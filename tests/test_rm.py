@@ -16,10 +16,11 @@ from pausedata.errors import ConflictError, UsageError
 from pausedata.plan import plan
 from pausedata.progress import Silent
 from pausedata.recipe import Placement, load_recipe
+from pausedata.references import dependents
 from pausedata.report.outcome import describe
 from pausedata.store.dataset import open_version
 from pausedata.verify import verify
-from pausedata.work import Work, dependents
+from pausedata.work import Work
 
 CORPUS = ["examples", "vocab", "tokens"]
 

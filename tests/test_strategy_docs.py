@@ -50,7 +50,8 @@ def test_check_writes_nothing_and_says_what_to_do(tmp_path: Path) -> None:
     copy = tmp_path / "scripts" / SCRIPT.name
     copy.parent.mkdir()
     (tmp_path / "docs").mkdir()
-    copy.write_bytes(SCRIPT.read_bytes())
+    for name in (SCRIPT.name, "generated.py"):
+        (copy.parent / name).write_bytes((SCRIPT.parent / name).read_bytes())
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     command = [sys.executable, copy]
     checked = subprocess.run([*command, "--check"], capture_output=True, text=True, cwd=ROOT)
