@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pausedata import exporters, strategies
-from pausedata.errors import UsageError
+from pausedata.errors import DataError, UsageError
 from pausedata.strategies import Batch, Placed
 from pausedata.strategies.base import Ranked
 from pausedata.strategies.random import random_numbers, stream_keys
@@ -434,3 +434,39 @@ def test_strategies_describe_themselves() -> None:
     assert not options["positions"]["required"] and options["positions"]["type"] == "integer"
     assert options["seed"]["default"] == 0
     assert all(entry["summary"] for entry in described.values())
+
+
+# What a stranger's strategy may give
+
+
+@pytest.mark.parametrize(
+    ("example", "positions", "counts", "problem"),
+    [
+        ([0, 0], [1], [1, 1], "2 examples, 1 positions and 2 counts"),
+        ([1], [0], [1], "an example that is none of the 1 of its batch"),
+        ([0], [7], [1], "position 7 of example 'smile', which is not in the response"),
+        ([0], [-1], [1], "position -1 of example 'smile', which is not in the response"),
+        ([0, 0], [4, 0], [1, 1], "position 0 of example 'smile', which does not come after"),
+        ([0, 0], [4, 4], [1, 1], "position 4 of example 'smile', which does not come after"),
+        ([0], [4], [0], "position 4 of example 'smile', with a count that is not between 1 and"),
+        ([0], [4], [40_000], "position 4 of example 'smile', with a count that is not between"),
+        ([0], [2], [1], "position 2 of example 'smile', which is inside a character"),
+    ],
+)
+def test_what_is_no_placement_is_refused(
+    example: list[int], positions: list[int], counts: list[int], problem: str
+) -> None:
+    arrays = (np.array(values, np.int64) for values in (example, positions, counts))
+    given = Placed(*arrays)
+    stranger = strategies.Strategy("stranger", strategies.Choosing, lambda batch, _: given)
+    with pytest.raises(DataError, match=r"^strategy 'stranger' is at fault: ") as caught:
+        strategies.place(stranger, EMOJI, strategies.Choosing())
+    assert problem in str(caught.value)
+
+
+def test_the_place_after_the_last_token_is_one() -> None:
+    one = np.ones(1, np.int64)
+    stranger = strategies.Strategy(
+        "stranger", strategies.Choosing, lambda batch, _: Placed(0 * one, 6 * one, one)
+    )
+    assert strategies.place(stranger, EMOJI, strategies.Choosing())[1] == 0
