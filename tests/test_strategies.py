@@ -448,8 +448,8 @@ def test_strategies_describe_themselves() -> None:
         ([0], [-1], [1], "position -1 of example 'smile', which is not in the response"),
         ([0, 0], [4, 0], [1, 1], "position 0 of example 'smile', which does not come after"),
         ([0, 0], [4, 4], [1, 1], "position 4 of example 'smile', which does not come after"),
-        ([0], [4], [0], "position 4 of example 'smile', with a count that is not between 1 and"),
-        ([0], [4], [40_000], "position 4 of example 'smile', with a count that is not between"),
+        ([0], [4], [0], "position 4 of example 'smile', with a count that is not from 1 to"),
+        ([0], [4], [40_000], "position 4 of example 'smile', with a count that is not from"),
         ([0], [2], [1], "position 2 of example 'smile', which is inside a character"),
     ],
 )

@@ -30,7 +30,6 @@ from pausedata.strategies import (
     threshold,
 )
 from pausedata.strategies.base import (
-    MOST_PAUSES,
     SCORES,
     Batch,
     Choosing,
@@ -167,7 +166,7 @@ def place(strategy: Strategy, batch: Batch, parameters: Parameters) -> tuple[Pla
     is no placement, as a plug-in's may be.
     """
     placed = strategy.place(batch, parameters)
-    if problem := problem_of(placed, batch):
+    if problem := placed.problem(batch):
         raise DataError(f"strategy '{strategy.name}' is at fault: {problem}.")
     inside = np.unique(batch.example[~batch.begins_character])
     if not len(inside):
@@ -177,38 +176,3 @@ def place(strategy: Strategy, batch: Batch, parameters: Parameters) -> tuple[Pla
     within = wanted.positions < rest.lengths[wanted.example]
     tokens = rest.offsets[wanted.example[within]] + wanted.positions[within]
     return placed, int((~rest.begins_character[tokens]).sum())
-
-
-def problem_of(placed: Placed, batch: Batch) -> str | None:
-    """What keeps ``placed`` from being a placement of ``batch``; None: nothing."""
-    example, positions, counts = placed.example, placed.positions, placed.counts
-    if not len(example) == len(positions) == len(counts):
-        return f"{len(example)} examples, {len(positions)} positions and {len(counts)} counts"
-    if not len(example):
-        return None
-    if example.min() < 0 or example.max() >= len(batch.ids):
-        return f"an example that is none of the {len(batch.ids)} of its batch"
-    lengths = batch.lengths[example]
-    tokens = batch.offsets[example] + np.minimum(positions, np.maximum(lengths - 1, 0))
-    later = np.ones(len(example), np.bool_)
-    later[1:] = np.where(example[1:] == example[:-1], positions[1:] > positions[:-1], True)
-    later[1:] &= example[1:] >= example[:-1]
-    wrong = {
-        "which is not in the response": (positions < 0) | (positions > lengths),
-        "which does not come after the one before it": ~later,
-        f"with a count that is not between 1 and {MOST_PAUSES}": (counts < 1)
-        | (counts > MOST_PAUSES),
-    }
-    for what, where in wrong.items():
-        if where.any():
-            at = int(where.argmax())
-            return f"position {positions[at]} of example '{batch.ids[example[at]]}', {what}"
-    within = np.flatnonzero(positions < lengths)
-    split = within[~batch.begins_character[tokens[within]]]
-    if len(split):
-        at = int(split[0])
-        return (
-            f"position {positions[at]} of example '{batch.ids[example[at]]}', which is inside a "
-            "character"
-        )
-    return None

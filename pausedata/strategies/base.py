@@ -207,6 +207,33 @@ class Placed:
             np.searchsorted(examples, self.example[kept]), self.positions[kept], self.counts[kept]
         )
 
+    def problem(self, batch: Batch) -> str | None:
+        """What keeps these from being a placement of ``batch``; None: nothing."""
+        example, positions, counts = self.example, self.positions, self.counts
+        if not len(example) == len(positions) == len(counts):
+            return f"{len(example)} examples, {len(positions)} positions and {len(counts)} counts"
+        if not len(example):
+            return None
+        if example.min() < 0 or example.max() >= len(batch.ids):
+            return f"an example that is none of the {len(batch.ids)} of its batch"
+        lengths = batch.lengths[example]
+        same = example[1:] == example[:-1]
+        later = np.where(same, positions[1:] > positions[:-1], example[1:] > example[:-1])
+        token = np.clip(batch.offsets[example] + positions, 0, batch.offsets[-1])
+        inside = ~np.append(batch.begins_character, True)[token] & (positions < lengths)
+        wrong = {
+            "which is not in the response": (positions < 0) | (positions > lengths),
+            "which does not come after the one before it": np.append(False, ~later),
+            f"with a count that is not from 1 to {MOST_PAUSES}": np.clip(counts, 1, MOST_PAUSES)
+            != counts,
+            "which is inside a character": inside,
+        }
+        for what, where in wrong.items():
+            if where.any():
+                at = int(where.argmax())
+                return f"position {positions[at]} of example '{batch.ids[example[at]]}', {what}"
+        return None
+
 
 # All batches of a split, as often as they are asked for.
 Batches = Callable[[], Iterable[Batch]]
