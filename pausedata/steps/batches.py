@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -34,11 +36,15 @@ class Batches:
         self._reads = strategies.reads(strategy, parameters)
         self._run, self._tables = run, tables
 
+    def all(self, fitted: Mapping[str, Mapping[str, Any]]) -> Iterator[Batch]:
+        """The batches of all shards, in order, with what was ``fitted`` for their splits."""
+        splits = [str(shard.split) for shard in self._tables["tokens"].shards]
+        return _ahead(lambda k: self.read(k, fitted.get(splits[k])), range(len(splits)))
+
     def of_split(self, split: str) -> Iterator[Batch]:
         """The batches of a split, in order."""
-        for number, shard in enumerate(self._tables["tokens"].shards):
-            if shard.split == split:
-                yield self.read(number)
+        shards = enumerate(self._tables["tokens"].shards)
+        return _ahead(self.read, [k for k, shard in shards if shard.split == split])
 
     def read(self, number: int, fitted: Mapping[str, Any] | None = None) -> Batch:
         """The shard ``number`` of every table as one batch.
@@ -134,3 +140,15 @@ class Batches:
         special = np.zeros(int(ids.max(initial=-1)) + 1, np.bool_)
         special[ids] = whole.column("special").to_numpy()
         return special
+
+
+def _ahead(read: Callable[[int], Batch], numbers: Iterable[int]) -> Iterator[Batch]:
+    """What ``read`` gives for each number; while one is worked on, the next is read."""
+    with ThreadPoolExecutor(1) as beside:
+        coming: deque[Future[Batch]] = deque()
+        for number in numbers:
+            coming.append(beside.submit(read, number))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

@@ -80,8 +80,7 @@ def place_with(
     stage = staging.stage(table, wanted)
     fitted = _fit(name, strategy, parameters, batches, tokens, progress)
     with progress.step(f"placing {name}", tokens.entry.rows, "examples") as advance:
-        for number, shard in enumerate(tokens.shards):
-            batch = batches.read(number, fitted.get(str(shard.split)))
+        for shard, batch in zip(tokens.shards, batches.all(fitted), strict=True):
             placed, kept_off = strategies.place(strategy, batch, parameters)
             path = f"{table}/{shard.path.rsplit('/', 1)[1]}"
             stage.write(path, _table(batch.ids, placed))
