@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from pausedata.strategies.base import Batch, Bool, Choosing, Float, Int, Placed, Strategy
+from pausedata.strategies.base import Batch, Bool, Choosing, Int, Placed, Strategy
 from pausedata.strategies.choose import choose
-from pausedata.strategies.portable import Double
 
-_BLOCK = 8192  # tokens at a time: the arrays in between stay in the processor's cache
+# Surprisals are counted in whole numbers of this part of a nat, far below what scores are exact to.
+UNIT = 2**16
+MOST = 2**10  # nats: so that sums of squares over the widest window fit into 64 bits
 
 
 class SurprisalSpike(Choosing):
@@ -29,55 +30,35 @@ class SurprisalSpike(Choosing):
 def place(batch: Batch, parameters: SurprisalSpike) -> Placed:
     """Before every spike; with ``max_positions``, before the least likely of these tokens."""
     assert batch.logprob is not None
-    among = spikes(batch.logprob, batch.position, parameters.window, parameters.z)
+    among = spikes(batch, parameters.window, parameters.z)
     return choose(batch, parameters, key=batch.logprob, among=among)
 
 
-def spikes(logprob: Float, position: Int, window: int, z: float) -> Bool:
+def spikes(batch: Batch, window: int, z: float) -> Bool:
     """Which tokens stand out from the ``window`` tokens before them in their response: [tokens].
 
-    Both arrays are [tokens], example after example. The sums are taken from the nearest token to
-    the farthest, so that they are the same to the bit wherever an example stands.
+    Surprisals are whole numbers of a unit, and sums over a window differences of sums from the
+    start: exact, whatever the window, and in no order that could change them. Sums of squares may
+    wrap around; what is taken from them fits.
     """
-    surprisal = -logprob.astype(np.float64)
-    found = np.zeros(len(surprisal), np.bool_)
-    for first in range(0, len(surprisal), _BLOCK):
-        last = min(first + _BLOCK, len(surprisal))
-        lead = max(0, first - window)
-        found[first:last] = _spikes(surprisal[lead:last], position[first:last], window, z)
-    return found
+    assert batch.logprob is not None
+    units = np.rint(np.clip(-batch.logprob.astype(np.float64), 0, MOST) * UNIT).astype(np.int64)
+    count = np.minimum(batch.position, window)
+    here = np.arange(len(units))
+    total = _since(units, here, count)
+    n = np.maximum(count, 1)
+    mean, rest = np.divmod(total, n)  # the mean rounded down keeps the squares small
+    squares = _since(units * units, here, count) - mean * (2 * total - n * mean)
+    # Both sides times n: n · (s - m), and n · d from n² d² = n · squares - rest².
+    above = (units * n - total).astype(np.float64)
+    spread = n.astype(np.float64) * squares.astype(np.float64) - np.square(rest.astype(np.float64))
+    return (count >= 2) & (above > z * np.sqrt(spread))
 
 
-def _spikes(surprisal: Double, position: Int, window: int, z: float) -> Bool:
-    """The same for the tokens at ``position``; ``surprisal`` may begin some tokens before them."""
-    tokens = len(position)
-    here = len(surprisal) - tokens  # where they begin in it
-    widest = min(window, int(position.max(initial=0)))
-    count = np.minimum(position, window)
-    divisor = np.maximum(count, 1).astype(np.float64)
-
-    def before(distance: int) -> tuple[slice, Double, Double]:
-        """Tokens with one so far before them in the block, those, and 1 where they are of one
-        response, else 0.
-        """
-        skipped = max(0, distance - here)
-        part = slice(skipped, tokens)
-        there = surprisal[here + skipped - distance : len(surprisal) - distance]
-        return part, there, (position[part] >= distance).astype(np.float64)
-
-    mean = np.zeros(tokens)
-    for distance in range(1, widest + 1):
-        part, there, same = before(distance)
-        mean[part] += there * same
-    mean /= divisor
-    squares = np.zeros(tokens)
-    for distance in range(1, widest + 1):
-        part, there, same = before(distance)
-        deviation = there - mean[part]
-        deviation *= deviation
-        squares[part] += deviation * same
-    limit = mean + z * np.sqrt(squares / divisor)
-    return (count >= 2) & (surprisal[here:] > limit)
+def _since(values: Int, here: Int, count: Int) -> Int:
+    """The sum of the ``count`` values before each: [tokens]."""
+    sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
+    return sums[here] - sums[here - count]
 
 
 STRATEGY = Strategy(
@@ -87,7 +68,8 @@ STRATEGY = Strategy(
     frozenset({"logprob"}),
     formula="With s(k) = -log p(token k | prompt, tokens 0 … k-1), and m and d the mean and the "
     "(population) standard deviation of s over the tokens max(0, k - window) … k-1 of the "
-    "response: every eligible k with at least two such tokens and s(k) > m + z · d. With "
-    "`max_positions` the least likely of them; of equal ones, the earlier.",
+    "response: every eligible k with at least two such tokens and s(k) > m + z · d. Surprisals are "
+    "rounded to 2^-16 nats, and those above 1,024 nats count as that. With `max_positions` the "
+    "least likely of them; of equal ones, the earlier.",
     worked=({"window": 4, "z": 1.0}, {"window": 4, "z": 1.0, "max_positions": 1}),
 )
