@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pausedata import strategies
 from pausedata.errors import UsageError
-from pausedata.recipe import NAME_PATTERN, Placement
+from pausedata.recipe import NAME_PATTERN, Placement, read_value
 from pausedata.strategies import Strategy
 
 
@@ -55,8 +55,12 @@ def _values(strategy: Strategy, key: str, value: Any) -> list[Any]:
         return [value]
     if isinstance(value, list):
         items = value
-    elif isinstance(value, str) and "," in value:
+    elif isinstance(value, str):
         items = [_item(key, value, part) for part in value.split(",")]
+        if _takes(strategy, key, items):  # a list, without its brackets
+            return [items]
+        if len(items) == 1:
+            return [value]
     else:
         return [value]
     if not items:
@@ -80,7 +84,7 @@ def _item(key: str, whole: str, part: str) -> Any:
     if not part.strip():
         raise UsageError(f"--param {key}={whole}: there is no value before or after a comma.")
     try:
-        return yaml.safe_load(part)
+        return read_value(part)
     except yaml.YAMLError:
         raise UsageError(
             f"--param {key}={whole}: '{part.strip()}' is not YAML. "

@@ -75,7 +75,10 @@ def find_invalid(error: ValidationError, model: type[BaseModel], values: Any) ->
         hint = nearest(str(keys[-1]), there) or f" {whose}: {', '.join(there) or 'none'}."
         return Invalid("unknown", key, "", hint, more)
     if problem["type"] == "missing":
-        return Invalid("missing", key, "", "", more)
+        given = problem["input"] if isinstance(problem["input"], Mapping) else {}
+        meant = nearest(str(keys[-1]), [k for k in given if isinstance(k, str)])
+        hint = meant.replace("Did you mean", "Is it meant by") if meant else ""
+        return Invalid("missing", key, "", hint, more)
     # What a union may be has a problem each, all at this key. One that lies deeper is of the
     # alternative that was meant: the others do not even have that shape.
     related = [(k, p) for k, p in problems if k[: len(keys)] == keys]

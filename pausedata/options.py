@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+NO_LIMIT = (
+    2**31 - 1
+)  # what a column of whole numbers holds: nobody reaches it, nor wants to read it
 _LIMITS = {
     "minimum": "minimum",
     "maximum": "maximum",
@@ -28,6 +32,18 @@ def describe_options(
     """
     schema = options.model_json_schema()
     return [_described(name, options, schema, common) for name in schema.get("properties", {})]
+
+
+def text_keys(options: type[BaseModel]) -> set[str]:
+    """The dotted names of fields that are free text: not one of some choices, nor a number."""
+
+    def found(described: list[dict[str, Any]], before: str) -> Iterator[str]:
+        for option in described:
+            if option["type"] == "string" and not option["choices"]:
+                yield before + option["name"]
+            yield from found(option["keys"], f"{before}{option['name']}.")
+
+    return set(found(describe_options(options), ""))
 
 
 def summary_of(options: type[BaseModel]) -> str:
@@ -132,5 +148,5 @@ def _limits_of(option: dict[str, Any]) -> str:
         "maximum": "≤",
         "exclusive_maximum": "<",
     }
-    limits = [f", {sign} {option[key]}" for key, sign in signs.items() if option[key] is not None]
-    return "".join(limits)
+    told = {key: option[key] for key in signs if option[key] not in (None, NO_LIMIT)}
+    return "".join(f", {signs[key]} {limit}" for key, limit in told.items())

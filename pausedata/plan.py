@@ -227,7 +227,10 @@ def _plan_rest(recipe: Recipe, base: Version | None, tokens: Table | None, resul
                 work.default_run = recipe.scoring.run
             # A strategy that needs no scores does not wait for the run that it names.
             alone = spec.model_copy(update={"run": None}) if f"scores/{run}" in changing else spec
-            kept = work.has(table, work.placement_inputs(name, alone)[0])
+            inputs, _ = work.placement_inputs(name, alone)
+            kept = work.has(table, inputs)
+            changes = differences(work.tables[table].entry.provenance.get("inputs"), inputs)
+            why += f"; {'; '.join(changes)}" if changes else ""
         action = "keep" if kept else ("remake" if base and table in base.tables else "make")
         result.steps.append(StepPlan(table, action, why))
         changing |= set() if kept else {table}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -301,25 +301,43 @@ def explain(error: ValidationError, label: str, data: Any) -> str:
     if wrong.kind == "unknown":
         return f"{label}: unknown key '{wrong.key}'.{wrong.hint}"
     if wrong.kind == "missing":
-        return f"{label}: '{wrong.key}' is missing."
+        return f"{label}: '{wrong.key}' is missing.{wrong.hint}"
     more = f" (and {wrong.more} more)" if wrong.more else ""
     return f"{label}: {wrong.key or 'recipe'}: {wrong.message}.{wrong.hint}{more}"
 
 
-def parse_set(assignments: list[str], option: str = "--set") -> dict[str, Any]:
-    """``a.b=value`` assignments, given with ``option``, as a mapping; values are read as YAML."""
-    parsed = {}
+def parse_set(
+    assignments: list[str], option: str = "--set", texts: Collection[str] = ()
+) -> dict[str, Any]:
+    """``a.b=value`` assignments, given with ``option``, as a mapping; values are read as YAML.
+
+    Those of ``texts``, keys that hold free text, are taken as they are, unless in quotes: the
+    regular expression ``[a-z]`` is no list, and ``#`` begins no comment.
+    """
+    parsed: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, raw = assignment.partition("=")
         if not equals or not re.fullmatch(r"[\w-]+(\.[\w.-]+)*", key):
             raise UsageError(f"{option} {assignment}: write it as key=value.")
+        if key in parsed:
+            raise UsageError(f"{option} {key}: it is given twice. Give it once.")
+        quoted = len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\""
+        if key in texts and not quoted:
+            parsed[key] = raw
+            continue
         try:
-            parsed[key] = yaml.load(raw, Loader=_UniqueKeys)
+            parsed[key] = read_value(raw)
         except yaml.YAMLError as error:
-            raise UsageError(
-                f"{option} {assignment}: the value is not YAML: {_one_line(error)}"
-            ) from None
+            why = _one_line(error)
+            if key in texts:
+                why += ". Leave the inner quotes out: text is taken as it is"
+            raise UsageError(f"{option} {assignment}: the value is not YAML: {why}.") from None
     return parsed
+
+
+def read_value(raw: str) -> Any:
+    """A value on a command line, read as a recipe's is; yaml.YAMLError where it is not YAML."""
+    return yaml.load(raw, Loader=_UniqueKeys)
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -409,3 +427,7 @@ def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, An
 
 
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+# As in YAML 1.2: in 1.1, which PyYAML reads, 1e-3 is a text, since it has no point.
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

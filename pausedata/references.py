@@ -28,6 +28,12 @@ def check_references(
     for name in in_order(placements):
         spec, where = placements[name], f"placements.{name}"
         named = [f"scores/{spec.run}"] if spec.run else []
+        _, parameters = strategies.of(spec.strategy, spec.parameters, where)
+        if parameters.other_run and parameters.other_run == (spec.run or default_run):
+            raise UsageError(
+                f"{where}: '{parameters.other_run}' would be compared with itself. Give another "
+                "run as the one that is read, or as the one it is compared with."
+            )
         for table in [*named, *tables_read(name, spec, default_run)]:
             if table == "scores/None":
                 runs = [t.split("/", 1)[1] for t in there if t.startswith("scores/")]

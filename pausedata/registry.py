@@ -107,7 +107,7 @@ class Registry(Generic[T, Options]):
         if wrong.kind == "unknown":
             raise UsageError(f"{where}: {thing} has no key '{wrong.key}'.{wrong.hint}")
         if wrong.kind == "missing":
-            raise UsageError(f"{where}: {thing} needs '{wrong.key}'.")
+            raise UsageError(f"{where}: {thing} needs '{wrong.key}'.{wrong.hint}")
         if not wrong.key:  # what no single key is to blame for
             raise UsageError(f"{where}: {thing}: {wrong.message}.")
         raise UsageError(f"{where}.{wrong.key}: {wrong.message}.{wrong.hint}")

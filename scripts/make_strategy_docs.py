@@ -51,7 +51,8 @@ What holds for all:
 - **Eligible** is every response token that begins a character, positions 0 to n-1, unless \
 `eligible` says less. A token that begins inside one (byte-level BPE splits emoji) gets no pause. \
 What a strategy would have chosen there is counted as `kept_off_characters` in the manifest. Only \
-what places *after* something uses position n, the one after the last token.
+what places *after* something uses position n, the one after the last token. `eligible` judges \
+the token that a pause would stand before, also there; at position n there is none to judge.
 - A strategy that takes a number of places gives min(asked, eligible) of them.
 - Positions depend on the tokens, the scores, the parameters and the example's id: not on shards, \
 batches, workers or machine, and not on the other examples, unless a strategy says that it looks \
@@ -101,14 +102,24 @@ pausedata place build/gsm8k long --strategy steepest_drop --param positions=3
 `Ranked`, which brings `positions` and `fraction` too, or from `Parameters`, which brings nothing. \
 The model checks the recipe, and is what `pausedata strategies` prints: describe its fields. What \
 a type cannot say, a validator says with a `ValueError`.
-- `place` is a pure function of a `Batch`: all response tokens of some examples, one after \
-another, in NumPy arrays. Where pauses go in an example may depend on that example alone; with \
-`fit`, a function that sees all batches of a split first, also on what that found. `needs`, and \
-the parameters' `reads`, say which columns of the batch must be there: `logprob`, `rank`, \
-`entropy`, `text`, `special`.
-- `choose` takes the best of each response by a key and applies the common options. It keeps off \
-tokens that begin inside a character; what makes its positions by other means uses \
-`batch.eligible(parameters)`.
+- `place(batch, parameters)` is a pure function. A `Batch` is the response tokens of some \
+examples, one after another, in NumPy arrays: `ids` [examples], `offsets` [examples + 1] \
+(example i has the tokens `offsets[i]` to `offsets[i + 1]`), `lengths` [examples], `example` and \
+`position` [tokens], `begins_character` [tokens], and what `needs`, or the parameters' `reads`, \
+name: `logprob`, `rank`, `entropy` and `special` [tokens], `text` (`responses` [examples], \
+`char_start` and `char_end` [tokens]). Where pauses go in an example may depend on that example \
+alone.
+- `choose(batch, parameters, key=…, among=…, most=…)` takes of each example the `most` \
+[examples] eligible tokens with the smallest `key` [tokens], of those that are `among` [tokens, \
+true or false], and applies the common options. `choose_places(batch, parameters, example, \
+position, after=…)` takes places in the order of the text, given ascending, and applies them \
+likewise.
+- What makes its positions by other means asks `batch.eligible(parameters)` [tokens] and gives \
+`Placed(example, positions, counts)`: whole numbers, ascending by example and position, once \
+each. What is not that, or would split a character, is an error that names the package.
+- With `fit(batches, parameters)` a strategy sees all of a split before any of it is placed: \
+`batches()` gives its batches, as often as it is called. The dictionary that it returns is \
+recorded, and is there as `batch.fitted`.
 - The manifest records the package and its version with the placement. Where the package is not \
 installed, datasets that it had a part in are read, verified and exported as ever; the placement \
 alone cannot be made again.

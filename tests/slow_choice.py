@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -98,9 +99,8 @@ def slow_threshold(batch: Batch, s: slice, parameters: dict[str, Any]) -> Any:
     most = parameters.get("positions")
     if "rank" in parameters:
         return [-r for r in ranks], [r > parameters["rank"] for r in ranks], most
-    if "logprob" in parameters:
-        return scores, [x < parameters["logprob"] for x in scores], most
-    limit = math.log(parameters.get("probability", 0.5))
+    limit = parameters.get("logprob", math.log(parameters.get("probability", 0.5)))
+    (limit,) = struct.unpack("f", struct.pack("f", limit))  # a float32, as scores are
     return scores, [x < limit for x in scores], most
 
 

@@ -11,10 +11,12 @@ import pytest
 from conftest import Run
 from handmade import commit_handmade
 
+from pausedata import strategies
 from pausedata.cli.common import parameters
 from pausedata.errors import UsageError
 from pausedata.grid import grid
 from pausedata.store.dataset import open_version
+from pausedata.strategies import Ranked as RANKED
 
 
 @pytest.fixture
@@ -25,7 +27,9 @@ def root(tmp_path: Path) -> Path:
 
 def made(*params: str, strategy: str = "lowest_logprob", name: str = "x") -> dict[str, Any]:
     """{name: parameters} that ``--param`` options ask for."""
-    placements = grid(name, strategy, None, parameters(list(params)))
+    placements = grid(
+        name, strategy, None, parameters(list(params), strategies.get(strategy).options)
+    )
     return {own: placement.parameters for own, placement in placements.items()}
 
 
@@ -142,11 +146,12 @@ def test_a_name_that_becomes_too_long_is_refused() -> None:
 
 
 def test_dotted_keys_nest() -> None:
-    assert parameters(["eligible.without=[first,whitespace]", "eligible.inside=x", "a=1"]) == {
+    given = ["eligible.without=[first,whitespace]", "eligible.inside=x", "a=1"]
+    assert parameters(given, RANKED) == {
         "eligible": {"without": ["first", "whitespace"], "inside": "x"},
         "a": 1,
     }
-    assert parameters(None) == {}
+    assert parameters(None, RANKED) == {}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,7 @@ def test_dotted_keys_nest() -> None:
 )
 def test_a_key_and_one_inside_it_do_not_go_together(given: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parameters(given)
+        parameters(given, RANKED)
     assert str(caught.value) == message
 
 
@@ -243,3 +248,44 @@ def test_a_run_that_cannot_be_one_is_refused_without_a_traceback(
         2,
         "error: 'a/b' cannot name a run: us",
     )
+
+
+# Values that are text
+
+
+@pytest.mark.parametrize(
+    "pattern", ["[a-z]", "#### ", "12", "a,b", r"\d{1,3}", "x: y", "null", "{a"]
+)
+def test_a_pattern_is_taken_as_it_is(pattern: str) -> None:
+    """Not as YAML, in which these are a list, a comment, a number …"""
+    assert made(f"pattern={pattern}", strategy="regex") == {"x": {"pattern": pattern}}
+    inside = made(f"eligible.inside={pattern}", "positions=1")
+    assert inside == {"x": {"eligible": {"inside": pattern}, "positions": 1}}
+
+
+def test_a_text_may_stand_in_quotes() -> None:
+    assert made("pattern='[a-z] '", strategy="regex") == {"x": {"pattern": "[a-z] "}}
+    with pytest.raises(UsageError, match="Leave the inner quotes out: text is taken as it is"):
+        made(r'pattern="\d,\d"', strategy="regex")
+
+
+def test_a_text_that_has_to_be_a_name_may_be_a_grid() -> None:
+    found = made("reference=base,second", "positions=1", strategy="excess")
+    assert list(found) == ["x-reference-base", "x-reference-second"]
+
+
+def test_a_list_needs_no_brackets() -> None:
+    assert made("of=dit,random", strategy="combine") == {"x": {"of": ["dit", "random"]}}
+    assert made("of=dit", strategy="combine") == {"x": {"of": ["dit"]}}
+
+
+def test_a_number_may_have_an_exponent_without_a_point() -> None:
+    assert made("fraction=1e-3,1E-2") == {
+        "x-fraction-0.001": {"fraction": 0.001},
+        "x-fraction-0.01": {"fraction": 0.01},
+    }
+
+
+def test_a_key_that_is_given_twice_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"--param positions: it is given twice. Give it once"):
+        made("positions=5", "positions=6")

@@ -13,6 +13,7 @@ from conftest import Recipe, Run
 from small_dataset import E1, E2, E3, make_dataset
 
 import pausedata
+from pausedata import strategies
 
 Places = dict[str, list[tuple[int, int]]]
 
@@ -153,6 +154,13 @@ def test_union_intersection_and_difference(two: Path, run: Callable[..., Run]) -
     assert combine(run, two, "only", "a", "b", how="difference").status == 0
     assert placed(two, "only") == {"e1": [(1, 2)], "e4": [(1, 2)], "e5": [(1, 2)]}
     assert provenance(two, "only")["made_from"] == ["tokens", "placements/a", "placements/b"]
+
+
+def test_a_placement_without_itself_is_nothing(two: Path, run: Callable[..., Run]) -> None:
+    assert combine(run, two, "none", "a", "b", "a", how="difference").status == 0
+    assert placed(two, "none") == {}
+    assert combine(run, two, "same", "a", "a", how="intersection").status == 0
+    assert placed(two, "same") == placed(two, "a")
 
 
 def test_what_rests_on_a_placement_is_made_again_with_it(
@@ -323,3 +331,59 @@ def test_more_places_than_tokens_are_all_and_none_is_none(
     assert [position for position, _ in placed(root, "all")["e1"]] == [0, 1, 2, 3, 4]
     assert run("place", root, "nothing", *words, "positions=0").status == 0
     assert placed(root, "nothing") == {}
+
+
+def test_a_placement_without_any_pause_is_told_of(root: Path, run: Callable[..., Run]) -> None:
+    """It is made all the same; where nothing was asked for there is nothing to tell."""
+    done = run("place", root, "p", "--strategy", "regex", "--param", "pattern=nowhere")
+    assert done.status == 0 and "placements/p has no pause at all" in done.err
+    for words in (["none"], ["lowest_logprob", "--param", "positions=0"]):
+        assert "no pause at all" not in run("place", root, words[0], "--strategy", *words).err
+
+
+def test_a_run_is_not_compared_with_itself(root: Path, run: Callable[..., Run]) -> None:
+    words = ["--strategy", "excess", "--param", "positions=1", "--param", "reference=base"]
+    done = run("place", root, "p", *words)
+    assert done.status == 2 and "'base' would be compared with itself" in done.err
+    assert run("place", root, "p", *words, "--run", "other").status == 0
+
+
+@pytest.mark.parametrize("problem", [ZeroDivisionError("by zero"), None])
+def test_a_plug_in_that_fails_is_told_with_its_name_and_nothing_is_made(
+    root: Path, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, problem: Any
+) -> None:
+    """Its function raises, or gives something that is no placement."""
+
+    def place(batch: Any, parameters: Any) -> Any:
+        if problem:
+            raise problem
+        return [0, 1]
+
+    stranger = strategies.Strategy("stranger", strategies.Choosing, place)
+    made_by = {"distribution": "strange", "version": "1.2"}
+    monkeypatch.setitem(strategies._registry._own, "stranger", stranger)
+    monkeypatch.setattr(strategies, "origin", lambda name: made_by if name == "stranger" else None)
+    done = run("place", root, "p", "--strategy", "stranger")
+    assert done.status == 1 and "Traceback" not in done.err
+    assert "strategy 'stranger' of strange 1.2 is at fault: " in done.err
+    assert ("ZeroDivisionError: by zero" if problem else "it gives no Placed") in done.err
+    assert pausedata.open(root).version == 1
+
+
+def test_plan_says_why_a_placement_is_made_again(recipe: Recipe, run: Callable[..., Run]) -> None:
+    recipe.build()
+    words = ["--output", recipe.out, "--set", "placements.dit.positions=4", "--json"]
+    steps = json.loads(run("plan", recipe.write(), *words).out)["steps"]
+    told = {step["table"]: (step["action"], step["why"]) for step in steps}
+    assert told["placements/dit"] == (
+        "remake",
+        "lowest_logprob from scores/base; parameters.positions: 3 → 4",
+    )
+    assert told["placements/append"][0] == "keep"
+
+
+def test_a_misspelled_strategy_key_is_named(recipe: Recipe, run: Callable[..., Run]) -> None:
+    recipe.data["placements"]["dit"] = {"stratgy": "random", "positions": 1}
+    done = run("plan", recipe.write())
+    assert done.status == 2
+    assert "'placements.dit.strategy' is missing. Is it meant by 'stratgy'?" in done.err

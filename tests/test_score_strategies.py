@@ -169,12 +169,20 @@ def test_places_worked_out_by_hand(
     assert place(name, HAND, parameters) == (places, 0)
 
 
-def test_a_limit_is_compared_as_it_was_written() -> None:
-    """-0.1 in single precision is a little lower than -0.1, and so under it."""
-    tenth = np.array([-0.1], np.float32)
-    batch = Batch(["a"], np.array([0, 1]), np.ones(1, bool), logprob=tenth)
-    assert place("threshold", batch, {"logprob": -0.1}) == ([[0]], 0)
-    assert place("threshold", batch, {"logprob": float(tenth[0])}) == ([[]], 0)
+@pytest.mark.parametrize("limit", [-0.1, -0.3, -0.7, -2.5, math.log(0.5)])
+def test_a_token_at_the_limit_is_not_under_it(limit: float) -> None:
+    """Scores are float32: -0.1 is stored as a number a little lower, yet is no less than -0.1."""
+    at = np.float32(limit)
+    scores = np.array([at, np.nextafter(at, np.float32(-9)), np.nextafter(at, np.float32(0))])
+    batch = Batch(["a"], np.array([0, 3]), np.ones(3, bool), logprob=scores)
+    assert place("threshold", batch, {"logprob": limit}) == ([[1]], 0)
+    if limit == math.log(0.5):
+        assert place("threshold", batch, {"probability": 0.5}) == ([[1]], 0)
+
+
+def test_a_limit_beyond_all_numbers_is_under_nothing() -> None:
+    batch = Batch(["a"], np.array([0, 1]), np.ones(1, bool), logprob=np.float32([-3e38]))
+    assert place("threshold", batch, {"logprob": -1e300}) == ([[]], 0)
 
 
 def test_the_limit_of_a_probability_is_its_logarithm() -> None:
@@ -236,9 +244,9 @@ def test_empty_examples_and_batches_and_an_m_of_nothing_or_too_much(lengths: lis
     batch = random_batch(0, lengths)
     for name in SLOW:
         extra: dict[str, Any] = {"reference": "r"} if name == "excess" else {}
-        for positions in (0, 1, 10**30):
+        for positions in (0, 1, 2**31 - 1):
             as_slow(name, batch, {"positions": positions} | extra)
-            as_slow(name, batch, {"positions": positions, "min_gap": 10**30} | extra)
+            as_slow(name, batch, {"positions": positions, "min_gap": 2**31 - 1} | extra)
     assert fitted_places([batch], {"per_100": 100}) == slow_budget([batch], {"per_100": 100})
 
 

@@ -422,4 +422,4 @@ def test_tokens_are_shown_so_that_none_can_move_the_cursor(tmp_path: Path) -> No
     """e1's token 2 is a newline; e4's, ` [bold]x`, is no markup."""
     three = {"e1": [(2, 1)], "e4": [(1, 1)]}
     lines = printed(placements_stats(make_dataset(tmp_path / "d", three=three)))
-    assert "1  '⏎' 1  ' [bold]x' 1" in lines
+    assert "1 three  '⏎' 1  ' [bold]x' 1" in lines

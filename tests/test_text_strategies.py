@@ -264,6 +264,18 @@ def test_the_hardest_sentence_by_hand() -> None:
     assert place("hardest_sentence", batch, positions=3, max_positions=1) == [[3]]
 
 
+def test_what_no_model_gives_spoils_no_other_sentence() -> None:
+    """The least that a float32 holds, as of a masked logit, in the second of two sentences."""
+    text, spans = pieces("a|.| |b|.|c")
+    scores = np.array([-1, -1, -1, -3.4e38, -1, -1] + [-1] * 6, np.float32)
+    offsets = np.array([0, 6, 12])
+    batch = Batch(
+        ["x", "y"], offsets, np.ones(12, bool), logprob=scores,
+        text=Text([text] * 2, offsets, *np.array(spans * 2).T),
+    )  # fmt: skip
+    assert place("hardest_sentence", batch, positions=1) == [[3], [0]]
+
+
 def test_of_sentences_with_the_same_mean_the_earlier_is_the_harder() -> None:
     response, spans = pieces("A.\n|B.\n|C.|")
     third = np.float32(-1 / 3)
@@ -376,6 +388,8 @@ FRONT_1 = [
     "y - 5 + 3, E*2+4 and <<3*4=12>>12 - x",
     "- [PAUSE]5 + 3 = 8 in a list, [PAUSE]12-x... no, 12-x".replace("[PAUSE]12-x", "12-x"),
     "#### 5/8",
+    # Nor what goes on behind an operator, a bracket, a root sign or the colon of a time.
+    "Hers - 1) x 2 = 15, A+((A+2)+3)=19, √(144) = 12 and 7:50 + 30 minutes are none.",
 ]
 
 
@@ -415,6 +429,8 @@ def test_behind_math_ver2_stands_after_the_number_behind_the_mark() -> None:
 
 
 AQUA = [
+    "In a day 1⁄23 + 9x × 115⁄100 = 5175[PAUSE], then 12C3 = 220[PAUSE] and 4√3/2[PAUSE].",
+    "250 - 22% = rs 195[PAUSE] is left",
     "To calculate the equivalent of miles\n0.6 kilometers = 1[PAUSE] mile\n"
     "900 kilometers = (0.6)*900 = 540[PAUSE] miles\nIn 1 hour there are 60 minutes\n"
     "Speed in miles/minutes = 60 * 540 = 32400[PAUSE]\nCorrect answer - A",

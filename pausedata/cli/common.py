@@ -19,6 +19,7 @@ import typer
 from pausedata.errors import PausedataError, UsageError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console
 
     from pausedata.progress import Progress
@@ -143,12 +144,16 @@ def command_line() -> str:
     return shlex.join(recorded)
 
 
-def parameters(given: list[str] | None) -> dict[str, Any]:
-    """``--param K=V`` options as a mapping; values are read as YAML, and ``a.b=V`` sets b of a."""
+def parameters(given: list[str] | None, options: type[BaseModel]) -> dict[str, Any]:
+    """``--param K=V`` as a mapping for ``options``; ``a.b=V`` sets b of a.
+
+    Values are read as YAML, but for those that are free text.
+    """
+    from pausedata.options import text_keys
     from pausedata.recipe import parse_set
 
     nested: dict[str, Any] = {}
-    for dotted, value in parse_set(given or [], "--param").items():
+    for dotted, value in parse_set(given or [], "--param", text_keys(options)).items():
         *outer, key = dotted.split(".")
         holder = nested
         for step in outer:

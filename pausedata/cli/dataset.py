@@ -50,13 +50,14 @@ def place(
 
     Example: pausedata place build/gsm8k dit --strategy lowest_logprob --param positions=1,3,5
     """
+    from pausedata import strategies
     from pausedata.change import place as add
     from pausedata.grid import grid
 
     checked_name(name, "a placement")
     if run is not None:
         checked_name(run, "a run")
-    given = parameters(param)
+    given = parameters(param, strategies.get(strategy).options)
     if "strategy" in given or "run" in given:
         raise UsageError("--param sets the strategy's own keys; use --strategy and --run.")
     placements = grid(name, strategy, run, given)
@@ -94,7 +95,7 @@ def export(
     from pausedata.recipe import Export
     from pausedata.report.outcome import describe_copied
 
-    options = parameters(param)
+    options = parameters(param, exporters.get(format).options)
     if "placement" in options or "format" in options:
         raise UsageError("--param sets the format's own keys; use --placement and --format.")
     if output is not None:
@@ -108,7 +109,6 @@ def export(
             raise UsageError("--version goes with -o: a new version is made from the current one.")
         from pausedata.change import export as add
 
-        exporters.get(format)
         own = checked_name(name or f"{placement}-{format}", "an export")
         spec = Export(placement=placement, format=format, **options)
         outcome = add(

@@ -78,8 +78,9 @@ def _facts(outcome: Outcome, name: str) -> str:
 
 def _next(outcome: Outcome) -> list[str]:
     root, version = shlex.quote(str(outcome.root)), outcome.version
-    commands = [f"pausedata show {root}"]
-    if version.runs:
+    made = [name.split("/", 1)[1] for name in outcome.made if name.startswith("placements/")]
+    commands = [f"pausedata show {root}" + (f" --placement {made[0]}" if made else "")]
+    if version.runs and not made:
         commands.append(
             f'pausedata sql {root} "select token, count(*) n, avg(logprob) from tokens '
             'group by 1 having n > 9 order by 3 limit 9"'
@@ -88,6 +89,7 @@ def _next(outcome: Outcome) -> list[str]:
         commands.append(f"pausedata stats {root} --placements")
     if version.placements and not version.exports:
         commands.append(
-            f"pausedata export {root} --placement {version.placements[0]} --format tokenized"
+            f"pausedata export {root} --placement {(made or version.placements)[0]} "
+            "--format tokenized"
         )
     return commands

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from rich.console import Group, RenderableType
+from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -31,7 +32,7 @@ def reads_in_words(reads: list[str]) -> str:
     return ", ".join(words for name, words in _READS.items() if name in reads) or "the tokens alone"
 
 
-def parameters_in_words(values: dict[str, Any]) -> str:
+def parameters_in_words(values: dict[str, Any] | list[Any]) -> str:
     """Parameters as a recipe writes them, in one line: ``{positions: 2}``."""
     flow = yaml.safe_dump(
         values, default_flow_style=True, sort_keys=False, width=1_000_000, allow_unicode=True
@@ -61,9 +62,11 @@ def render_registry(described: list[dict[str, Any]]) -> RenderableType:
 def render_strategy(about: dict[str, Any], worked: list[Worked]) -> RenderableType:
     """One strategy in full."""
     parts: list[RenderableType] = [_head(about), Text(about["summary"]), Text()]
-    for label in ("formula", "source", "notes"):
+    for label in ("formula", "source"):
         if about[label]:
             parts += [Text(label, "bold"), _indented(Text(_plain(about[label]))), Text()]
+    if about["notes"]:
+        parts += [Text("notes", "bold"), Markdown(about["notes"])]
     parts += [Text("reads", "bold"), _indented(Text(reads_in_words(about["reads"]))), Text()]
     own = [option for option in about["options"] if not option["common"]]
     for label, options in (("parameters", own), ("common parameters", _common(about))):

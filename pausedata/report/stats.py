@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pausedata import strategies
 from pausedata.report.gc import size
+from pausedata.report.registry import parameters_in_words
 from pausedata.report.table import make_table, number
 from pausedata.report.visible import visible
 from pausedata.stats import Chosen, PlacementsStats, PlacementStats, Stats
@@ -99,11 +100,10 @@ def _placements(stats: PlacementsStats) -> RenderableType:
     if not stats.placements:
         return Group(*blocks, Text("no placement: `pausedata place` makes one."))
     numbered = list(enumerate(stats.placements.items(), 1))
-    heads = ["#", "placement", "strategy", "examples", "places", "pauses", "logprob", "surprisal"]
-    rows = [[str(n), name, c.strategy or _NONE, *_figures(c)] for n, (name, c) in numbered]
+    width = len(str(len(numbered)))
     blocks += [
         Text(""),
-        _table([*heads, "tokens"], rows, names=[1, 2]),
+        _Sides(stats),
         Text("examples: those with pauses; places, pauses: per example", "dim"),
         Text(
             "logprob: the mean at the tokens chosen; surprisal, tokens: their share of all", "dim"
@@ -111,10 +111,11 @@ def _placements(stats: PlacementsStats) -> RenderableType:
         Text(""),
         Text("most frequent tokens chosen, and how often"),
     ]
-    width = len(str(len(numbered)))
-    for n, (_, chosen) in numbered:
+    for n, (name, chosen) in numbered:
         said = "  ".join(f"{_token(t.token)} {t.count:,}" for t in chosen.most_frequent)
-        blocks.append(Text.assemble((f"{n:>{width}}", "bold"), f"  {said or _NONE}"))
+        blocks.append(
+            Text.assemble((f"{n:>{width}} {visible(name)}", "bold"), f"  {said or _NONE}")
+        )
     if len(numbered) > 1:
         shares = [list(row.values()) for row in stats.jaccard.values()]
         blocks += [
@@ -123,6 +124,31 @@ def _placements(stats: PlacementsStats) -> RenderableType:
             _Matrix(list(stats.placements), shares),
         ]
     return Group(*blocks)
+
+
+class _Sides:
+    """The placements side by side: with their names where these fit in one line, else by number.
+
+    The names stand with the numbers below.
+    """
+
+    def __init__(self, stats: PlacementsStats) -> None:
+        self._placements = list(stats.placements.items())
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        figures = ["examples", "places", "pauses", "logprob", "surprisal", "tokens"]
+        for names in (["placement", "strategy"], ["placement"], []):
+            rows = [
+                [str(n), *[name, c.strategy or _NONE][: len(names)], *_figures(c)]
+                for n, (name, c) in enumerate(self._placements, 1)
+            ]
+            table = _table(["#", *names, *figures], rows, list(range(1, 1 + len(names))))
+            columns = zip(["#", *names, *figures], *rows, strict=True)
+            if sum(1 + max(cell_len(visible(c)) for c in column) for column in columns) <= (
+                options.max_width
+            ):
+                break
+        yield table
 
 
 class _Matrix:
@@ -186,7 +212,7 @@ def _how(placement: PlacementStats) -> str:
     name = placement.strategy
     fields = strategies.get(name).options.model_fields if name in strategies.names() else {}
     said = [
-        f"{key} {value}"
+        f"{key} {parameters_in_words(value) if isinstance(value, dict | list) else value}"
         for key, value in placement.parameters.items()
         if value is not None and not (key in fields and fields[key].default == value)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,6 +91,11 @@ def place_with(
             totals["pauses"] += int(placed.counts.sum())
             totals["kept_off_characters"] += kept_off
             advance(len(batch.ids))
+        if not totals["places"] and tokens.entry.rows and parameters.asks:
+            progress.warn(
+                f"{table} has no pause at all: no token was both what '{strategy.name}' looks for "
+                "and eligible."
+            )
         provenance = {"inputs": wanted, "made_from": list(tables), **totals}
         if fitted:
             provenance["fitted"] = fitted
@@ -112,7 +118,8 @@ def _fit(
     with progress.step(f"fitting {name}", len(tokens.splits()), "splits") as advance:
         fitted = {}
         for split in tokens.splits():
-            fitted[split] = strategy.fit(lambda split=split: batches.of_split(split), parameters)
+            again = functools.partial(batches.of_split, split)
+            fitted[split] = strategies.fit(strategy, again, parameters)
             advance(1)
         return fitted
 

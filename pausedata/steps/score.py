@@ -151,17 +151,22 @@ def edge_warnings(run: Table, append_eos: bool) -> list[str]:
     if inner is None:
         return []
     said = "{}: the {} token of the responses has a mean log-probability of {:.1f}, those between "
-    said += "{:.1f}: pauses will go there in most examples, for nothing. {}"
+    said += "{:.1f}: strategies by score put pauses there in most examples, for nothing. {}"
     first, last = facts["first_token_mean_logprob"], facts["last_token_mean_logprob"]
     warnings = []
     if inner - first > EDGE_GAP:
         todo = (
-            'Does the prompt end in a space? End it in "Answer:" and begin the response with " ".'
+            'Does the prompt end in a space? End it in "Answer:" and begin the response with " "; '
+            "or leave it out of placements: eligible: {without: [first]}."
         )
         warnings.append(said.format(run.name, "first", first, inner, todo))
     if append_eos and inner - last > EDGE_GAP:
-        todo = "A chat model ends turns its own way: give `messages` as the prompt; or set "
-        todo += "scoring.append_eos: false."
+        todo = (
+            "A chat model ends turns its own way: give `messages` as the prompt; or leave it out "
+        )
+        todo += (
+            "of placements, eligible: {without: [eos]}, or of tokens, scoring.append_eos: false."
+        )
         warnings.append(said.format(run.name, "appended end", last, inner, todo))
     return warnings
 

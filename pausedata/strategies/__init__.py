@@ -6,11 +6,13 @@ schema and its errors all read that one place.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from pausedata.errors import DataError
+from pausedata.errors import DataError, PausedataError, listing
 from pausedata.registry import Registry
 from pausedata.strategies import (
     append,
@@ -30,8 +32,10 @@ from pausedata.strategies import (
     threshold,
 )
 from pausedata.strategies.base import (
+    COLUMNS,
     SCORES,
     Batch,
+    Batches,
     Choosing,
     Parameters,
     Placed,
@@ -64,6 +68,13 @@ __all__ = [
     "reads_scores",
     "recorded",
 ]
+
+
+def _check(strategy: Strategy) -> None:
+    """Raise something where a stranger's strategy could not be used later."""
+    if unknown := strategy.needs - COLUMNS:
+        raise ValueError(f"needs {listing(unknown)}: a batch has {listing(sorted(COLUMNS))}")
+    _all_reads(strategy)
 
 
 def _all_reads(strategy: Strategy) -> set[str]:
@@ -102,7 +113,7 @@ _registry = Registry(
     accepts=Strategy,
     base=Parameters,
     common=Choosing,
-    check=_all_reads,
+    check=_check,
 )
 names = _registry.names
 own = _registry.own
@@ -162,17 +173,50 @@ def place(strategy: Strategy, batch: Batch, parameters: Parameters) -> tuple[Pla
     """Where ``strategy`` puts pauses in ``batch``, and how often it was kept off a character.
 
     A token that begins inside a character is never given a pause. The second value counts those
-    that the strategy would have chosen had they been allowed. DataError where what a strategy gives
-    is no placement, as a plug-in's may be.
+    that the strategy would have chosen had they been allowed. DataError where a plug-in's strategy
+    fails or gives what is no placement.
     """
-    placed = strategy.place(batch, parameters)
-    if problem := placed.problem(batch):
-        raise DataError(f"strategy '{strategy.name}' is at fault: {problem}.")
+    placed = _placed(strategy, batch, parameters)
     inside = np.unique(batch.example[~batch.begins_character])
     if not len(inside):
         return placed, 0
     rest = batch.of(inside)
-    wanted = strategy.place(rest.allowing_all(), parameters)
+    wanted = _placed(strategy, rest.allowing_all(), parameters)
     within = wanted.positions < rest.lengths[wanted.example]
     tokens = rest.offsets[wanted.example[within]] + wanted.positions[within]
     return placed, int((~rest.begins_character[tokens]).sum())
+
+
+def fit(strategy: Strategy, batches: Batches, parameters: Parameters) -> dict[str, Any]:
+    """What ``strategy``, which has a ``fit``, works out from all batches of a split."""
+    assert strategy.fit is not None
+    work = functools.partial(strategy.fit, batches, parameters)
+    return _by(strategy, work)
+
+
+def _placed(strategy: Strategy, batch: Batch, parameters: Parameters) -> Placed:
+    placed = _by(strategy, functools.partial(strategy.place, batch, parameters))
+    problem = "it gives no Placed"
+    if not isinstance(placed, Placed) or (problem := placed.problem(batch)):
+        raise DataError(f"{_whose(strategy)} is at fault: {problem}.")
+    return placed
+
+
+def _by(strategy: Strategy, work: Callable[[], Any]) -> Any:
+    """What ``work`` gives. What a plug-in's raises is told as its fault."""
+    try:
+        return work()
+    except PausedataError:
+        raise
+    except Exception as error:
+        if origin(strategy.name) is None:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"{_whose(strategy)} is at fault: {what}. --debug shows where.") from error
+
+
+def _whose(strategy: Strategy) -> str:
+    made_by = origin(strategy.name)
+    return f"strategy '{strategy.name}'" + (
+        f" of {made_by['distribution']} {made_by['version']}" if made_by else ""
+    )

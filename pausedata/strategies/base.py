@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pausedata.options import NO_LIMIT
 from pausedata.strategies.eligible import Eligible
 from pausedata.strategies.text import Text
 
@@ -21,6 +22,8 @@ Float = np.ndarray[Any, np.dtype[np.float32]]
 
 MOST_PAUSES = 32_767  # at one position: `count` is int16
 SCORES = frozenset({"logprob", "rank", "entropy"})  # what a run stores for each token
+COLUMNS = SCORES | {"text", "special"}  # of a batch, that are there only where they are read
+MOST_TOKENS = NO_LIMIT  # of a response: positions are int32
 
 
 class Parameters(BaseModel):
@@ -41,6 +44,12 @@ class Parameters(BaseModel):
     def reads(self) -> frozenset[str]:
         """What these parameters make the strategy read, beyond its own ``needs``."""
         return frozenset()
+
+    @property
+    def asks(self) -> bool:
+        """Whether they ask for any pause: M, or the pauses at each place, may be 0."""
+        amounts = ("tokens", "positions", "fraction", "max_positions")
+        return all(getattr(self, name, None) != 0 for name in amounts)
 
     @property
     def other_run(self) -> str | None:
@@ -67,15 +76,20 @@ def _recorded(model: BaseModel) -> dict[str, Any]:
 class Choosing(Parameters):
     """Base of the parameters of what chooses among tokens: the options common to all of these."""
 
-    tokens: int = Field(default=1, ge=0, le=MOST_PAUSES, description="pauses at each place")
+    tokens: int = Field(
+        default=1, ge=0, le=MOST_PAUSES, description="pauses at each place; 0: no place"
+    )
     eligible: Eligible | None = Field(
         default=None, description="which tokens may be chosen; null: every one"
     )
     min_gap: int | None = Field(
-        default=None, ge=1, description="tokens from one place to the next, at least"
+        default=None,
+        ge=1,
+        le=MOST_TOKENS,
+        description="tokens from one place to the next, at least",
     )
     max_positions: int | None = Field(
-        default=None, ge=0, description="places in one response, at most"
+        default=None, ge=0, le=MOST_TOKENS, description="places in one response, at most"
     )
     seed: int | None = Field(
         default=None,
@@ -93,10 +107,17 @@ class Ranked(Choosing):
     """Base of the parameters of what takes the M best tokens of each response."""
 
     positions: int | None = Field(
-        default=None, ge=0, description="M: how many tokens of each response get pauses"
+        default=None,
+        ge=0,
+        le=MOST_TOKENS,
+        description="M: how many tokens of each response get pauses",
     )
     fraction: float | None = Field(
-        default=None, ge=0, le=1, description="instead of positions: M as a share of the tokens"
+        default=None,
+        ge=0,
+        le=1,
+        description="instead of positions: M as a share of the response's tokens, halves rounded "
+        "up",
     )
 
     @model_validator(mode="after")
@@ -214,6 +235,8 @@ class Placed:
             return f"{len(example)} examples, {len(positions)} positions and {len(counts)} counts"
         if not len(example):
             return None
+        if any(not np.issubdtype(a.dtype, np.integer) for a in (example, positions, counts)):
+            return "examples, positions or counts that are no whole numbers"
         if example.min() < 0 or example.max() >= len(batch.ids):
             return f"an example that is none of the {len(batch.ids)} of its batch"
         lengths = batch.lengths[example]

@@ -20,7 +20,8 @@ class Budget(Choosing):
     per_100: float = Field(
         gt=0,
         allow_inf_nan=False,
-        description="B: pauses for each 100 response tokens of the split, at most",
+        description="B: pauses for each 100 response tokens of the split, at most; not above 100 "
+        "times `tokens`",
     )
 
     @model_validator(mode="after")

@@ -53,7 +53,7 @@ def place(batch: Batch, parameters: Combine) -> Placed:
 
 def _joined(batch: Batch, parameters: Combine) -> tuple[Int, Int, int]:
     """One ascending key a place, example · width + position; the pauses there; the width."""
-    placed = [batch.placed[name] for name in parameters.placements]
+    placed = [batch.placed[name] for name in parameters.of]
     width = int(batch.lengths.max(initial=0)) + 1
     keys = [each.example * width + each.positions for each in placed]
     if parameters.how == "difference":

@@ -31,7 +31,7 @@ class Eligible(BaseModel):
     without: list[Kind] = Field(
         default_factory=list,
         description="left out: special tokens, the EOS that was added, tokens of whitespace or "
-        "of punctuation alone, the first token",
+        "of punctuation (Unicode P*, with whitespace or without) alone, the first token",
     )
     inside: str | None = Field(
         default=None,

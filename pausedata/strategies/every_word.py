@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from pausedata.strategies.base import Batch, Choosing, Placed, Strategy
+from pausedata.strategies.base import MOST_TOKENS, Batch, Choosing, Placed, Strategy
 from pausedata.strategies.places import choose_places
 
 
@@ -13,7 +13,10 @@ class EveryWord(Choosing):
     """After every word, or every N tokens (the paper's AAW)."""
 
     every_n_tokens: int | None = Field(
-        default=None, ge=1, description="instead of words: after every so many tokens"
+        default=None,
+        ge=1,
+        le=MOST_TOKENS,
+        description="instead of words: after every so many tokens",
     )
 
     @property

@@ -10,6 +10,11 @@ from pausedata.strategies.base import Batch, Parameters, Placed, Strategy
 class Nowhere(Parameters):
     """Nowhere: the plain fine-tuning control."""
 
+    @property
+    def asks(self) -> bool:
+        """Never for a pause."""
+        return False
+
 
 def place(batch: Batch, parameters: Nowhere) -> Placed:
     """No pause at all."""

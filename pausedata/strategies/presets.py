@@ -24,20 +24,20 @@ Where = Literal["before", "after"]
 # a shorter one, so that no match ends within a number. These, and bounds on what may stand in
 # front of the first number, keep the search linear in the length of any text.
 _GAP = r"[ \t\xa0]*+"
-_CURRENCY = r"(?:(?:[$€£¥₹]|\bRs\.?+) ?+)"
+_CURRENCY = r"(?:(?:[$€£¥₹]|\b[Rr]s\.?+) ?+)"
 # With thousands separators, wherever they stand; so 1,2,3 is as one too.
 _DIGITS = r"(?:\d++(?:,\d++)*+(?:\.\d++)?+[¼½¾⅓⅔]?+|\.\d++|[¼½¾⅓⅔])"
 # 1,148.50 · $5 · 5 € · 20% · 50¢
 _AMOUNT = rf"(?:{_CURRENCY}?+{_DIGITS}(?: ?+[%¢€£])?+)"
 _MINUS = r"\-−–"
 _SIGN = rf"[+{_MINUS}]?+"
-_OPERATORS = rf"*/+{_MINUS}×÷·⋅∗"
+_OPERATORS = rf"*/⁄+{_MINUS}×÷·⋅∗"
 
 # Where an expression may begin: not within a word, a number or another expression, nor in the
 # line with the answer.
-_START = rf"(?<![\w.,^{_OPERATORS}])(?<![\w)\]] [{_OPERATORS}] )(?<!####)(?<!#### )"
+_START = rf"(?<![\w.,^√)\]}}{_OPERATORS}])(?<!\d:)(?<!√[(\[])(?<![\w)\]] [xX{_OPERATORS}] )(?<!####)(?<!#### )"
 _TERM = rf"(?:[(\[] ?+){{0,4}}+{_SIGN}{_AMOUNT}(?: ?+[)\]])*+"
-_BRACKET_NEXT = r"(?<=[\w)\]}])(?=[(\[{])"  # 500(.40): a product
+_BRACKET_NEXT = r"(?<=[\w)\]}])(?=[(\[{√])"  # 500(.40), 4√3: products
 _TIMES = rf"[xX](?!{_GAP}[+{_MINUS}])"  # in 2x + 5 it is a variable
 _JOIN = rf"(?:{_GAP}(?:[={_OPERATORS}]|{_TIMES}){_GAP}|{_BRACKET_NEXT})"
 # `[^<>\n]*>>` follows only what is inside a mark <<…>>.
@@ -47,7 +47,7 @@ _MARK = rf"{_CURRENCY}?+<<"
 # As they stand in algebra: x, 3x, 2(a + b)², √5, x₁ written x1, 60km.
 _POWER = r"(?:[²³!]|(?: ?+[)\]}]))*+(?: ?+%)?+"
 _OPEN = rf"(?:[(\[{{] ?+){{0,4}}+{_SIGN}(?:[(\[{{] ?+){{0,4}}+√?+"
-_NUMERIC = rf"(?:{_OPEN}{_AMOUNT}(?:(?![xX]\d)[^\W\d_]++)?+{_POWER})"
+_NUMERIC = rf"(?:{_OPEN}{_AMOUNT}(?:[CP]\d++|(?![xX]\d)[^\W\d_]++)?+{_POWER})"
 _VARIABLE = rf"(?:{_OPEN}(?<![^\W_])[^\W\d_]\d?+(?![^\W_])(?!['’]){_POWER})"
 _RELATE = rf"(?:{_GAP}(?:[=<>≤≥≠≈⇒^{_OPERATORS}]{{1,3}}|{_TIMES}){_GAP}|{_BRACKET_NEXT})"
 _EITHER = rf"(?:{_NUMERIC}|{_VARIABLE})"
@@ -87,8 +87,9 @@ PRESETS: dict[Name, Preset] = {
         "or `=` between them, as a whole, with its currency signs and brackets. Thousands "
         "separators, decimals, fractions and percentages are parts of a number. What stands "
         "inside `<<…>>` or directly after `#### ` is left alone. A word or a variable ends an "
-        "expression, and none begins right after an operator that stands behind one. A range such "
-        "as 10-15 and a fraction such as 2/3 count: by form they are a difference and a quotient.",
+        "expression, and none begins right after an operator other than `=` that stands behind "
+        "one. A range such as 10-15 and a fraction such as 2/3 count: by form they are a "
+        "difference and a quotient.",
         "So [PAUSE]100 / 2 = $<<100/2=50>>50.",
     ),
     "math_front_ver2": Preset(

@@ -15,7 +15,9 @@ class Regex(Choosing):
     """Before or after each match of a pattern in the response."""
 
     pattern: str | None = Field(
-        default=None, description="a regular expression, in the syntax of Python's `re`"
+        default=None,
+        description="a regular expression, in the syntax of Python's `re`; nothing bounds how long "
+        "it may search",
     )
     preset: Name | None = Field(
         default=None, description="instead of pattern: one that has a name in the reference code"

@@ -21,8 +21,8 @@ class Sampled(Ranked):
 
     temperature: float = Field(
         default=1.0,
-        gt=0,
-        allow_inf_nan=False,
+        ge=1e-6,
+        le=1e6,
         description="near 0 the least likely tokens are taken, with a large one any are as likely",
     )
     seed: int = Field(  # pyright: ignore[reportIncompatibleVariableOverride]: it is frozen
@@ -36,8 +36,7 @@ def place(batch: Batch, parameters: Sampled) -> Placed:
     assert batch.logprob is not None
     keys = stream_keys(batch.ids, parameters.seed, parameters.epoch)
     waiting = log(exponential(random_numbers(keys[batch.example], batch.position)))
-    with np.errstate(over="ignore"):  # a temperature next to 0: infinite, and so first or last
-        waiting -= log(surprisal(batch.logprob)) / parameters.temperature
+    waiting -= log(surprisal(batch.logprob)) / parameters.temperature
     return choose(batch, parameters, key=waiting, most=parameters.most(batch))
 
 

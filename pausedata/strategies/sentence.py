@@ -45,12 +45,13 @@ STRATEGY = Strategy(
     place,
     frozenset({"text"}),
     source="the paper's reference code, there before every sentence as NLTK splits them",
-    formula="A sentence ends after `.` `!` `?` `…` and the closing quotes and brackets that "
-    "follow, where whitespace comes next; after `。` `！` `？`, whatever comes next; and at a line "
-    "break. Not after Mr. Mrs. Ms. Dr. St. vs. e.g. i.e. etc., after No. before a number, or after "
-    "a single capital letter, unless the line ends there. The next one begins at the next "
-    "character that is no whitespace. `calculating`: it holds a mark `<<…>>`, or an equals sign "
-    "(`=` or `≈`) with a number on each side, as in `3 * 4 = 12`; a closing bracket and one space "
-    "may stand before it, spaces, opening brackets, a sign and a currency sign after it.",
+    formula="A sentence ends after one or several of `.` `!` `?` `…` and the closing quotes and "
+    "brackets that follow, where whitespace comes next; where the last of them is `。` `！` `？` "
+    "or `｡`, whatever comes next; and at a line break (LF). Not after Mr. Mrs. Ms. Dr. St. vs. "
+    "e.g. i.e. etc., after No. before a number, or after a single capital letter, unless the line "
+    "ends there. The next one begins at the next character that is no whitespace. `calculating`: "
+    "it holds a mark `<<…>>`, or an equals sign (`=` or `≈`) with a number on each side, as in "
+    "`3 * 4 = 12`; a closing bracket and one space may stand before it, spaces, opening brackets, "
+    "a sign and a currency sign after it.",
     worked=({}, {"where": "after"}, {"only": "calculating"}),
 )

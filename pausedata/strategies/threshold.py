@@ -7,7 +7,7 @@ from decimal import Context, Decimal
 import numpy as np
 from pydantic import Field, model_validator
 
-from pausedata.strategies.base import Batch, Choosing, Placed, Strategy
+from pausedata.strategies.base import MOST_TOKENS, Batch, Choosing, Placed, Strategy
 from pausedata.strategies.choose import choose
 
 PROBABILITY = 0.5  # where no limit is given: as in the paper's reference code
@@ -34,6 +34,7 @@ class Threshold(Choosing):
     positions: int | None = Field(
         default=None,
         ge=0,
+        le=MOST_TOKENS,
         description="how many tokens of a response get pauses, at most: the least likely, or "
         "those of the worst rank; null: all under the limit",
     )
@@ -70,8 +71,9 @@ def place(batch: Batch, parameters: Threshold) -> Placed:
         key = -batch.rank.astype(np.int64)
         return choose(batch, parameters, key=key, among=key < -parameters.rank, most=most)
     assert batch.logprob is not None
-    # In double precision: the limit is not rounded to what is stored.
-    among = batch.logprob.astype(np.float64) < parameters.lowest
+    # The limit as it would be stored: else a token at -0.1 would be below a limit of -0.1.
+    limit = np.float32(max(parameters.lowest, float(np.finfo(np.float32).min)))
+    among = batch.logprob < limit
     return choose(batch, parameters, key=batch.logprob, among=among, most=most)
 
 
@@ -83,8 +85,8 @@ STRATEGY = Strategy(
     "likeliest next token has a probability below a limit (0.5 in its script). Here the text is "
     "given, and its next token is the one that counts",
     formula="With l(k) = log p(token k | prompt, tokens 0 … k-1), all eligible k with "
-    "l(k) < `logprob`, or l(k) < ln(`probability`), or rank(k) > `rank`; strictly, so that a token "
-    "at the limit gets none. `positions` keeps of each response those with the smallest l(k), or "
-    "the largest rank(k). Of equal ones, the earlier.",
+    "l(k) < `logprob`, or l(k) < ln(`probability`), or rank(k) > `rank`; strictly, so that a "
+    "token at the limit, rounded to float32 as scores are, gets none. `positions` keeps of each "
+    "response those with the smallest l(k), or the largest rank(k). Of equal ones, the earlier.",
     worked=({}, {"logprob": -1.0}, {"rank": 1, "positions": 1}),
 )
