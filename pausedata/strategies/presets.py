@@ -35,7 +35,10 @@ _OPERATORS = rf"*/⁄+{_MINUS}×÷·⋅∗"
 
 # Where an expression may begin: not within a word, a number or another expression, nor in the
 # line with the answer.
-_START = rf"(?<![\w.,^√)\]}}{_OPERATORS}])(?<!\d:)(?<!√[(\[])(?<![\w)\]] [xX{_OPERATORS}] )(?<!####)(?<!#### )"
+_START = (
+    rf"(?<![\w.,^√)\]}}{_OPERATORS}])(?<!\d:)(?<!√[(\[])(?<![\w)\]] [xX{_OPERATORS}] )"
+    r"(?<!####)(?<!#### )"
+)
 _TERM = rf"(?:[(\[] ?+){{0,4}}+{_SIGN}{_AMOUNT}(?: ?+[)\]])*+"
 _BRACKET_NEXT = r"(?<=[\w)\]}])(?=[(\[{√])"  # 500(.40), 4√3: products
 _TIMES = rf"[xX](?!{_GAP}[+{_MINUS}])"  # in 2x + 5 it is a variable
