@@ -77,6 +77,26 @@ in nats. A worked example shows the first response; where a strategy looks at al
 before it places, both.
 """
 PLUGINS = """\
+## On arrays of your own
+
+A strategy is a function of NumPy arrays, and needs no dataset:
+
+```python
+import numpy as np
+
+from pausedata import strategies
+
+batch = strategies.Batch(
+    ids=["ex-1", "ex-2"],
+    offsets=np.array([0, 4, 6]),  # ex-1 has four tokens, ex-2 two
+    begins_character=np.ones(6, bool),
+    logprob=np.array([-1.0, -3.0, -0.5, -2.0, -0.25, -4.0], np.float32),
+)
+strategy, parameters = strategies.of("lowest_logprob", {{"positions": 2}}, "mine")
+placed, kept_off_characters = strategies.place(strategy, batch, parameters)
+print(placed.example, placed.positions, placed.counts)  # [0 0 1 1] [1 3 0 1] [1 1 1 1]
+```
+
 ## Your own strategy
 
 A strategy of yours is used like those above, by its name, once a package that names it in the \

@@ -357,3 +357,10 @@ def test_an_error_in_a_recipe_is_told_likewise(changes: dict[str, Any], message:
     with pytest.raises(UsageError) as caught:
         parse_recipe(a_recipe(**changes), "r")
     assert str(caught.value).strip() == message.strip()
+
+
+def test_the_example_on_arrays_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+    code = page.partition("## On arrays of your own")[2].split("```python\n")[1].split("```")[0]
+    exec(compile(code, "strategies.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == code.rpartition("#")[2].strip()
