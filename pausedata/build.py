@@ -51,7 +51,7 @@ def build(
         progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
         resolved = resolve(loaded, root, base, update=update)
         placements = recorded_placements(base) | resolved.recipe.placements
-        check_references(placements, *known_runs(resolved.recipe, base))
+        check_references(placements, *known_runs(resolved.recipe, base), loaded.label)
         with Work(root, base, progress, damaged) as work:
             prepared = _prepare(resolved, work, replace)
             _score(resolved, work)

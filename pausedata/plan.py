@@ -12,7 +12,7 @@ from pausedata.change import refuse_overwriting
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.models import ModelRef
 from pausedata.progress import Silent
-from pausedata.recipe import LoadedRecipe, Recipe
+from pausedata.recipe import LoadedRecipe
 from pausedata.references import (
     check_references,
     in_order,
@@ -92,7 +92,7 @@ def plan(loaded: LoadedRecipe, root: Path, *, replace: bool = False, update: boo
     resolved, result.unknown = survey(loaded, root, base, update=update)
     tokens = _plan_examples(resolved, root, base, replace, result)
     _plan_scores(resolved, root, base, tokens, result)
-    _plan_rest(resolved.recipe, base, tokens, result)
+    _plan_rest(loaded, base, tokens, result)
     _estimate_time(resolved.model, base, result)
     _estimate_size(base, resolved, result)
     return result
@@ -208,13 +208,16 @@ def _plan_run(
     return step
 
 
-def _plan_rest(recipe: Recipe, base: Version | None, tokens: Table | None, result: Plan) -> None:
+def _plan_rest(
+    loaded: LoadedRecipe, base: Version | None, tokens: Table | None, result: Plan
+) -> None:
     """Placements and exports: kept where nothing that they rest on would change."""
     changing = {step.table for step in result.steps if step.action != "keep"}
     work = Work(Path(result.output), base, Silent()) if base and tokens else None
+    recipe = loaded.recipe
     placements = recorded_placements(base) | recipe.placements
     runs_there, default_run = known_runs(recipe, base)
-    check_references(placements, runs_there, default_run)
+    check_references(placements, runs_there, default_run, loaded.label)
     for name in in_order(placements):
         table, spec = f"placements/{name}", placements[name]
         run = spec.run or default_run

@@ -10,6 +10,8 @@ from pausedata.recipe import Export, Placement
 from pausedata.steps import place as place_step
 from pausedata.store.dataset import KINDS, Version
 
+SHOWN = 12  # of the names that there are, in an error
+
 
 def tables_read(name: str, spec: Placement, default_run: str | None) -> list[str]:
     """The names of the tables that a placement is made from."""
@@ -18,15 +20,20 @@ def tables_read(name: str, spec: Placement, default_run: str | None) -> list[str
 
 
 def check_references(
-    placements: Mapping[str, Placement], tables: Iterable[str], default_run: str | None
+    placements: Mapping[str, Placement],
+    tables: Iterable[str],
+    default_run: str | None,
+    recipe: str = "",
 ) -> None:
     """UsageError where one of ``placements`` reads what is in neither them nor ``tables``.
 
-    Or where one rests on itself. It costs nothing, and comes before hours of scoring.
+    Or where one rests on itself. It costs nothing, and comes before hours of scoring. ``recipe``
+    is what errors call the file that they are of.
     """
+    at = f"{recipe}: " if recipe else ""
     there = dict.fromkeys([*tables, *(f"placements/{name}" for name in placements)])
-    for name in in_order(placements):
-        spec, where = placements[name], f"placements.{name}"
+    for name in in_order(placements, at):
+        spec, where = placements[name], f"{at}placements.{name}"
         named = [f"scores/{spec.run}"] if spec.run else []
         _, parameters = strategies.of(spec.strategy, spec.parameters, where)
         if parameters.other_run and parameters.other_run == (spec.run or default_run):
@@ -48,11 +55,18 @@ def missing(table: str, tables: Iterable[str]) -> str:
     """That there is no such run or placement, and which there are."""
     kind, _, own = table.partition("/")
     there = [t.split("/", 1)[1] for t in tables if t.startswith(f"{kind}/")]
-    return f"there is no {KINDS[kind]} '{own}'.{nearest(own, there)} There: {listing(there)}."
+    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+    return (
+        f"there is no {KINDS[kind]} '{own}'.{nearest(own, there)} "
+        f"There: {listing(there[:SHOWN])}{more}."
+    )
 
 
-def in_order(placements: Mapping[str, Placement]) -> list[str]:
-    """The names of ``placements``, each after those that it reads; UsageError for a circle."""
+def in_order(placements: Mapping[str, Placement], at: str = "") -> list[str]:
+    """The names of ``placements``, each after those that it reads; UsageError for a circle.
+
+    ``at`` is what its message begins with.
+    """
     reads = {
         name: [
             table.removeprefix("placements/")
@@ -66,7 +80,7 @@ def in_order(placements: Mapping[str, Placement]) -> list[str]:
     def visit(name: str, under: tuple[str, ...]) -> None:
         if name in under:
             circle = " reads ".join(f"'{each}'" for each in (*under[under.index(name) :], name))
-            raise UsageError(f"placements.{name}: {circle}: a placement cannot rest on itself.")
+            raise UsageError(f"{at}placements.{name}: {circle}: a placement cannot rest on itself.")
         for other in reads.get(name, []):
             visit(other, (*under, name))
         if name in placements:

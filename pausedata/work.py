@@ -313,5 +313,7 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("sha256:"):
+        return f"{value[:15]}…"
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -208,6 +208,14 @@ def test_a_placement_that_is_not_there_is_named_with_the_nearest(
     assert "there is no placement 'bb'. Did you mean 'b'? There: 'a', 'b', 'any'" in done.err
 
 
+def test_of_many_placements_an_error_lists_some(root: Path, run: Callable[..., Run]) -> None:
+    positions = ",".join(str(m) for m in range(15))
+    words = ["--strategy", "random", "--param", f"positions={positions}"]
+    assert run("place", root, "r", *words).status == 0
+    done = combine(run, root, "any", "r-positions-3", "zzz")
+    assert done.err.rstrip().endswith("'r-positions-11' and 4 more.")  # `any` itself, too
+
+
 def test_a_recipe_may_name_them_in_any_order(recipe: Recipe) -> None:
     recipe.data["placements"] = {
         "all": {"strategy": "combine", "of": ["both", "append"], "how": "union"},
@@ -250,7 +258,7 @@ def test_a_recipe_with_a_wrong_reference_costs_no_scoring(
     for command in ("plan", "build"):
         done = run(command, recipe.write(), "--output", recipe.out)
         assert done.status == 2
-        assert message in done.err
+        assert f"{recipe.path}: {message}" in done.err
     assert not list(recipe.out.glob("staging/scores-*"))
 
 
