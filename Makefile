@@ -7,8 +7,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 DATASET := build/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help install model quickstart test test-model test-crash lint types docs docs-check schemas \
-	schemas-check check clean
+.PHONY: help install model quickstart test coverage test-model test-crash lint types docs \
+	docs-check schemas schemas-check check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 	from tokens group by token having n >= 20 order by mean_logprob limit 3"
 
 test: $(VENV)/.dev ## run the tests (but those that load the real model, and the crash test)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash"
+
+coverage: $(VENV)/.dev ## the same, and which lines they do not reach (a third slower)
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash" --cov=pausedata --cov-report=term:skip-covered
 
 test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
