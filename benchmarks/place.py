@@ -196,7 +196,7 @@ def end_to_end(root: Path, tables: dict[str, Table], strategy: Strategy, values:
     wanted = place_step.inputs(strategy, parameters, "base", read)
     with closing(Staging(root)) as staging:
         start = time.perf_counter()
-        table = place_step.place_with(strategy, parameters, staging, "p", wanted, read, Silent())
+        table = place_step.place(staging, "p", wanted, read, Silent(), strategy)
         seconds = time.perf_counter() - start
         staging.discard([table])
     return seconds

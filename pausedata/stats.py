@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pausedata.errors import DataError
 from pausedata.history import scored_by
 from pausedata.progress import Progress, Silent
-from pausedata.store.dataset import Table, Version
+from pausedata.store.dataset import Table, Version, check_shards
 from pausedata.store.manifest import ShardEntry
 from pausedata.store.tables import list_parts
 
@@ -241,11 +241,7 @@ def placements_stats(
     scores = version.table(f"scores/{run}") if run else None
     tables = {name: version.table(f"placements/{name}") for name in version.placements}
     for table in [*tables.values(), *([scores] if scores else [])]:
-        if [shard.rows for shard in table.shards] != [shard.rows for shard in tokens.shards]:
-            raise DataError(
-                f"{table.name}: its shards are not those of tokens. "
-                "`pausedata verify` says what is wrong."
-            )
+        check_shards(table, tokens)
     totals = {name: _Totals() for name in tables}
     both = np.zeros((len(tables), len(tables)), np.int64)
     examples = count = 0

@@ -17,6 +17,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PROBLEMS = ROOT / "recipes" / "data" / "word_problems.jsonl"
 SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHARED = ROOT.parent / "shared" / "data"
+# What the recipe below makes, in this order.
+TABLES = [
+    "examples",
+    "vocab",
+    "tokens",
+    "scores/base",
+    "placements/dit",
+    "placements/append",
+    "exports/dit-tokenized",
+]
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"

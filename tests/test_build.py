@@ -10,23 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED, Recipe, Run, make_model, start, swap_tokens, write_rows
+from conftest import SHARED, TABLES, Recipe, Run, make_model, start, swap_tokens, write_rows
 
 from pausedata import scorers
 from pausedata.errors import DataError, UsageError
 from pausedata.progress import Silent
 from pausedata.store.dataset import open_version
 from pausedata.verify import verify
-
-TABLES = [
-    "examples",
-    "vocab",
-    "tokens",
-    "scores/base",
-    "placements/dit",
-    "placements/append",
-    "exports/dit-tokenized",
-]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import PROBLEMS, Recipe, Run, write_rows
+from conftest import PROBLEMS, TABLES, Recipe, Run, write_rows
 
 from pausedata.errors import UsageError
 from pausedata.models import ModelRef
@@ -19,15 +19,6 @@ from pausedata.recipe import load_recipe
 
 Command = Callable[..., Run]
 COMMIT, OTHER = "a" * 40, "b" * 40
-TABLES = [
-    "examples",
-    "vocab",
-    "tokens",
-    "scores/base",
-    "placements/dit",
-    "placements/append",
-    "exports/dit-tokenized",
-]
 
 
 class Hub:

@@ -187,15 +187,6 @@ def check_ids(pair: Pair, one: pa.Table, other: pa.Table, a: Table, b: Table) ->
         )
 
 
-def check_shards(table: Table, tokens: Table) -> None:
-    """DataError unless ``table`` is sharded as ``tokens`` is: rows are found by their place."""
-    if [s.rows for s in table.shards] != [s.rows for s in tokens.shards]:
-        raise DataError(
-            f"{table.name}: its shards are not those of tokens. "
-            "`pausedata verify` says what is wrong."
-        )
-
-
 def _ids(tokens: Table) -> pa.ChunkedArray:
     chunks = [c for s in tokens.shards for c in tokens.read(s, ["id"]).column("id").chunks]
     return pa.chunked_array(chunks, pa.string())

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata.diff.join import Ints, Joined, MostChanged, Rows, check_ids, check_shards
+from pausedata.diff.join import Ints, Joined, MostChanged, Rows, check_ids
 from pausedata.progress import Progress
-from pausedata.store.dataset import Version
+from pausedata.store.dataset import Version, check_shards
 from pausedata.store.tables import list_parts
 
 

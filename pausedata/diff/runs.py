@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata.diff.join import Joined, MostChanged, Pair, Rows, check_ids, check_shards
+from pausedata.diff.join import Joined, MostChanged, Pair, Rows, check_ids
 from pausedata.errors import DataError
 from pausedata.history import scored_by
 from pausedata.progress import Progress
 from pausedata.quantiles import quantiles
-from pausedata.store.dataset import Version
+from pausedata.store.dataset import Version, check_shards
 from pausedata.store.tables import list_parts
 
 QUANTILES = [0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pausedata import strategies
 from pausedata.errors import DataError
-from pausedata.store.dataset import Table
+from pausedata.store.dataset import Table, check_shards
 from pausedata.store.tables import list_parts
 from pausedata.strategies import Batch, Parameters, Placed, Strategy
 from pausedata.strategies.base import SCORES
@@ -31,10 +31,16 @@ class Batches:
         run: str | None,
         tables: Mapping[str, Table],
     ) -> None:
-        """``run`` is the one whose scores are read, ``tables`` those that ``tables_read`` names."""
+        """``run`` is the one whose scores are read, ``tables`` those that ``tables_read`` names.
+
+        Raises DataError where they are not sharded alike.
+        """
         self._strategy, self._parameters = strategy, parameters
         self._reads = strategies.reads(strategy, parameters)
         self._run, self._tables = run, tables
+        for name, table in tables.items():
+            if name != "vocab":  # a row for each token of the vocabulary, not for each example
+                check_shards(table, tables["tokens"])
 
     def all(self, fitted: Mapping[str, Mapping[str, Any]]) -> Iterator[Batch]:
         """The batches of all shards, in order, with what was ``fitted`` for their splits."""
@@ -82,11 +88,8 @@ class Batches:
         )
 
     def _shard(self, name: str, number: int, columns: list[str]) -> pa.Table:
-        """Columns of one shard of a table; DataError where it is not as long as that of tokens."""
-        table, tokens = self._tables[name], self._tables["tokens"]
-        rows = [shard.rows for shard in tokens.shards]
-        if [shard.rows for shard in table.shards] != rows:
-            raise DataError(f"{name} has other shards than tokens: `pausedata verify` says more.")
+        """Columns of one shard of a table."""
+        table = self._tables[name]
         return table.read(table.shards[number], columns)
 
     def _scores(

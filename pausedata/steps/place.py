@@ -58,22 +58,14 @@ def place(
     wanted: dict[str, Any],
     tables: Mapping[str, Table],
     progress: Progress,
+    strategy: Strategy | None = None,
 ) -> Table:
-    """Place pauses in every shard as ``wanted``, from ``inputs``, says."""
-    strategy, parameters = strategies.of(wanted["strategy"], wanted["parameters"], name)
-    return place_with(strategy, parameters, staging, name, wanted, tables, progress)
+    """Place pauses in every shard as ``wanted``, from ``inputs``, says.
 
-
-def place_with(
-    strategy: Strategy,
-    parameters: Parameters,
-    staging: Staging,
-    name: str,
-    wanted: dict[str, Any],
-    tables: Mapping[str, Table],
-    progress: Progress,
-) -> Table:
-    """The same with a strategy that need not be registered."""
+    ``strategy``: one to use instead of the registered one of that name.
+    """
+    strategy = strategy or strategies.get(wanted["strategy"])
+    parameters = strategies.parse(strategy, wanted["parameters"], name)
     table, tokens = f"placements/{name}", tables["tokens"]
     batches = Batches(strategy, parameters, wanted["run"], tables)
     totals = {"examples_with_pauses": 0, "places": 0, "pauses": 0, "kept_off_characters": 0}

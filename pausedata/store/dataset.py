@@ -182,6 +182,15 @@ class Version:
             yield shards[0], [t.read(s) for t, s in zip(tables, shards, strict=True)]
 
 
+def check_shards(table: Table, tokens: Table) -> None:
+    """DataError unless ``table`` is sharded as ``tokens`` is: rows are found by their place."""
+    if [s.rows for s in table.shards] != [s.rows for s in tokens.shards]:
+        raise DataError(
+            f"{table.name}: its shards are not those of tokens. "
+            "`pausedata verify` says what is wrong."
+        )
+
+
 def open_version(path: str | Path, version: int | None = None) -> Version:
     """Open the dataset at ``path``: the current version, or the one numbered ``version``.
 

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from pausedata.invalid import NAME_PATTERN
 from pausedata.strategies.base import MOST_PAUSES, Batch, Choosing, Int, Placed, Strategy
 from pausedata.strategies.choose import with_counts
 from pausedata.strategies.places import choose_places
 
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class Combine(Choosing):

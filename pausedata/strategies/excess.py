@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from pausedata.invalid import NAME_PATTERN
 from pausedata.strategies.base import Batch, Placed, Ranked, Strategy
 from pausedata.strategies.choose import choose
 
@@ -13,7 +14,7 @@ class Excess(Ranked):
     """Before the M response tokens whose loss most exceeds that of another run."""
 
     reference: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=NAME_PATTERN,
         description="the other run: its loss is subtracted",
     )
 
