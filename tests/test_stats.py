@@ -423,3 +423,16 @@ def test_tokens_are_shown_so_that_none_can_move_the_cursor(tmp_path: Path) -> No
     three = {"e1": [(2, 1)], "e4": [(1, 1)]}
     lines = printed(placements_stats(make_dataset(tmp_path / "d", three=three)))
     assert "1 three  '⏎' 1  ' [bold]x' 1" in lines
+
+
+@pytest.mark.parametrize("width", range(56, 110, 3))
+def test_a_name_is_whole_at_any_width_or_stands_below(tmp_path: Path, width: int) -> None:
+    """No name is folded: the strategy gives way first, then the name, which the tokens have too."""
+    lines = printed(placements_stats(make_dataset(tmp_path / "d")), width)
+    head = next(k for k, line in enumerate(lines) if line.startswith("#"))
+    rows = lines[head + 2 : head + 4]
+    assert [row.split()[0] for row in rows] == ["1", "2"]
+    assert lines[head + 4].startswith("examples: ")  # each has one line
+    assert ("three" in rows[0]) == ("placement" in lines[head])
+    assert ("lowest_logprob" in rows[0]) == ("strategy" in lines[head])
+    assert any(line.startswith("1 three  ") for line in lines)

@@ -17,6 +17,7 @@ from pausedata.report.visible import visible
 from pausedata.stats import Chosen, PlacementsStats, PlacementStats, Stats
 
 _NONE = "-"
+_UNBOUNDED = 10_000  # columns: more than any table here takes
 _NARROWEST_NAME = 12  # of a row of the matrix; where less room is left its number has to do
 
 
@@ -136,6 +137,7 @@ class _Sides:
         self._placements = list(stats.placements.items())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.update(max_width=_UNBOUNDED)
         figures = ["examples", "places", "pauses", "logprob", "surprisal", "tokens"]
         for names in (["placement", "strategy"], ["placement"], []):
             rows = [
@@ -143,10 +145,7 @@ class _Sides:
                 for n, (name, c) in enumerate(self._placements, 1)
             ]
             table = _table(["#", *names, *figures], rows, list(range(1, 1 + len(names))))
-            columns = zip(["#", *names, *figures], *rows, strict=True)
-            if sum(1 + max(cell_len(visible(c)) for c in column) for column in columns) <= (
-                options.max_width
-            ):
+            if console.measure(table, options=wide).maximum <= options.max_width:
                 break
         yield table
 
