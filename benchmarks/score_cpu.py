@@ -21,7 +21,7 @@ import transformers
 from common import DATA, MODEL, machine
 
 from pausedata.models import ModelRef, load_tokenizer
-from pausedata.scorers import Example, check_scores
+from pausedata.scorers import Example, Job, check_scores
 from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, load, load_model
 
 
@@ -101,7 +101,7 @@ def main() -> None:
     print(f"{machine()}; {engine()}")
     ref = ModelRef.parse(args.model, None, Path.cwd())
     tokenizer = load_tokenizer(ref)
-    scorer = load(ref, device="cpu", batch_tokens=args.batch_tokens)
+    scorer = load(Job(ref, device="cpu", batch_tokens=args.batch_tokens))
     model = load_model(ref, torch.float32, torch.device("cpu"))  # the scorer's own is altered
     examples = read_examples(args.data, args.n, tokenizer)
     tokens = sum(map(len, examples))

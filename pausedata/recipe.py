@@ -140,6 +140,15 @@ class Scoring(Part):
     device: str = "auto"
     batch_tokens: int | None = Field(default=None, ge=1, description="padded tokens a batch")
     engine: dict[str, Any] = Field(default_factory=dict, description="goes to vLLM as it is")
+    engines: int | None = Field(
+        default=None, ge=1, description="vLLM engines side by side; null: one a device, or group"
+    )
+    url: str | None = Field(default=None, description="where a server runs (backend: server)")
+    cross_check: int = Field(
+        default=8,
+        ge=0,
+        description="examples that transformers scores too (backends vllm, server)",
+    )
 
 
 class Run(Part):

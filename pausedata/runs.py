@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pausedata import scorers
 from pausedata.errors import DataError, UsageError, listing, nearest
 from pausedata.models import ModelRef
+from pausedata.progress import Progress
 from pausedata.recipe import Model, Scoring
 from pausedata.resolve import Resolved, Tokenizers, find_model, recorded_pins
 from pausedata.scorers import Scorer
@@ -49,8 +50,11 @@ class RunSpec:
             self.name, self.model, self.dtype, self.backend, self.scoring, tokens.entry.content
         )
 
-    def load(self) -> Scorer:
-        """The model, loaded."""
+    def load(self, logs: Path, longest: int, progress: Progress) -> Scorer:
+        """The model, loaded to score examples of at most ``longest`` tokens.
+
+        What an engine says goes to a file in ``logs``.
+        """
         return scorers.load_scorer(
             self.backend,
             self.model,
@@ -58,6 +62,12 @@ class RunSpec:
             device=self.scoring.device,
             batch_tokens=self.scoring.batch_tokens,
             engine=self.scoring.engine,
+            engines=self.scoring.engines,
+            url=self.scoring.url,
+            longest=longest,
+            logs=logs,
+            say=progress.say,
+            warn=progress.warn,
         )
 
 
@@ -170,11 +180,11 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
         "model": spec.model.identity(),
         "tokenizer": check_tokenizer(spec, tokenizers, work),
     }
-    score_step.check_context(tokens, spec.model)
+    longest = score_step.check_context(tokens, spec.model)
 
-    def load() -> Scorer:
+    def load(logs: Path) -> Scorer:
         work.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
-        return spec.load()
+        return spec.load(logs, longest, work.progress)
 
     carried = find_carried(work.root, work.base, spec.name, wanted)
     sound = work.damaged_table(spec.table, wanted)
@@ -247,7 +257,7 @@ def carry_whole(run: str, work: Work) -> None:
         )
         return
 
-    def load() -> Scorer:
+    def load(logs: Path) -> Scorer:
         raise DataError(f"{name}: no model is known for this run.")
 
     wanted = facts["inputs"] | {"tokens": tokens.entry.content}

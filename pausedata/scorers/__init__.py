@@ -6,8 +6,9 @@ Importing this loads no torch: a backend is named here and imported when it is a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,9 +25,12 @@ Floats = NDArray[np.float32]
 # What a rounding may leave on the wrong side of zero, in nats; more than this is a fault.
 ROUNDING = 1e-4
 
-# 'module:function'; the function has the signature of `load_scorer` without `backend`.
-BACKENDS: dict[str, str] = {"transformers": "pausedata.scorers.transformers:load"}
-DEFAULT_BACKEND = "transformers"
+# 'module:function'; the function makes a `Scorer` for a `Job`.
+BACKENDS: dict[str, str] = {
+    "transformers": "pausedata.scorers.transformers:load",
+    "vllm": "pausedata.scorers.vllm:load",
+    "server": "pausedata.scorers.server:load",
+}
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,50 @@ def ignore_progress(tokens: int) -> None:
     """An ``on_tokens`` that does nothing."""
 
 
+def ignore_message(message: str) -> None:
+    """A ``say`` that does nothing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a scorer is made for: the model, and how it is to run.
+
+    ``longest``: tokens of the longest example that will come. ``batch_tokens``: a batch's tokens,
+    None for the backend's default. ``engine`` goes to vLLM. ``url`` is a server's address.
+    ``logs`` is a folder for what an engine says; None: a temporary one. ``say`` and ``warn`` hear
+    what a person should know.
+    """
+
+    model: ModelRef
+    dtype: str = "float32"
+    device: str = "auto"
+    batch_tokens: int | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    engines: int | None = None
+    url: str | None = None
+    longest: int | None = None
+    logs: Path | None = None
+    say: Callable[[str], None] = ignore_message
+    warn: Callable[[str], None] = ignore_message
+
+
+class EngineLostError(DataError):
+    """The engine that was to score some examples has ended; another may take them."""
+
+
 class Scorer(Protocol):
-    """A loaded model that scores examples."""
+    """A loaded model that scores examples, or several alike."""
 
     name: str
-    rank_ties: str  # 'excluded': tokens that tie with the target do not raise its rank
+    rank_ties: str | None  # 'excluded': tokens that tie with the target do not raise its rank
+
+    @property
+    def lanes(self) -> int:
+        """How many calls of `score` may be under way at once, from as many threads.
+
+        It falls where an engine is lost, to 0 where none is left.
+        """
+        ...
 
     @property
     def context_length(self) -> int | None:
@@ -76,8 +119,13 @@ class Scorer(Protocol):
         """Scores in the order given; the same examples give the same bits.
 
         ``on_tokens`` hears, after each batch, how many tokens (prompt and response, no padding)
-        were done. DataError for an example that cannot be scored.
+        were done. DataError for an example that cannot be scored; EngineLostError where it was
+        the engine that failed, and others may be left.
         """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """How this scorer computes, for the manifest: what can change a score's last bits."""
         ...
 
     def versions(self) -> dict[str, str]:
@@ -85,17 +133,20 @@ class Scorer(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model's memory; the scorer is of no use afterwards."""
+        """Free the model's memory, end what was started; calls under way fail.
+
+        The scorer is of no use afterwards.
+        """
         ...
 
 
 def resolve_backend(name: str, where: str = "scoring.backend") -> str:
-    """The backend that ``name`` stands for (``auto`` is transformers); UsageError if unknown.
+    """The backend that ``name`` stands for; UsageError if unknown or not installed.
 
     ``where`` is what the error calls the setting.
     """
     if name == "auto":
-        return DEFAULT_BACKEND
+        return choose_backend()[0]
     if name not in BACKENDS:
         names = ["auto", *BACKENDS]
         hint = nearest(name, names) or f" There: {listing(names)}."
@@ -103,24 +154,19 @@ def resolve_backend(name: str, where: str = "scoring.backend") -> str:
     return name
 
 
-def load_scorer(
-    backend: str,
-    model: ModelRef,
-    dtype: str = "float32",
-    device: str = "auto",
-    batch_tokens: int | None = None,
-    engine: dict[str, Any] | None = None,
-) -> Scorer:
-    """Load ``model`` with ``backend`` (a name or ``auto``).
+def choose_backend() -> tuple[str, str]:
+    """What ``auto`` stands for here, and why."""
+    return "transformers", "vLLM is not installed"
 
-    ``batch_tokens`` is a batch's padded tokens, None for the backend's default; ``engine`` goes to
-    vLLM. UsageError for a wrong argument, a missing extra or a model that cannot be loaded.
+
+def load_scorer(backend: str, model: ModelRef, **settings: Any) -> Scorer:
+    """Load ``model`` with ``backend`` (a name or ``auto``); ``settings`` are the fields of `Job`.
+
+    UsageError for a wrong argument, a missing extra or a model that cannot be loaded.
     """
     module, _, function = BACKENDS[resolve_backend(backend)].partition(":")
-    load: Callable[..., Scorer] = getattr(importlib.import_module(module), function)
-    return load(
-        model, dtype=dtype, device=device, batch_tokens=batch_tokens, engine=dict(engine or {})
-    )
+    load: Callable[[Job], Scorer] = getattr(importlib.import_module(module), function)
+    return load(Job(model, **settings))
 
 
 def check_scores(example: Example, scores: Scores, where: str) -> Scores:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pausedata.errors import DataError, UsageError, missing_extra, nearest
-from pausedata.scorers import Example, Scores, ignore_progress
+from pausedata.scorers import Example, Job, Scores, ignore_progress
 from pausedata.scorers.batches import plan_batches
 
 try:
@@ -61,37 +61,31 @@ class Timings:
             setattr(self, part, getattr(self, part) + time.perf_counter() - start)
 
 
-def load(
-    model: ModelRef,
-    *,
-    dtype: str = "float32",
-    device: str = "auto",
-    batch_tokens: int | None = None,
-    engine: dict[str, Any] | None = None,
-) -> TransformersScorer:
+def load(job: Job) -> TransformersScorer:
     """Load a causal language model for scoring.
 
     UsageError for a wrong argument or a model that cannot be loaded.
     """
-    if engine:
+    if job.engine:
         raise UsageError(
             "scoring.engine belongs to vLLM, the transformers backend takes no such options: "
             "remove it, or set `scoring.backend: vllm`."
         )
+    dtype, batch_tokens = job.dtype, job.batch_tokens
     if dtype not in DTYPES:
         raise UsageError(
             f"model.dtype: '{dtype}' is none of {', '.join(DTYPES)}.{nearest(dtype, DTYPES)}"
         )
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError(f"scoring.batch_tokens must be at least 1, not {batch_tokens}.")
-    where = _device(device)
-    loaded = load_model(model, getattr(torch, dtype), where)
+    where = _device(job.device)
+    loaded = load_model(job.model, getattr(torch, dtype), where)
     budget = batch_tokens or DEFAULT_BATCH_TOKENS.get(where.type, 512)
     try:
         return TransformersScorer(loaded, budget)
     except Exception as error:
         if _is_out_of_memory(error):
-            raise _does_not_fit(getattr(model, "name", "the model"), where) from error
+            raise _does_not_fit(getattr(job.model, "name", "the model"), where) from error
         raise
 
 
@@ -181,6 +175,7 @@ class TransformersScorer:
 
     name = "transformers"
     rank_ties = "excluded"
+    lanes = 1
 
     def __init__(self, model: Any, batch_tokens: int) -> None:
         # All cores: torch's own choice, one thread for each physical core, is the quickest.
@@ -246,6 +241,14 @@ class TransformersScorer:
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "transformers": transformers.__version__,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """The kind of device, how logits are made, and a batch's padded tokens."""
+        return {
+            "device": self._device.type,
+            "head": self.head,
+            "batch_tokens": self._batch_tokens,
         }
 
     def close(self) -> None:

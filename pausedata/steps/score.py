@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from numpy.typing import NDArray
 
-from pausedata import models, scorers
+from pausedata import models
 from pausedata.errors import DataError
 from pausedata.models import ModelRef
 from pausedata.progress import Progress
 from pausedata.recipe import Scoring
-from pausedata.scorers import Example, Scorer, Scores, ignore_progress
+from pausedata.scorers import Scorer
 from pausedata.steps.carry import CarriedScores
+from pausedata.steps.scoring import (
+    ScoringWork,
+    distinct,
+    examples_of,
+    row_lengths,
+    score_path,
+)
 from pausedata.store.dataset import Table
 from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import ShardEntry
@@ -56,7 +61,7 @@ def shards_done(
 ) -> int:
     """How many shards an earlier, interrupted command scored from the same inputs."""
     stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, carried)))
-    return sum(stage.finished(_path(run, shard)) is not None for shard in tokens.shards)
+    return sum(stage.finished(score_path(run, shard)) is not None for shard in tokens.shards)
 
 
 def score(
@@ -64,7 +69,7 @@ def score(
     run: str,
     wanted: dict[str, Any],
     tokens: Table,
-    load: Callable[[], Scorer],
+    load: Callable[[Path], Scorer],
     carried: CarriedScores | None,
     progress: Progress,
     facts: dict[str, Any],
@@ -72,64 +77,35 @@ def score(
 ) -> Table:
     """Score every shard of ``tokens`` that is not scored yet; the model is loaded if one is not.
 
-    ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it. ``sound`` is a committed
-    table of the same inputs, of which some files are damaged: the others are taken as they are.
-    Raises DataError where a score cannot be right.
+    ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it; ``load`` is given a folder
+    for what an engine says. ``sound`` is a committed table of the same inputs, of which some files
+    are damaged: the others are taken as they are. Raises DataError where a score cannot be right.
     """
     name = f"scores/{run}"
     stage = staging.stage(name, _keyed(wanted, tokens, carried))
-    with ExitStack() as stack:
-        scorer: Scorer | None = None
-        if sound is not None:
-            _adopt(stage, sound)
-        todo = [s for s in tokens.shards if stage.finished(_path(run, s)) is None]
-        if len(todo) < len(tokens.shards):
-            progress.say(
-                f"{name}: {len(tokens.shards) - len(todo)} of {len(tokens.shards)} "
-                "shards were scored before and are kept"
-            )
-        total = sum(_count_tokens(tokens, shard) for shard in todo)
-        advance = ignore_progress
-        if todo:
-            advance = stack.enter_context(progress.step(f"scoring {run}", total, "tokens"))
-        for shard in todo:
-            rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
-            examples = _examples(rows)
-            scores: list[Scores | None] = [None] * len(examples)
-            if carried is not None:
-                scores = carried.find(examples)
-            missing = [i for i, found in enumerate(scores) if found is None]
-            advance(sum(_length(examples[i]) for i in range(len(examples)) if scores[i]))
-            started = time.monotonic()
-            if missing:
-                if scorer is None:
-                    scorer = load()
-                    stack.callback(scorer.close)
-                new = scorer.score([examples[i] for i in missing], advance)
-                for i, found in zip(missing, new, strict=True):
-                    scores[i] = scorers.check_scores(examples[i], found, f"example {rows['id'][i]}")
-            whole = [s for s in scores if s is not None]
-            stage.write(
-                _path(run, shard),
-                _table(rows.column("id"), whole),
-                {
-                    "scored": len(missing),
-                    "tokens": sum(_length(examples[i]) for i in missing),
-                    "seconds": round(time.monotonic() - started, 3),
-                    "versions": scorer.versions() if scorer and missing else {},
-                    "rank_ties": scorer.rank_ties if scorer and missing else None,
-                },
-            )
-        paths: list[tuple[str | None, str]] = [(s.split, _path(run, s)) for s in tokens.shards]
-        records = [stage.record(path) or {} for _, path in paths]
-        summary = _summary(records, tokens, _inherited(carried, sound))
-        table = stage.table(
-            name,
-            schema_of(name),
-            paths,
-            {"inputs": wanted, "made_from": ["tokens"]} | facts | summary,
+    if sound is not None:
+        _adopt(stage, sound)
+    todo = [s for s in tokens.shards if stage.finished(score_path(run, s)) is None]
+    if len(todo) < len(tokens.shards):
+        progress.say(
+            f"{name}: {len(tokens.shards) - len(todo)} of {len(tokens.shards)} "
+            "shards were scored before and are kept"
         )
-        return _with_means(table)
+    if todo:
+        with ScoringWork(stage, run, tokens, load, carried) as work:
+            total = sum(int(_shard_lengths(tokens, shard).sum()) for shard in todo)
+            with progress.step(f"scoring {run}", total, "tokens") as advance:
+                work.do(todo, advance)
+    paths: list[tuple[str | None, str]] = [(s.split, score_path(run, s)) for s in tokens.shards]
+    records = [stage.record(path) or {} for _, path in paths]
+    summary = _summary(records, tokens, _inherited(carried, sound))
+    table = stage.table(
+        name,
+        schema_of(name),
+        paths,
+        {"inputs": wanted, "made_from": ["tokens"]} | facts | summary,
+    )
+    return _with_means(table)
 
 
 def count_missing(tokens: Table, carried: CarriedScores) -> tuple[int, int]:
@@ -137,10 +113,10 @@ def count_missing(tokens: Table, carried: CarriedScores) -> tuple[int, int]:
     examples = length = 0
     for shard in tokens.shards:
         rows = tokens.read(shard, ["prompt_ids", "response_ids"])
-        for example in _examples(rows):
+        for example in examples_of(rows):
             if not carried.has(example):
                 examples += 1
-                length += _length(example)
+                length += len(example)
     return examples, length
 
 
@@ -171,18 +147,18 @@ def edge_warnings(run: Table, append_eos: bool) -> list[str]:
     return warnings
 
 
-def check_context(tokens: Table, model: ModelRef) -> None:
-    """Raise DataError where an example is longer than the model's context, before any scoring."""
+def check_context(tokens: Table, model: ModelRef) -> int:
+    """The tokens of the longest example.
+
+    DataError where one is longer than the model's context, before any scoring.
+    """
     limit = models.context_length(model)
-    if limit is None:
-        return
     longest, holder, too_long = 0, "", 0
     for shard in tokens.shards:
         rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
-        lengths = np.diff(list_parts(rows, "prompt_ids")[0]) + np.diff(
-            list_parts(rows, "response_ids")[0]
-        )
-        too_long += int((lengths > limit).sum())
+        lengths = row_lengths(rows)
+        if limit is not None:
+            too_long += int((lengths > limit).sum())
         if len(lengths) and lengths.max() > longest:
             longest, holder = int(lengths.max()), rows["id"][int(lengths.argmax())].as_py()
     if too_long:
@@ -191,55 +167,17 @@ def check_context(tokens: Table, model: ModelRef) -> None:
             f"(the longest: {holder}, {longest} tokens). Set scoring.max_length to {limit} or less "
             "and scoring.overlong to skip or truncate."
         )
+    return longest
+
+
+def _shard_lengths(tokens: Table, shard: ShardEntry) -> NDArray[np.int64]:
+    return row_lengths(tokens.read(shard, ["prompt_ids", "response_ids"]))
 
 
 def _keyed(wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None) -> dict[str, Any]:
     """The staging key's inputs: what decides the values, and the bits: shards and carried rows."""
     key = wanted | {"shards": [[s.split, s.rows] for s in tokens.shards]}
     return key | ({"carried": carried.content} if carried else {})
-
-
-def _path(run: str, shard: ShardEntry) -> str:
-    return f"scores/{run}/{shard.path.rsplit('/', 1)[1]}"
-
-
-def _count_tokens(tokens: Table, shard: ShardEntry) -> int:
-    rows = tokens.read(shard, ["prompt_ids", "response_ids"])
-    return len(list_parts(rows, "prompt_ids")[1]) + len(list_parts(rows, "response_ids")[1])
-
-
-def _length(example: Example) -> int:
-    return len(example.prompt_ids) + len(example.response_ids)
-
-
-def _examples(rows: pa.Table) -> list[Example]:
-    prompts, prompt_ids = list_parts(rows, "prompt_ids")
-    responses, response_ids = list_parts(rows, "response_ids")
-    return [
-        Example(
-            prompt_ids[prompts[i] : prompts[i + 1]], response_ids[responses[i] : responses[i + 1]]
-        )
-        for i in range(rows.num_rows)
-    ]
-
-
-def _table(ids: Any, scores: list[Scores]) -> pa.Table:
-    """Rows of ``scores/<run>``; the mean is taken in float64 and stored in float32."""
-    columns = {
-        "id": ids,
-        "n_tokens": [len(s.logprob) for s in scores],
-        "mean_logprob": [float(s.logprob.mean(dtype=np.float64)) for s in scores],
-        "min_logprob": [float(s.logprob.min()) for s in scores],
-        "logprob": [s.logprob for s in scores],
-        "rank": [s.rank for s in scores],
-        "entropy": [s.entropy for s in scores],
-    }
-    schema = schema_of("scores")
-    arrays = [
-        columns["id"] if field.name == "id" else pa.array(columns[field.name], field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _adopt(stage: Stage, sound: Table) -> None:
@@ -270,6 +208,8 @@ def _summary(
         "versions": {lib: sorted(found) for lib, found in sorted(versions.items())}
         or inherited.get("versions", {}),
         "rank_ties": ", ".join(sorted(ties)) or inherited.get("rank_ties"),
+        "settings": distinct(s for record in records for s in record.get("settings", []))
+        or inherited.get("settings", []),
         "scored_examples": sum(record.get("scored", 0) for record in records),
         "carried_examples": tokens.entry.rows - sum(record.get("scored", 0) for record in records),
         "scored_tokens": sum(record.get("tokens", 0) for record in records),

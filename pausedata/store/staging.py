@@ -62,14 +62,20 @@ class Stage:
         self._sha256[path] = files.sha256_of(self.folder / path)
         self.note(path, {"sha256": self._sha256[path]})
 
+    def remove(self, path: str) -> None:
+        """Remove a shard that is no longer needed, and what was known of it."""
+        (self.folder / path).unlink(missing_ok=True)
+        self._record_path(path).unlink(missing_ok=True)
+        self._sha256.pop(path, None)
+
     def note(self, name: str, value: dict[str, Any]) -> None:
         """Keep a record beside the shards."""
-        files.write_json(self.folder / "records" / f"{name}.json", value)
+        files.write_json(self._record_path(name), value)
 
     def record(self, name: str) -> dict[str, Any] | None:
         """The record kept under ``name``; None where there is none or it is damaged."""
         try:
-            value = json.loads((self.folder / "records" / f"{name}.json").read_text("utf-8"))
+            value = json.loads(self._record_path(name).read_text("utf-8"))
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) else None
@@ -115,6 +121,9 @@ class Stage:
             ),
             self.folder,
         )
+
+    def _record_path(self, name: str) -> Path:
+        return self.folder / "records" / f"{name}.json"
 
     def _follow(self, path: str, rows: pa.Table) -> None:
         """Hash a shard's values with those of the shards before it, if all were written here."""
