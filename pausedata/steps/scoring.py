@@ -122,7 +122,7 @@ class ScoringWork:
 
     def _keep(self, task: _Task) -> None:
         """Stage what was scored: a whole shard, or a part of one, which the last part completes."""
-        # Since the last one was kept: lanes work side by side, and their times would add up to more.
+        # Since the last one was kept: times of lanes that work side by side add up to more.
         now, before = time.monotonic(), self._kept_at
         self._kept_at = now
         whole = [scores for scores in task.scores if scores is not None]
