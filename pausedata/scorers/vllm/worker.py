@@ -1,0 +1,163 @@
+"""The process that an engine runs in: started by `process.EngineProcess`, ended with its parent.
+
+All that vLLM prints goes to this process's log. It leads a process group of its own, so that a
+Ctrl-C on the terminal does not reach vLLM, and so that vLLM's own processes can be ended with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pausedata.errors import UsageError, nearest
+from pausedata.scorers.vllm.loop import Message, failed, first_line, serve
+
+# Tokens that a step takes: on a GPU as many as keep it busy, where the logits of a step are made in
+# blocks (the V2 runner does); the V1 runner makes those of an example at once, vocabulary by tokens
+# in float32. On a CPU more are no quicker.
+STEP_TOKENS = {"v2": 16384, "v1": 4096, "cpu": 1024}
+# What pausedata sets itself, and why nobody else may.
+OURS = {
+    "model": "it is model.id",
+    "tokenizer": "tokens come from the dataset",
+    "skip_tokenizer_init": "tokens come from the dataset",
+    "revision": "it is model.revision",
+    "dtype": "it is model.dtype",
+    "max_model_len": "it follows from scoring.max_length",
+    "logprobs_mode": "scores are of the model's own distribution",
+    "enable_prefix_caching": "a cached prefix has no scores",
+    "runner": "it has to generate",
+    "data_parallel_size": "there is one engine for each device already: see scoring.engines",
+}
+
+
+def main() -> None:
+    """Load the engine that the parent describes, and serve it until told to stop."""
+    pipe = Connection(int(sys.argv[1]))
+    os.set_inheritable(pipe.fileno(), False)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    job = pipe.recv()
+    sent = threading.Lock()
+
+    def send(message: Message) -> None:
+        with sent:
+            pipe.send(message)
+
+    def receive(wait: bool) -> Message | None:
+        return pipe.recv() if wait or pipe.poll() else None
+
+    try:
+        engine, facts = _start(job, lambda message: send(("warn", message)))
+    except Exception as error:  # whatever the part of vLLM that fails raises
+        send(failed(error))
+        return
+    send(("ready", facts()))
+    serve(engine, receive, send, facts)
+
+
+def _end_with_parent() -> None:
+    """End this process and vLLM's, at once, when the parent's end of standard input closes."""
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
+    """The engine, and what tells of it."""
+    try:
+        import torch
+        import vllm
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.platforms import current_platform
+    except Exception as error:  # an extension that was built for another torch raises anything
+        raise UsageError(
+            f"vLLM cannot be imported: {first_line(error)}. Install it anew: "
+            "pip install --force-reinstall 'pausedata[vllm]'"
+        ) from error
+    from pausedata.scorers.vllm.engine import Engine
+
+    known = {field.name for field in dataclasses.fields(EngineArgs)}
+    for key in job["engine"]:
+        if key not in known:
+            raise UsageError(
+                f"scoring.engine.{key}: vLLM has no such setting.{nearest(key, known)}"
+            )
+        if key in OURS:
+            raise UsageError(f"scoring.engine.{key} is not yours to set: {OURS[key]}.")
+    on_cpu = current_platform.is_cpu()
+    settings = {
+        "model": job["model"],
+        "revision": job["revision"],
+        "dtype": job["dtype"],
+        "skip_tokenizer_init": True,
+        "enable_prefix_caching": False,
+        "logprobs_mode": "raw_logprobs",
+        "max_model_len": job["longest"] + 1,  # the one that it wants to predict
+        "max_num_batched_tokens": STEP_TOKENS[_runner(on_cpu)],
+        "disable_log_stats": True,
+    }
+    if on_cpu:
+        # A process fewer, and a quicker start; and no compiler is needed.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        settings["enforce_eager"] = True
+        if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            settings["kv_cache_memory_bytes"] = _kv_cache_bytes(job)
+    settings |= job["engine"]
+    settings = {key: value for key, value in settings.items() if key in known}
+    llm = vllm.LLM(**settings)
+    engine = Engine(llm, job["dtype"], warn)
+    v2 = getattr(llm.llm_engine.vllm_config, "use_v2_model_runner", False)
+
+    def facts() -> dict[str, Any]:
+        return {
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "vllm": vllm.__version__,
+            },
+            "rank_ties": engine.way.rank_ties,
+            "settings": {
+                "device": "cpu" if on_cpu else current_platform.get_device_name(),
+                "runner": "v2" if v2 else "v1",
+                "path": engine.way.name,
+                "max_num_batched_tokens": settings["max_num_batched_tokens"],
+            },
+        }
+
+    return engine, facts
+
+
+def _kv_cache_bytes(job: dict[str, Any]) -> int:
+    """Room for the keys and values of two steps, or of the longest example.
+
+    On a CPU vLLM would take nearly all memory for it.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(job["model"], revision=job["revision"]).get_text_config()
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads = getattr(config, "num_key_value_heads", None) or heads
+    each = 2 * config.num_hidden_layers * heads * size * (4 if job["dtype"] == "float32" else 2)
+    return max(1 << 28, 2 * each * max(job["longest"] + 1, STEP_TOKENS["cpu"]))
+
+
+def _runner(on_cpu: bool) -> str:
+    if on_cpu:
+        return "cpu"
+    try:
+        from vllm.triton_utils import HAS_TRITON
+    except ImportError:
+        return "v1"
+    wanted = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "1").lower() not in ("0", "false")
+    return "v2" if HAS_TRITON and wanted else "v1"
+
+
+if __name__ == "__main__":
+    main()

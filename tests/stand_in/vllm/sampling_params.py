@@ -1,0 +1,9 @@
+from enum import Enum
+
+from vllm import SamplingParams
+
+__all__ = ["RequestOutputKind", "SamplingParams"]
+
+
+class RequestOutputKind(Enum):
+    FINAL_ONLY = 2
