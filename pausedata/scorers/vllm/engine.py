@@ -55,7 +55,10 @@ class Engine:
     ``warn`` hears why the target-only way is not taken, where it could have been.
     """
 
-    def __init__(self, llm: Any, dtype: str, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, llm: Any, dtype: str, warn: Callable[[str], None], way: Way | None = None
+    ) -> None:
+        """``way`` is found out at the first examples unless it is given."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -74,9 +77,9 @@ class Engine:
         self._sampling: Callable[..., Any] = SamplingParams
         self._requests: dict[int, tuple[_Unit, int, Way]] = {}  # under way, by vLLM's number
         self.left_out = 0  # examples that the target-only way gave no scores for
-        self._way: Way | None = Flat()
-        if hasattr(SamplingParams, "prompt_logprob_token_ids"):
-            self._way = None  # chosen at the first examples
+        if not hasattr(SamplingParams, "prompt_logprob_token_ids"):
+            way = Flat()
+        self._way = way
 
     @property
     def way(self) -> Way:
@@ -90,10 +93,13 @@ class Engine:
 
     def submit(self, key: int, examples: Sequence[Example]) -> None:
         """Take up ``examples``; their scores come, some steps later, under ``key``."""
+        self.choose_way(examples)
+        self._send(_unit(key, examples), range(len(examples)), self.way)
+
+    def choose_way(self, examples: Sequence[Example]) -> None:
+        """Find out how scores are to be had, by some examples, unless that is known."""
         if self._way is None:
             self._way = self._choose(examples[:CHECKED])
-        unit = _unit(key, examples)
-        self._send(unit, range(len(examples)), self._way)
 
     def step(self) -> Steps:
         """Let the engine go on. DataError where what it returns cannot be right."""
