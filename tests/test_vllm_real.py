@@ -149,8 +149,9 @@ def test_scores_equal_transformers_and_so_do_positions(tmp_path: Path) -> None:
     largest = max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))
     print(f"largest difference over {sum(map(len, ours))} tokens: {largest:.2e} nats")
     assert largest <= BOUND
+    both = our_ranks, their_ranks
     # vLLM counts equals: never less than transformers, but for what the last bits reorder.
-    first = [(np.array(a) == 1) == (np.array(b) == 1) for a, b in zip(our_ranks, their_ranks)]
+    first = [(np.array(a) == 1) == (np.array(b) == 1) for a, b in zip(*both, strict=True)]
     assert np.concatenate(first).mean() > 0.999
     differing = same_but_for_near_ties(theirs, positions_of(root, "dit"), positions_of(root, "tf"))
     print(f"examples with other positions: {differing} of {len(ours)}")
