@@ -12,7 +12,7 @@ def check_address(backend: str, url: str | None, where: str) -> None:
     if backend != "server":
         if url is not None:
             raise UsageError(
-                f"{where}: backend '{backend}' loads the model itself, only 'server' has an address: "
+                f"{where}: backend '{backend}' loads the model itself, 'server' alone has one: "
                 "leave it out, or choose backend 'server'."
             )
     elif url is None:

@@ -290,6 +290,8 @@ def _choose(there: list[Served], name: str) -> Served:
     """The one model that is served, else the one that is called ``name``."""
     if len(there) == 1:
         return there[0]
+    if not there:
+        raise DataError("the server has no model.")
     found = [model for model in there if model.id == name]
     found = found or [model for model in there if model.is_called(name)]
     if len(found) == 1:
