@@ -134,6 +134,8 @@ class Resolved:
             data["scoring"] = None
         else:
             data["scoring"]["backend"] = self.backend
+            # Where a server runs is the machine's business, as is where the dataset lies.
+            data["scoring"].pop("url", None)
         for unused in self._unused_source():
             data["source"].pop(unused, None)
         data["source"] |= self._recorded_source()
@@ -141,7 +143,6 @@ class Resolved:
         for name, ref in self.runs.items():
             if name in data.get("runs", {}):
                 data["runs"][name]["model"] = _recorded_model(data["runs"][name]["model"], ref)
-        # Where the dataset lies is the machine's business, not the dataset's.
         data["output"] = Path(self.recipe.output).name
         return data
 

@@ -14,6 +14,7 @@ from pausedata.progress import Progress
 from pausedata.recipe import Model, Scoring
 from pausedata.resolve import Resolved, Tokenizers, find_model, recorded_pins
 from pausedata.scorers import Scorer
+from pausedata.scorers.address import check_address
 from pausedata.steps import same_ids
 from pausedata.steps import score as score_step
 from pausedata.steps.carry import CarriedScores
@@ -75,7 +76,8 @@ class RunSpec:
 class Asked:
     """What a command says of a run; None: as in the run that is there, else as in the recipe.
 
-    ``model`` may be a path, relative to the current folder.
+    ``model`` may be a path, relative to the current folder; ``url`` is a server's, for backend
+    ``server``, and is nowhere recorded.
     """
 
     model: str | None = None
@@ -84,6 +86,7 @@ class Asked:
     backend: str | None = None
     device: str | None = None
     batch_tokens: int | None = None
+    url: str | None = None
 
 
 def of_recipe(resolved: Resolved) -> list[RunSpec]:
@@ -116,7 +119,9 @@ def of_command(
     own = before.get("backend", scoring.backend)
     backend = scorers.resolve_backend(asked.backend or own, "--backend")
     engine = before.get("engine", scoring.engine) if backend == own else {}
-    changed = {"device": asked.device, "batch_tokens": asked.batch_tokens}
+    where = "--url" if asked.url is not None else "--url (no dataset records it)"
+    check_address(backend, asked.url, where)
+    changed = {"device": asked.device, "batch_tokens": asked.batch_tokens, "url": asked.url}
     scoring = scoring.model_copy(
         update={"engine": engine} | {k: v for k, v in changed.items() if v is not None}
     )
@@ -276,4 +281,6 @@ def _command(root: Path, run: str, facts: dict[str, Any]) -> str:
     else:
         words += ["--model", f"PATH-OF-{facts.get('model', {}).get('id', 'MODEL')}"]
     words += ["--dtype", inputs["dtype"], "--backend", inputs["backend"]]
+    if inputs["backend"] == "server":
+        words += ["--url", "ADDRESS-OF-THE-SERVER"]
     return shlex.join(words)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pausedata.progress import Progress
 
 _PATH_OPTIONS = {"-o", "--output"}
+_ADDRESS_OPTIONS = {"--url", "--set"}
 _PATH_KEYS = {"output", "source.files"}  # of a recipe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -133,8 +134,8 @@ def console() -> Console:
 
 
 def command_line() -> str:
-    """The command as it was given, with folders left out: a manifest names no machine path."""
-    words = [word for word in sys.argv[1:] if word != "--debug"]
+    """The command as it was given, but for folders and servers: a manifest names no machine."""
+    words = _without_address([word for word in sys.argv[1:] if word != "--debug"])
     # Paths on the command line start from here, those in a recipe's keys from the recipe.
     starts = [Path(), *(Path(word).parent for word in words if Path(word).is_file())]
     recorded = []
@@ -176,6 +177,37 @@ def checked_name(name: str, what: str) -> str:
             "beginning with a letter or digit."
         )
     return name
+
+
+def _without_address(words: list[str]) -> list[str]:
+    """The words but for those that say where a server runs."""
+    kept, rest = list[str](), iter(words)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option not in _ADDRESS_OPTIONS:
+            kept.append(word)
+            continue
+        given = [word] if equals else [word, value := next(rest, "")]
+        if option == "--set":
+            key, _, setting = value.partition("=")
+            if key == "scoring":
+                kept += [*given[:-1], given[-1].removesuffix(setting) + _without_url(setting)]
+            elif key != "scoring.url":
+                kept += given
+    return kept
+
+
+def _without_url(setting: str) -> str:
+    """The recipe's ``scoring`` as it was given, but for the server's address."""
+    import yaml
+
+    from pausedata.recipe import read_value
+
+    value = read_value(setting)
+    if not isinstance(value, dict) or "url" not in value:
+        return setting
+    rest = {key: held for key, held in value.items() if key != "url"}
+    return yaml.safe_dump(rest, default_flow_style=True, sort_keys=False, width=10**6).strip()
 
 
 def _without_folders(word: str, starts: list[Path], is_path: bool) -> str:

@@ -47,6 +47,10 @@ def score(
     batch_tokens: Annotated[
         int | None, typer.Option("--batch-tokens", min=1, help="Padded tokens a batch.")
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", help="Where a vLLM server runs, for --backend server; not recorded."),
+    ] = None,
     replace: Replace = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; do none of it.")
@@ -63,7 +67,7 @@ def score(
     from pausedata.runs import Asked
 
     checked_name(run, "a run")
-    asked = Asked(model, revision, dtype, backend, device, batch_tokens)
+    asked = Asked(model, revision, dtype, backend, device, batch_tokens, url)
     if dry_run:
         from pausedata.plan import plan_score
 
