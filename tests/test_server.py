@@ -318,7 +318,7 @@ def test_scores_of_another_model_are_not_taken(
 
     fake.answer = restarting(fake, 6, listener, change) if noticed else quietly
     scorer = listener.load()
-    with pytest.raises(DataError, match=r"does not serve 'tiny' as it did|does not exist"):
+    with pytest.raises(DataError, match=r"^the server does not serve 'tiny' as it did|not exist"):
         scorer.score(examples(12))
 
 

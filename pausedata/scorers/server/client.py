@@ -115,14 +115,12 @@ class Client:
 
         async with self._in_flight:
             try:
-                response = await self._again(self._complete, is_enough, body)
+                response = await self._again(self._complete, is_enough, body, where)
             except PassingError as error:
                 raise DataError(
                     f"{where}: the server gives no answer for it, the last time: "
                     f"{_sentence(error)} {_GOES_ON}"
                 ) from error
-            except DataError as error:
-                raise DataError(f"{where}: {error}") from error
             return _json(response)
 
     async def look(self, *, if_away: bool = False) -> None:
@@ -173,7 +171,7 @@ class Client:
         retrying = AsyncRetrying(retry=retry, wait=wait, stop=is_enough, reraise=True)
         return await retrying(act, *arguments)
 
-    async def _complete(self, body: dict[str, Any]) -> httpx2.Response:
+    async def _complete(self, body: dict[str, Any], where: str) -> httpx2.Response:
         if self._away:
             await self.look(if_away=True)
         try:
@@ -182,6 +180,8 @@ class Client:
             self._away = True
             self._failed(error)
             raise
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
         self._answered()
         return response
 
