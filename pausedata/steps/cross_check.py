@@ -77,8 +77,8 @@ class CrossCheck:
         kept = _within_budget([len(one.example) for one in drawn])
         chosen, bound = [drawn[k] for k in kept], BOUNDS[self.dtype]
         key = {"ids": [one.id for one in chosen], "tolerance": bound.logit}
-        noted = stage.record("cross_check")
-        if noted is None or noted["key"] != key:
+        noted: dict[str, Any] = stage.record("cross_check") or {}
+        if noted.get("key") != key:
             why = self._lacks_memory()
             if why is not None:
                 return self._unchecked(stage, run, why, progress)
