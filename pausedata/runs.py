@@ -18,10 +18,13 @@ from pausedata.scorers.address import check_address
 from pausedata.steps import same_ids
 from pausedata.steps import score as score_step
 from pausedata.steps.carry import CarriedScores
+from pausedata.steps.cross_check import CrossCheck
 from pausedata.store.dataset import Table, Version, read_version, version_folder, version_numbers
 from pausedata.store.staging import Pins
 from pausedata.work import Work
 
+# Backends whose scores are no better than the engine behind them.
+CROSS_CHECKED = ("vllm", "server")
 DTYPES: tuple[str, ...] = get_args(Model.model_fields["dtype"].annotation)
 
 
@@ -50,6 +53,12 @@ class RunSpec:
         return score_step.inputs(
             self.name, self.model, self.dtype, self.backend, self.scoring, tokens.entry.content
         )
+
+    def cross_check(self) -> CrossCheck | None:
+        """How the scores are checked; None where transformers itself gives them."""
+        if self.backend not in CROSS_CHECKED:
+            return None
+        return CrossCheck(self.model, self.dtype, self.backend, self.scoring.cross_check)
 
     def load(self, logs: Path, longest: int, progress: Progress) -> Scorer:
         """The model, loaded to score examples of at most ``longest`` tokens.
@@ -194,7 +203,8 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
     carried = find_carried(work.root, work.base, spec.name, wanted)
     sound = work.damaged_table(spec.table, wanted)
     table = score_step.score(
-        work.staging, spec.name, wanted, tokens, load, carried, work.progress, facts, sound
+        *(work.staging, spec.name, wanted, tokens, load, carried, work.progress, facts, sound),
+        spec.cross_check(),
     )
     work.put(table)
     rules = tokens.entry.provenance["inputs"].get("scoring", {})

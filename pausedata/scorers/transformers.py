@@ -235,6 +235,20 @@ class TransformersScorer:
                 on_tokens(sum(map(len, chosen)))
         return [_no_scores() if score is None else score for score in results]
 
+    @torch.inference_mode()
+    def logits(self, example: Example) -> Iterator[torch.Tensor]:
+        """The float32 logits (rows, vocabulary) that predict each response token, in order.
+
+        Some rows at a time, so that no long response needs an array of all; each is valid until
+        the next is asked for. DataError for an example that the model cannot take.
+        """
+        self._check([example])
+        ids = np.concatenate([example.prompt_ids, example.response_ids[:-1]]).astype(np.int64)
+        rows = np.arange(len(example.prompt_ids) - 1, len(ids))
+        yield from self._logits(
+            torch.from_numpy(ids)[None].to(self._device), torch.from_numpy(rows).to(self._device)
+        )
+
     def versions(self) -> dict[str, str]:
         """The versions of Python, torch and transformers."""
         return {

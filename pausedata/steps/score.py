@@ -16,6 +16,7 @@ from pausedata.progress import Progress
 from pausedata.recipe import Scoring
 from pausedata.scorers import Scorer
 from pausedata.steps.carry import CarriedScores
+from pausedata.steps.cross_check import CrossCheck
 from pausedata.steps.scoring import (
     ScoringWork,
     distinct,
@@ -74,12 +75,14 @@ def score(
     progress: Progress,
     facts: dict[str, Any],
     sound: Table | None = None,
+    check: CrossCheck | None = None,
 ) -> Table:
     """Score every shard of ``tokens`` that is not scored yet; the model is loaded if one is not.
 
     ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it; ``load`` is given a folder
     for what an engine says. ``sound`` is a committed table of the same inputs, of which some files
-    are damaged: the others are taken as they are. Raises DataError where a score cannot be right.
+    are damaged: the others are taken as they are. ``check`` compares some scores with a reference,
+    when the model is loaded and at the end. Raises DataError where a score cannot be right.
     """
     name = f"scores/{run}"
     stage = staging.stage(name, _keyed(wanted, tokens, carried))
@@ -91,14 +94,31 @@ def score(
             f"{name}: {len(tokens.shards) - len(todo)} of {len(tokens.shards)} "
             "shards were scored before and are kept"
         )
+    sample = check.prepare(stage, run, tokens, carried, progress) if check else None
+
+    def load_checked(logs: Path) -> Scorer:
+        scorer = load(logs)
+        try:
+            if sample is not None:
+                sample.check_engine(scorer)
+        except BaseException:
+            scorer.close()
+            raise
+        return scorer
+
     if todo:
-        with ScoringWork(stage, run, tokens, load, carried) as work:
+        with ScoringWork(stage, run, tokens, load_checked, carried) as work:
             total = sum(int(_shard_lengths(tokens, shard).sum()) for shard in todo)
             with progress.step(f"scoring {run}", total, "tokens") as advance:
                 work.do(todo, advance)
     paths: list[tuple[str | None, str]] = [(s.split, score_path(run, s)) for s in tokens.shards]
     records = [stage.record(path) or {} for _, path in paths]
-    summary = _summary(records, tokens, _inherited(carried, sound))
+    inherited = _inherited(carried, sound)
+    summary = _summary(records, tokens, inherited)
+    if sample is not None:
+        summary["cross_check"] = sample.check_stored(summary["rank_ties"])
+    elif "cross_check" in inherited:
+        summary["cross_check"] = inherited["cross_check"]
     table = stage.table(
         name,
         schema_of(name),

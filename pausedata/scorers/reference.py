@@ -1,0 +1,101 @@
+"""The reference that other backends are checked against: transformers, float32, on the CPU."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pausedata.errors import DataError, UsageError, missing_extra
+from pausedata.scorers import Example
+from pausedata.scorers.agreement import Reference
+
+try:
+    import torch
+    import transformers
+except ImportError as error:
+    need = missing_extra("torch and transformers", "transformers", "The cross-check")
+    raise UsageError(f"{need}; or score unchecked: scoring.cross_check: 0") from error
+
+from pausedata.models import quiet
+from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, TransformersScorer, load_model
+
+if TYPE_CHECKING:
+    from pausedata.models import ModelRef
+
+_CPU = torch.device("cpu")
+# Of the memory that is free: the rest is for logits, and for what else runs here.
+_MOST_OF_MEMORY = 0.8
+
+
+class ReferenceModel:
+    """A model that tells what its float32 logits, one example at a time, say of a response."""
+
+    def __init__(self, model: ModelRef) -> None:
+        """Load the model; UsageError in one line where that fails."""
+        loaded = load_model(model, torch.float32, _CPU)
+        self._scorer = TransformersScorer(loaded, DEFAULT_BATCH_TOKENS["cpu"])
+
+    def examine(self, example: Example, tolerance: float) -> Reference:
+        """The log-probabilities, in float64, and the ranks allowed within ``tolerance`` (nats)."""
+        targets = torch.from_numpy(np.asarray(example.response_ids, np.int64))[:, None]
+        logprob, lowest, highest, done = [], [], [], 0
+        for block in self._scorer.logits(example):
+            logits = block.double()
+            chosen = logits.gather(1, targets[done : done + len(block)])
+            logprob.append(chosen[:, 0] - logits.logsumexp(1))
+            lowest.append(1 + (logits > chosen + tolerance).sum(1))
+            highest.append((logits >= chosen - tolerance).sum(1))
+            done += len(block)
+        found = Reference(
+            torch.cat(logprob).numpy(),
+            torch.cat(lowest).numpy().astype(np.int32),
+            torch.cat(highest).numpy().astype(np.int32),
+        )
+        if not np.isfinite(found.logprob).all():
+            raise DataError(
+                f"the model itself, in float32, gives response token "
+                f"{int(np.isfinite(found.logprob).argmin())} a log-probability that is not finite: "
+                "its weights are damaged, fetch it again."
+            )
+        return found
+
+    def versions(self) -> dict[str, str]:
+        """The versions of torch and transformers."""
+        found = self._scorer.versions()
+        return {name: found[name] for name in ("torch", "transformers")}
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._scorer.close()
+        gc.collect()  # modules and their hooks refer to each other
+
+
+def lacks_memory(model: ModelRef) -> str | None:
+    """Why the model surely does not fit in this machine's memory; None where it may."""
+    free = _available_memory()
+    where, keywords = model.from_pretrained_args()
+    try:
+        with quiet(), torch.device("meta"):
+            config = transformers.AutoConfig.from_pretrained(where, **keywords)
+            shell = transformers.AutoModelForCausalLM.from_config(config)
+    except Exception:  # whatever it is, loading the model meets it too, and tells it well
+        return None
+    needed = 4 * sum(parameter.numel() for parameter in shell.parameters())
+    if free is None or needed <= _MOST_OF_MEMORY * free:
+        return None
+    return (
+        f"{model.name} takes {needed / 2**30:.1f} GiB in float32, {free / 2**30:.1f} GiB of "
+        "memory are free"
+    )
+
+
+def _available_memory() -> int | None:
+    """Bytes that programs may still take; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return next(1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
