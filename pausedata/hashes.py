@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pausedata.cache import cache_folder
 from pausedata.store.files import sha256_of as _digest
 
 # Below this, reading a file anew in every process is quicker than keeping its hash on disk.
@@ -75,11 +76,7 @@ def _stamp(path: Path) -> tuple[str, dict[str, int]]:
 
 
 def _memory_file() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    try:
-        return Path(cache).expanduser() / "pausedata" / "hashes.json"
-    except RuntimeError:  # no home folder
-        return Path(os.devnull)
+    return cache_folder() / "hashes.json"
 
 
 @cache

@@ -326,10 +326,20 @@ def _safetensors_parameters(folder: Path) -> int | None:
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
     """The model's tokenizer as transformers loads it; wrap it in `pausedata.tokenizer.Tokenizer`.
 
-    UsageError where there is none, or one that gives no character offsets (a "slow" one);
-    UnreachableError where the Hub does not answer or asks for a login.
+    That of a GGUF file, which takes half a minute to read, is kept in a cache. UsageError where
+    there is none, or one that gives no character offsets (a "slow" one); UnreachableError where
+    the Hub does not answer or asks for a login.
     """
     ref = ref.tokenizer_holder()
+    if ref.kind != "gguf":
+        return read_tokenizer(ref)
+    from pausedata.model_cache import cached_tokenizer
+
+    return cached_tokenizer(ref)
+
+
+def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
+    """As `load_tokenizer`, from where ``ref`` itself is (no adapter) and from no cache."""
     if ref.kind == "gguf" and importlib.util.find_spec("gguf") is None:
         raise missing_extra("gguf", "transformers", "Reading a .gguf file")
     if ref.kind == "folder" and ref.path is not None and not _has_tokenizer(ref.path):

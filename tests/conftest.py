@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,18 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One cache for the whole session, its workers and subprocesses: never the user's own."""
+    if not hasattr(config, "workerinput"):  # a worker of xdist has its controller's
+        os.environ["PAUSEDATA_CACHE"] = tempfile.mkdtemp(prefix="pausedata-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Delete it: the real model takes half a gigabyte there."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop("PAUSEDATA_CACHE"), ignore_errors=True)
 
 
 def make_model(folder: Path, seed: int = 0, context: int = 1024) -> Path:

@@ -48,9 +48,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads or writes the hashes that the user's cache remembers."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PAUSEDATA_CACHE", str(tmp_path / "cache"))
     forget(monkeypatch)
-    return tmp_path / "cache" / "pausedata" / "hashes.json"
+    return tmp_path / "cache" / "hashes.json"
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_a_broken_or_unwritable_memory_costs_only_time(
     digest = hashes.file_sha256(file)
     assert remembered(own_cache) == [digest]
     forget(monkeypatch)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # a file is where the folder should be
+    monkeypatch.setenv("PAUSEDATA_CACHE", str(file))  # a file is where the folder should be
     assert hashes.file_sha256(file) == digest
 
 

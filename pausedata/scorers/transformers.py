@@ -22,6 +22,7 @@ try:
 except ImportError as error:
     raise missing_extra("torch and transformers", "transformers", "Scoring") from error
 
+from pausedata.model_cache import in_cache
 from pausedata.models import quiet
 from pausedata.scorers.adapter import merge_adapter
 from pausedata.scorers.heads import Head, LinearHead, choose_head
@@ -79,7 +80,7 @@ def load(job: Job) -> TransformersScorer:
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError(f"scoring.batch_tokens must be at least 1, not {batch_tokens}.")
     where = _device(job.device)
-    loaded = load_model(job.model, getattr(torch, dtype), where)
+    loaded = load_model(in_cache(job.model, job.say), getattr(torch, dtype), where)
     budget = batch_tokens or DEFAULT_BATCH_TOKENS.get(where.type, 512)
     try:
         return TransformersScorer(loaded, budget)
