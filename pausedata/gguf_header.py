@@ -24,14 +24,22 @@ _STRING, _ARRAY = 8, 9
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """``metadata`` without its arrays (vocabulary, merges), and the count of weights."""
+    """``metadata`` without its arrays (vocabulary, merges); ``parameters``, how many weights.
+
+    ``tensors``: how many of them each tensor has.
+    """
 
     metadata: dict[str, Any]
     parameters: int
+    tensors: dict[str, int]
 
     def context_length(self) -> int | None:
         """The tokens that the model was trained to read, or None where the file does not say."""
-        value = self.metadata.get(f"{self.metadata.get('general.architecture')}.context_length")
+        return self.size("context_length")
+
+    def size(self, key: str) -> int | None:
+        """The size that the architecture calls ``key``; None where the file does not say."""
+        value = self.metadata.get(f"{self.metadata.get('general.architecture')}.{key}")
         return int(value) if value else None
 
 
@@ -57,13 +65,13 @@ def _read(file: BinaryIO, path: Path) -> GgufHeader:
         value = _value(file, _scalar(file, "<I"))
         if value is not None:
             metadata[key] = value
-    parameters = 0
+    tensors: dict[str, int] = {}
     for _ in range(n_tensors):
-        _string(file)
+        name = _string(file)
         shape = [_scalar(file, "<Q") for _ in range(_scalar(file, "<I"))]
         file.seek(12, 1)  # the tensor's type and where its data begin
-        parameters += math.prod(shape)
-    return GgufHeader(metadata, parameters)
+        tensors[name] = math.prod(shape)
+    return GgufHeader(metadata, sum(tensors.values()), tensors)
 
 
 def _scalar(file: BinaryIO, form: str) -> Any:

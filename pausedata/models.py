@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pausedata.adapter import adapter_sha256, find_base, is_adapter, read_config
 from pausedata.errors import UnreachableError, UsageError, listing, missing_extra, nearest
-from pausedata.gguf_header import read_gguf_header
+from pausedata.gguf_header import GgufHeader, read_gguf_header
 from pausedata.network import has_no_answer, is_gated
 from pausedata.weights import files_sha256, weights_sha256
 
@@ -308,6 +308,74 @@ def parameter_count(ref: ModelRef) -> int | None:
             return None
         return info.total if info else None
     return _safetensors_parameters(ref.path)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model that decide how much memory it takes.
+
+    ``parameters`` is its weights, ``vocabulary`` the rows of its output head, ``kv`` the numbers
+    that its attention keeps for a token, over all layers. ``certain``: the weights are held as they
+    are counted, not in a quantised form, nor are some of them left out.
+    """
+
+    parameters: int
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    kv: int
+    certain: bool
+
+
+def shape(ref: ModelRef) -> Shape | None:
+    """The model's sizes, from headers and configuration alone; None where those do not say."""
+    ref = ref.base or ref
+    if ref.kind == "gguf" and ref.path is not None:
+        return _gguf_shape(read_gguf_header(ref.path))
+    file = ref.path / "config.json" if ref.path else _cached_file(ref, "config.json")
+    if file is None:
+        return None
+    whole = _read_config(file)
+    text = whole.get("text_config")
+    config = whole | text if isinstance(text, dict) else whole
+
+    def size(*keys: str) -> int | None:
+        return next((config[k] for k in keys if isinstance(config.get(k), int)), None)
+
+    vocabulary, hidden = size("vocab_size"), size("hidden_size", "n_embd", "d_model")
+    layers = size("num_hidden_layers", "n_layer", "num_layers")
+    if not (vocabulary and hidden and layers):
+        return None
+    parameters = parameter_count(ref)
+    if parameters is None:
+        return None
+    heads = size("num_attention_heads", "n_head", "num_heads") or 1
+    each = size("head_dim") or hidden // heads
+    return Shape(
+        parameters,
+        vocabulary,
+        hidden,
+        size("intermediate_size", "n_inner", "ffn_dim") or 4 * hidden,
+        2 * layers * (size("num_key_value_heads") or heads) * each,
+        certain="quantization_config" not in whole and not isinstance(text, dict),
+    )
+
+
+def _gguf_shape(header: GgufHeader) -> Shape | None:
+    hidden, layers = header.size("embedding_length"), header.size("block_count")
+    embedding = header.tensors.get("token_embd.weight")
+    if not (hidden and layers and embedding):
+        return None
+    heads = header.size("attention.head_count") or 1
+    each = header.size("attention.key_length") or hidden // heads
+    return Shape(
+        header.parameters,
+        embedding // hidden,
+        hidden,
+        header.size("feed_forward_length") or 4 * hidden,
+        2 * layers * (header.size("attention.head_count_kv") or heads) * each,
+        certain=True,  # both backends turn it into a plain model
+    )
 
 
 def _safetensors_parameters(folder: Path) -> int | None:

@@ -10,6 +10,7 @@ from pausedata import estimate, runs
 from pausedata.build import FIRST, examples_differ, known_runs
 from pausedata.change import refuse_overwriting
 from pausedata.errors import UnreachableError, UsageError
+from pausedata.forecast import Forecast, forecast
 from pausedata.models import ModelRef
 from pausedata.progress import Silent
 from pausedata.recipe import LoadedRecipe
@@ -52,6 +53,9 @@ class Plan:
     seconds: float | None = None
     seconds_from: str = ""
     new_bytes: int | None = None
+    backend: str | None = None
+    backend_why: str | None = None  # why it is what `auto` stands for
+    runs: list[Forecast] = field(default_factory=list)  # those that are to be scored
     tokenizer: dict[str, str] | None = None  # how it was found to give the stored ids
     unknown: list[str] = field(default_factory=list)
 
@@ -75,6 +79,11 @@ class Plan:
             found["tokenizer"] = f"gives the same ids, by {how[self.tokenizer['checked']]}"
         if self.tokens_to_score is not None:
             found["to score"] = f"{self.tokens_to_score:,} tokens"
+        if self.backend is not None:
+            why = f" (auto: {self.backend_why})" if self.backend_why else ""
+            found["backend"] = self.backend + why
+        for run in self.runs:
+            found |= run.figures()
         if self.seconds is not None:
             found["time"] = f"about {_duration(self.seconds)} of scoring ({self.seconds_from})"
         if self.new_bytes is not None:
@@ -90,6 +99,7 @@ def plan(loaded: LoadedRecipe, root: Path, *, replace: bool = False, update: boo
     base = open_version(root) if read_pointer(root) else None
     result = Plan(str(root), f"version {base.number}" if base else "a new dataset")
     resolved, result.unknown = survey(loaded, root, base, update=update)
+    result.backend, result.backend_why = resolved.backend, resolved.backend_why
     tokens = _plan_examples(resolved, root, base, replace, result)
     _plan_scores(resolved, root, base, tokens, result)
     _plan_rest(loaded, base, tokens, result)
@@ -104,6 +114,7 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
     result = Plan(str(root), f"version {base.number}")
     work, tokens = Work(root, base, Silent()), base.table("tokens")
     spec, tokenizers = runs.of_command(root, base, name, asked, pin=False)
+    result.backend, result.backend_why = spec.backend, spec.why
     refuse_overwriting(work, spec.table, spec.inputs(tokens), replace)
     _count_exactly(tokens, result)
     if _plan_run(spec, root, base, tokens, result).action == "keep":
@@ -171,11 +182,13 @@ def _plan_scores(
 ) -> None:
     specs = runs.of_recipe(resolved)
     if tokens is None:
-        for spec in specs:
-            result.steps.append(StepPlan(spec.table, "make", f"with {spec.label}"))
+        total = None
         if result.prompt_tokens is not None and result.response_tokens is not None and specs:
             total = result.prompt_tokens + result.response_tokens
             result.tokens_to_score = total * len(specs)
+        for spec in specs:
+            result.steps.append(StepPlan(spec.table, "make", f"with {spec.label}"))
+            result.runs.append(forecast(spec, total, None, spec.scoring.max_length))
         return
     for spec in specs:
         _plan_run(spec, root, base, tokens, result)
@@ -195,14 +208,15 @@ def _plan_run(
         if carried is not None:
             examples, left = score_step.count_missing(tokens, carried)
             why += f"; the scores of {tokens.entry.rows - examples:,} examples are carried over"
-        done, shards = (
-            score_step.shards_done(root, spec.name, wanted, tokens, carried),
-            len(tokens.shards),
-        )
-        left = round(left * (1 - done / shards))
+        todo = score_step.shards_left(root, spec.name, wanted, tokens, carried)
+        shards = len(tokens.shards)
+        done = shards - len(todo)
+        left = round(left * len(todo) / shards)
         if done:
             why = f"{done} of {shards} shards were scored by an earlier command; {why}"
         step = StepPlan(name, "resume" if done else "remake" if there else "make", why)
+        units, longest = score_step.count_units(tokens, todo), score_step.longest_example(tokens)
+        result.runs.append(forecast(spec, left, units, longest))
     result.steps.append(step)
     result.tokens_to_score = (result.tokens_to_score or 0) + left
     return step

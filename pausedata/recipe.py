@@ -295,11 +295,11 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
             )
         exporters.parse(exporters.get(export.format, f"{where}.format"), export.options, where)
     if recipe.scoring:
-        from pausedata.scorers import resolve_backend
+        from pausedata.scorers import check_backend
         from pausedata.scorers.address import check_address
 
         try:
-            resolve_backend(recipe.scoring.backend)
+            check_backend(recipe.scoring.backend)
             check_address(recipe.scoring.backend, recipe.scoring.url, "scoring.url")
         except UsageError as error:
             raise UsageError(f"{label}: {error}") from None

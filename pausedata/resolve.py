@@ -17,7 +17,7 @@ from pausedata import models, sources
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.models import ModelRef
 from pausedata.recipe import ChatPrompt, ColumnPrompt, LoadedRecipe, Model, Recipe, Scoring
-from pausedata.scorers import resolve_backend
+from pausedata.scorers import choose_backend, resolve_backend
 from pausedata.sources import OpenSource, UnreachedSource, hub, is_local_hub
 from pausedata.sources.templates import Renderer
 from pausedata.store.dataset import Version
@@ -81,6 +81,7 @@ class Resolved:
     model: ModelRef
     runs: dict[str, ModelRef]
     backend: str | None
+    backend_why: str | None  # why it is what `auto` stands for; None where the recipe names it
     pins: dict[str, str]
     tokenizers: Tokenizers
 
@@ -180,7 +181,7 @@ def resolve(
         runs[name], found = find_model(spec, loaded.folder, pins, anew=update)
         if spec is not recipe.model:
             chosen |= {f"runs.{name}.{key}": revision for key, revision in found.items()}
-    backend = _find_backend(recipe, pins, anew=update)
+    backend, why = _find_backend(recipe, pins, anew=update)
     if backend is not None:
         chosen["scoring.backend"] = backend
     return Resolved(
@@ -189,6 +190,7 @@ def resolve(
         model=model,
         runs=runs,
         backend=backend,
+        backend_why=why,
         pins=chosen,
         tokenizers=Tokenizers(recipe.pause.token, pins),
     )
@@ -253,12 +255,14 @@ def survey(
                 lambda error, spec=spec: cached_model(spec, error),
             )
     model = found[recipe.model.id, recipe.model.revision]
+    backend, why = _find_backend(recipe, pins, anew=update)
     resolved = Resolved(
         loaded=loaded,
         source=source,
         model=model,
         runs={name: found[s.id, s.revision] for name, s in recipe.scoring_runs().items()},
-        backend=_find_backend(recipe, pins, anew=update),
+        backend=backend,
+        backend_why=why,
         pins={},
         tokenizers=tokenizers,
     )
@@ -286,12 +290,24 @@ def _find_source(
     return sources.open_source(source, loaded.folder, revision), chosen
 
 
-def _find_backend(recipe: Recipe, pins: Pins, *, anew: bool) -> str | None:
-    """The backend that scores; None where nothing is scored."""
+def _find_backend(recipe: Recipe, pins: Pins, *, anew: bool) -> tuple[str | None, str | None]:
+    """The backend that scores, None where nothing is scored; of ``auto``, why it is that one."""
     if recipe.scoring is None:
-        return None
-    asked = recipe.scoring.backend
-    return pins.resolve(f"scoring.backend {asked}", lambda: resolve_backend(asked), anew=anew)
+        return None, None
+    asked, device = recipe.scoring.backend, recipe.scoring.device
+    whys: list[str] = []
+
+    def find() -> str:
+        if asked != "auto":
+            return resolve_backend(asked)
+        found, why = choose_backend(device)
+        whys.append(why)
+        return found
+
+    backend = pins.resolve(f"scoring.backend {asked}", find, anew=anew)
+    if asked != "auto":
+        return backend, None
+    return backend, whys[0] if whys else "as it was for this dataset; --update looks again"
 
 
 def recorded_pins(base: Version | None) -> dict[str, str]:
@@ -307,6 +323,8 @@ def recorded_pins(base: Version | None) -> dict[str, str]:
         found[f"source.revision {recipe['source'].get('hub')}@"] = pins["source.revision"]
     if "scoring.backend" in pins:
         found["scoring.backend auto"] = pins["scoring.backend"]
+        # One that the recipe names: it need not be here where all is scored already.
+        found[f"scoring.backend {pins['scoring.backend']}"] = pins["scoring.backend"]
     holders = {"": recipe} | {f"runs.{n}.": run for n, run in recipe.get("runs", {}).items()}
     for prefix, holder in holders.items():
         if revision := pins.get(f"{prefix}model.revision"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from pausedata import scorers
+from pausedata import memory, scorers
 from pausedata.errors import DataError, UsageError, listing, nearest
 from pausedata.models import ModelRef
 from pausedata.progress import Progress
@@ -30,13 +30,14 @@ DTYPES: tuple[str, ...] = get_args(Model.model_fields["dtype"].annotation)
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: which model scores, and how."""
+    """One run: which model scores, and how; ``why`` its backend is what `auto` stands for."""
 
     name: str
     model: ModelRef
     dtype: str
     backend: str
     scoring: Scoring
+    why: str | None = None
 
     @property
     def table(self) -> str:
@@ -104,7 +105,14 @@ def of_recipe(resolved: Resolved) -> list[RunSpec]:
     if scoring is None:
         return []
     return [
-        RunSpec(name, resolved.runs[name], model.dtype, str(resolved.backend), scoring)
+        RunSpec(
+            name,
+            resolved.runs[name],
+            model.dtype,
+            str(resolved.backend),
+            scoring,
+            resolved.backend_why,
+        )
         for name, model in resolved.recipe.scoring_runs().items()
     ]
 
@@ -126,14 +134,19 @@ def of_command(
     settings = recipe.get("scoring") or {}
     scoring = Scoring(**{k: v for k, v in settings.items() if k in Scoring.model_fields})
     own = before.get("backend", scoring.backend)
-    backend = scorers.resolve_backend(asked.backend or own, "--backend")
-    engine = before.get("engine", scoring.engine) if backend == own else {}
+    changed = {"device": asked.device, "batch_tokens": asked.batch_tokens, "url": asked.url}
+    scoring = scoring.model_copy(update={k: v for k, v in changed.items() if v is not None})
+    backend, why = asked.backend or own, None
+    scorers.check_backend(backend, "--backend")
+    if backend == "auto":
+        backend, why = scorers.choose_backend(scoring.device)
     where = "--url" if asked.url is not None else "--url (no dataset records it)"
     check_address(backend, asked.url, where)
-    changed = {"device": asked.device, "batch_tokens": asked.batch_tokens, "url": asked.url}
-    scoring = scoring.model_copy(
-        update={"engine": engine} | {k: v for k, v in changed.items() if v is not None}
-    )
+    engine: dict[str, Any] = {}
+    if backend == own:
+        # A run records what decides its scores; how an engine is to run is the recipe's to say.
+        engine = score_step.running(scoring.engine) | before.get("engine", scoring.engine)
+    scoring = scoring.model_copy(update={"engine": engine})
     dtype = asked.dtype or recorded.get("dtype", "float32")
     if dtype not in DTYPES:
         raise UsageError(f"--dtype: no '{dtype}'.{nearest(dtype, DTYPES)} There: {listing(DTYPES)}")
@@ -142,7 +155,7 @@ def of_command(
     )
     ref, _ = find_model(model, Path(), pins, where="--model")
     tokenizers = Tokenizers(version.manifest.pause.token, pins)
-    return RunSpec(name, ref, dtype, backend, scoring), tokenizers
+    return RunSpec(name, ref, dtype, backend, scoring, why), tokenizers
 
 
 def _model_id(name: str, asked: Asked, recorded: dict[str, Any], own: bool) -> str:
@@ -190,11 +203,13 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
         work.keep(spec.table)
         return
     _refuse_later(work, spec.table, wanted)
+    scorers.resolve_backend(spec.backend)  # told before the tokenizer is looked at
     facts = {
         "model": spec.model.identity(),
         "tokenizer": check_tokenizer(spec, tokenizers, work),
     }
     longest = score_step.check_context(tokens, spec.model)
+    memory.check(spec, longest)
 
     def load(logs: Path) -> Scorer:
         work.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")

@@ -99,12 +99,17 @@ def doctor(json: AsJson = False) -> None:
         typer.echo(f"{name:14} {version or 'not installed'}")
     for backend in found["backends"]:
         typer.echo(f"{'backend':14} {backend['name']}: {backend['state']}")
+    auto = found["auto"]
+    typer.echo(f"{'backend auto':14} {auto['backend']}: {auto['why']}")
     for plugin in found["plugins"]:
         typer.echo(
             f"{'plug-in':14} {plugin['kind']} {plugin['name']}, {plugin['distribution']} "
             f"{plugin['version']}: {plugin['state']}"
         )
     typer.echo(f"{'device':14} {found['device']}")
+    for gpu in found["gpus"]:
+        memory = f", {gpu['memory_gib']} GiB" if gpu["memory_gib"] is not None else ""
+        typer.echo(f"{'gpu':14} cuda:{gpu['index']}: {gpu['name']}{memory}")
     typer.echo(f"{'machine':14} {found['cores']} cores, {found['memory_gib']} GiB")
     for advice in found["advice"]:
         typer.echo(f"advice: {advice}")

@@ -45,7 +45,7 @@ def score(
         str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")
     ] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option("--batch-tokens", min=1, help="Padded tokens a batch.")
+        int | None, typer.Option("--batch-tokens", min=1, help="Tokens a batch, padding included.")
     ] = None,
     url: Annotated[
         str | None,

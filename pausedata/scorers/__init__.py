@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.scorers import installed
 
 if TYPE_CHECKING:
     from pausedata.models import ModelRef
@@ -31,6 +32,8 @@ BACKENDS: dict[str, str] = {
     "vllm": "pausedata.scorers.vllm:load",
     "server": "pausedata.scorers.server:load",
 }
+
+INSTALL_VLLM = "pip install 'pausedata[vllm]' (on a CPU: see docs/scoring.md)"
 
 
 @dataclass(frozen=True)
@@ -140,23 +143,47 @@ class Scorer(Protocol):
         ...
 
 
-def resolve_backend(name: str, where: str = "scoring.backend") -> str:
+def resolve_backend(name: str, where: str = "scoring.backend", device: str = "auto") -> str:
     """The backend that ``name`` stands for; UsageError if unknown or not installed.
 
-    ``where`` is what the error calls the setting.
+    ``where`` is what the error calls the setting; ``device`` is `scoring.device`. The transformers
+    backend tells itself what it lacks.
     """
+    check_backend(name, where)
     if name == "auto":
-        return choose_backend()[0]
-    if name not in BACKENDS:
-        names = ["auto", *BACKENDS]
-        hint = nearest(name, names) or f" There: {listing(names)}."
-        raise UsageError(f"{where}: unknown backend '{name}'.{hint}")
+        return choose_backend(device)[0]
+    if name == "vllm" and installed.find_vllm() is None:
+        raise UsageError(f"{where}: vLLM is not installed. Install it: {INSTALL_VLLM}")
     return name
 
 
-def choose_backend() -> tuple[str, str]:
-    """What ``auto`` stands for here, and why."""
-    return "transformers", "vLLM is not installed"
+def check_backend(name: str, where: str = "scoring.backend") -> None:
+    """UsageError unless ``name`` is ``auto`` or a backend, installed or not."""
+    if name != "auto" and name not in BACKENDS:
+        names = ["auto", *BACKENDS]
+        hint = nearest(name, names) or f" There: {listing(names)}."
+        raise UsageError(f"{where}: unknown backend '{name}'.{hint}")
+
+
+def choose_backend(device: str = "auto") -> tuple[str, str]:
+    """What ``auto`` stands for here, and why: vLLM where it is installed and a GPU is there.
+
+    ``device`` is `scoring.device`: where that is not a GPU, transformers it is.
+    """
+    from pausedata import devices  # which imports from here
+
+    vllm = installed.find_vllm()
+    if vllm is None:
+        return "transformers", "vLLM is not installed"
+    if device.partition(":")[0] not in ("auto", "cuda"):
+        return "transformers", f"scoring.device is {device}"
+    if vllm.cpu:
+        return "transformers", f"{vllm.label} is the build for CPUs, where transformers is quicker"
+    gpus = devices.visible_gpus()
+    if not gpus:
+        return "transformers", f"{vllm.label} is installed, but there is no GPU to be used"
+    more = f" and {len(gpus) - 1} more" if len(gpus) > 1 else ""
+    return "vllm", f"{vllm.label} is installed and there is a GPU: {gpus[0].name}{more}"
 
 
 def load_scorer(backend: str, model: ModelRef, **settings: Any) -> Scorer:
@@ -164,7 +191,8 @@ def load_scorer(backend: str, model: ModelRef, **settings: Any) -> Scorer:
 
     UsageError for a wrong argument, a missing extra or a model that cannot be loaded.
     """
-    module, _, function = BACKENDS[resolve_backend(backend)].partition(":")
+    found = resolve_backend(backend, device=settings.get("device", "auto"))
+    module, _, function = BACKENDS[found].partition(":")
     load: Callable[[Job], Scorer] = getattr(importlib.import_module(module), function)
     return load(Job(model, **settings))
 

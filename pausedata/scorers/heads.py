@@ -8,14 +8,13 @@ from typing import Any
 import torch
 
 from pausedata.scorers.packed import PackedLinear, can_pack
+from pausedata.scorers.sizes import PACK_BYTES
 
 # Hidden states (rows, size) to float32 logits (rows, vocabulary), valid until the next call.
 Head = Callable[[torch.Tensor], torch.Tensor]
 
 # Scaling hidden states up makes a soft cap show that ordinary logits would hardly reach.
 _LOUD = 50.0
-# A packed head is a copy, since the embedding mostly shares the weights: too dear beyond this.
-_PACK_BYTES = 1 << 30
 
 
 class LinearHead:
@@ -24,7 +23,7 @@ class LinearHead:
     def __init__(self, linear: torch.nn.Linear, max_rows: int) -> None:
         weight = linear.weight
         self._packed = None
-        if can_pack(linear) and weight.nbytes <= _PACK_BYTES:
+        if can_pack(linear) and weight.nbytes <= PACK_BYTES:
             self._packed = PackedLinear(linear)
             return
         # Half-precision logits would throw away what the model knows: 8 bits of a bfloat16 are a

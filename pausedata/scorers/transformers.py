@@ -26,6 +26,7 @@ from pausedata.model_cache import in_cache
 from pausedata.models import quiet
 from pausedata.scorers.adapter import merge_adapter
 from pausedata.scorers.heads import Head, LinearHead, choose_head
+from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES
 from pausedata.scorers.statistics import TokenStatistics
 
 if TYPE_CHECKING:
@@ -34,12 +35,6 @@ if TYPE_CHECKING:
     from pausedata.models import ModelRef
 
 DTYPES = ("float32", "bfloat16", "float16")
-# Padded tokens a batch: on a CPU more would no longer fit its caches and is slower, a GPU wants
-# enough to be busy.
-DEFAULT_BATCH_TOKENS = {"cpu": 512, "cuda": 16384}
-# Logits at a time. On a CPU few enough that malloc keeps the pages and caches hold a part, and
-# still enough rows for the matrix product to run at its full speed.
-_LOGITS_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 
 
 @dataclass
@@ -186,7 +181,7 @@ class TransformersScorer:
         self._vocabulary = int(model.get_input_embeddings().num_embeddings)
         outputs = model.get_output_embeddings()
         columns = len(outputs.weight) if outputs is not None else self._vocabulary
-        room = _LOGITS_BYTES.get(self._device.type, _LOGITS_BYTES["cpu"])
+        room = LOGITS_BYTES.get(self._device.type, LOGITS_BYTES["cpu"])
         self._rows = max(1, min(batch_tokens, room // (4 * columns)))
         self._head: Head | None = None
         self._statistics: TokenStatistics | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pausedata.steps.scoring import (
     row_lengths,
     score_path,
 )
+from pausedata.steps.units import plan_units
 from pausedata.store.dataset import Table
 from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import ShardEntry
@@ -36,13 +37,34 @@ from pausedata.store.tables import list_parts, schema_of
 EDGE_GAP = 8.0
 
 
+# Settings of an engine that say how it is to run: they move last bits alone, so that mending them
+# after an out-of-memory error loses no finished shard, and a run that differs in nothing else is
+# the same run. What is not here may change scores: quantization, kv_cache_dtype, max_model_len
+# (by which some models choose their rotary factors), hf_overrides …
+RUNNING = frozenset({
+    "async_scheduling", "attention_backend", "attention_config", "block_size",
+    "compilation_config", "cpu_offload_gb", "cudagraph_capture_sizes",
+    "disable_cascade_attn", "disable_custom_all_reduce", "disable_log_stats",
+    "distributed_executor_backend", "enable_chunked_prefill", "enable_expert_parallel",
+    "enable_prefix_caching", "enforce_eager", "gpu_memory_utilization", "kv_cache_memory_bytes",
+    "max_num_batched_tokens", "max_num_partial_prefills", "max_num_seqs",
+    "max_parallel_loading_workers", "num_gpu_blocks_override", "optimization_level",
+    "pipeline_parallel_size", "safetensors_load_strategy", "swap_space",
+    "tensor_parallel_size",
+})  # fmt: skip
+
+
+def running(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of an engine's settings that move last bits of scores alone."""
+    return {key: value for key, value in engine.items() if key in RUNNING}
+
+
 def inputs(
     run: str, model: ModelRef, dtype: str, backend: str, scoring: Scoring, tokens: str
 ) -> dict[str, Any]:
     """All that decides scores, within the stated bound. ``tokens``: the content hash scored.
 
-    The device and the size of batches move last bits alone, so that mending them after an
-    out-of-memory error loses no finished shard.
+    The device, the size of batches and how an engine runs (`RUNNING`) move last bits alone.
     """
     identity = model.identity()
     if "weights_sha256" in identity:  # the name of a folder decides nothing
@@ -52,17 +74,28 @@ def inputs(
         "model": identity,
         "dtype": dtype,
         "backend": backend,
-        "engine": scoring.engine,
+        "engine": {k: v for k, v in scoring.engine.items() if k not in RUNNING},
         "tokens": tokens,
     }
 
 
-def shards_done(
+def shards_left(
     root: Path, run: str, wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None
-) -> int:
-    """How many shards an earlier, interrupted command scored from the same inputs."""
+) -> list[ShardEntry]:
+    """The shards that no earlier, interrupted command scored from the same inputs."""
     stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, carried)))
-    return sum(stage.finished(score_path(run, shard)) is not None for shard in tokens.shards)
+    return [shard for shard in tokens.shards if stage.finished(score_path(run, shard)) is None]
+
+
+def count_units(tokens: Table, shards: list[ShardEntry]) -> int:
+    """How many units ``shards`` of ``tokens`` are scored in."""
+    return sum(len(plan_units(_shard_lengths(tokens, shard))) for shard in shards)
+
+
+def longest_example(tokens: Table) -> int:
+    """The tokens of the longest example, prompt and response together."""
+    longest = (_shard_lengths(tokens, shard).max(initial=0) for shard in tokens.shards)
+    return int(max(longest, default=0))
 
 
 def score(
