@@ -39,11 +39,11 @@ from pausedata.models import ModelRef
 from pausedata.progress import Silent
 from pausedata.recipe import LoadedRecipe, parse_recipe
 from pausedata.scorers import Example
+from pausedata.scorers.sizes import VLLM_STEP_TOKENS
 from pausedata.scorers.vllm import VllmScorer
 from pausedata.scorers.vllm.engine import Answer, Engine
 from pausedata.scorers.vllm.loop import Message, serve
 from pausedata.scorers.vllm.outputs import Flat, Way, ids_of
-from pausedata.scorers.vllm.worker import STEP_TOKENS
 from pausedata.steps import score as score_step
 from pausedata.steps.scoring import examples_of
 from pausedata.store.dataset import Version, open_version
@@ -264,7 +264,7 @@ def main() -> None:
     from vllm.platforms import current_platform
 
     on_cpu = current_platform.is_cpu()
-    step = args.step_tokens or STEP_TOKENS["cpu" if on_cpu else "v2"]
+    step = args.step_tokens or VLLM_STEP_TOKENS["cpu" if on_cpu else "v2"]
     device = f"{torch.get_num_threads()} threads" if on_cpu else current_platform.get_device_name()
     print(f"{machine()}; {device}, vLLM {vllm.__version__}, torch {torch.__version__}")
     ref = ModelRef.parse(args.model, None, Path.cwd())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pausedata import devices, models
 from pausedata.errors import UsageError
 from pausedata.models import Shape
-from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES, PACK_BYTES
+from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES, PACK_BYTES, VLLM_STEP_TOKENS
 
 if TYPE_CHECKING:
     from pausedata.runs import RunSpec
@@ -23,8 +23,6 @@ _LIBRARIES = 460 << 20
 _VLLM = 1 << 30
 # vLLM's own, of a GPU's memory.
 _UTILIZATION = 0.92
-# Tokens that vLLM runs through the model at once, where nothing is said.
-_VLLM_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
 # Logits, their softmax and the room to compute it: vLLM makes them in float32, all at once.
 _LOGITS_COPIES = 3
 # Settings with which fewer bytes a weight are on the device than the dtype has.
@@ -136,7 +134,7 @@ def batch_tokens(spec: RunSpec, kind: str) -> int | None:
         return None
     if spec.backend == "vllm":
         asked = spec.scoring.engine.get("max_num_batched_tokens") or spec.scoring.batch_tokens
-        return asked or _VLLM_BATCH_TOKENS[kind]
+        return asked or VLLM_STEP_TOKENS["cpu" if kind == "cpu" else "v2"]
     return spec.scoring.batch_tokens or DEFAULT_BATCH_TOKENS.get(kind, DEFAULT_BATCH_TOKENS["cpu"])
 
 

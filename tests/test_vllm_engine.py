@@ -60,6 +60,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_folder: Path) -
                     "revision": None,
                     "dtype": "float32",
                     "longest": 64,
+                    "batch_tokens": None,
                     "engine": engine or {},
                 },
                 {"OMP_NUM_THREADS": "1"},
@@ -281,7 +282,7 @@ def test_engines_end_when_their_parent_is_killed(start: Start, model_folder: Pat
         "from pathlib import Path\n"
         "from pausedata.scorers.vllm.process import EngineProcess\n"
         "job = {'model': sys.argv[2], 'revision': None, 'dtype': 'float32', 'longest': 64,\n"
-        "       'engine': {}}\n"
+        "       'batch_tokens': None, 'engine': {}}\n"
         "engine = EngineProcess('engine', job, {}, Path(sys.argv[3]), print)\n"
         "engine.start(); engine.ready(); print('ready', flush=True); input()\n"
     )

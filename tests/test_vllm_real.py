@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 import yaml
 from conftest import PROBLEMS, ROOT, SHARED, SMOLLM2, start
-from pausedata.steps.cross_check import BOUNDS
 
 import pausedata
+from pausedata.scorers.agreement import BOUNDS
 from pausedata.store.dataset import open_version
 from pausedata.store.tables import list_parts
 
@@ -248,7 +248,6 @@ def serving(folder: Path, port: int, log: Path) -> Iterator[subprocess.Popen[byt
 
 def test_a_real_server_that_restarts_in_mid_run(tmp_path: Path) -> None:
     from pausedata.model_cache import folder_for_engine
-
     from pausedata.models import ModelRef
 
     folder, _ = folder_for_engine(ModelRef.parse(str(SMOLLM2), None, ROOT))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pausedata import devices, model_cache
 from pausedata.scorers import EngineLostError, Example, Job, Scores, ignore_progress
 from pausedata.scorers.vllm.engine import Answer
 from pausedata.scorers.vllm.process import EngineProcess
@@ -44,8 +45,6 @@ def load(job: Job) -> VllmScorer:
 
     UsageError for wrong settings; EngineLostError where no engine could be started.
     """
-    from pausedata import devices, model_cache
-
     model, revision = model_cache.folder_for_engine(job.model, job.say)
     groups = devices.groups(job.device, job.engine, job.engines, warn=job.warn)
     engines = [
@@ -56,6 +55,7 @@ def load(job: Job) -> VllmScorer:
                 "revision": revision,
                 "dtype": job.dtype,
                 "longest": job.longest,
+                "batch_tokens": job.batch_tokens,
                 "engine": dict(job.engine),
             },
             _environment(number, len(groups), group),

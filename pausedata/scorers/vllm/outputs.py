@@ -16,8 +16,15 @@ from pausedata.scorers import Example, Floats, Ints, Scores
 class Way(Protocol):
     """How scores of a response are asked for, and read."""
 
-    name: str
-    rank_ties: str | None
+    @property
+    def name(self) -> str:
+        """What the manifest calls it."""
+        ...
+
+    @property
+    def rank_ties(self) -> str | None:
+        """Whether ranks count equals; None without ranks."""
+        ...
 
     def parameters(self, example: Example) -> dict[str, Any]:
         """The keywords of ``SamplingParams``, beside those that every request has."""

@@ -16,12 +16,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pausedata.errors import UsageError, nearest
+from pausedata.scorers.sizes import VLLM_STEP_TOKENS
 from pausedata.scorers.vllm.loop import Message, failed, first_line, serve
 
-# Tokens that a step takes: on a GPU as many as keep it busy, where the logits of a step are made in
-# blocks (the V2 runner does); the V1 runner makes those of an example at once, vocabulary by tokens
-# in float32. On a CPU more are no quicker.
-STEP_TOKENS = {"v2": 16384, "v1": 4096, "cpu": 1024}
 # What pausedata sets itself, and why nobody else may.
 OURS = {
     "model": "it is model.id",
@@ -99,7 +96,7 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
         "enable_prefix_caching": False,
         "logprobs_mode": "raw_logprobs",
         "max_model_len": job["longest"] + 1,  # the one that it wants to predict
-        "max_num_batched_tokens": STEP_TOKENS[_runner(on_cpu)],
+        "max_num_batched_tokens": job["batch_tokens"] or VLLM_STEP_TOKENS[_runner(on_cpu)],
         "disable_log_stats": True,
     }
     if on_cpu:
@@ -107,7 +104,9 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         settings["enforce_eager"] = True
         if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-            settings["kv_cache_memory_bytes"] = _kv_cache_bytes(job)
+            settings["kv_cache_memory_bytes"] = _kv_cache_bytes(
+                job, settings["max_num_batched_tokens"]
+            )
     settings |= job["engine"]
     settings = {key: value for key, value in settings.items() if key in known}
     llm = vllm.LLM(**settings)
@@ -127,13 +126,14 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
                 "runner": "v2" if v2 else "v1",
                 "path": engine.way.name,
                 "max_num_batched_tokens": settings["max_num_batched_tokens"],
+                **({"engine": job["engine"]} if job["engine"] else {}),
             },
         }
 
     return engine, facts
 
 
-def _kv_cache_bytes(job: dict[str, Any]) -> int:
+def _kv_cache_bytes(job: dict[str, Any], step: int) -> int:
     """Room for the keys and values of two steps, or of the longest example.
 
     On a CPU vLLM would take nearly all memory for it.
@@ -145,7 +145,7 @@ def _kv_cache_bytes(job: dict[str, Any]) -> int:
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     heads = getattr(config, "num_key_value_heads", None) or heads
     each = 2 * config.num_hidden_layers * heads * size * (4 if job["dtype"] == "float32" else 2)
-    return max(1 << 28, 2 * each * max(job["longest"] + 1, STEP_TOKENS["cpu"]))
+    return max(1 << 28, 2 * each * max(job["longest"] + 1, step))
 
 
 def _runner(on_cpu: bool) -> str:
