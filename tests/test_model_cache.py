@@ -352,7 +352,6 @@ def test_an_adapter_is_merged_into_its_base(
 def test_a_head_of_its_own_is_kept_where_the_configuration_still_says_that_it_is_tied(
     tiny_gguf: ModelRef, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As some releases of peft leave a merged model."""
     from pausedata.scorers import transformers as backend
 
     plain = backend.load_model
