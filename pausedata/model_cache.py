@@ -141,8 +141,8 @@ def _save_model(ref: ModelRef, folder: Path) -> None:
         del config.quantization_config
     embedding, head = loaded.get_input_embeddings(), loaded.get_output_embeddings()
     if head is not None and not torch.equal(head.weight, embedding.weight):
-        # An adapter gives a head that shared the embedding's weights its own; a configuration
-        # that still said 'tied' would lose them.
+        # An adapter gives a head that shared the embedding's weights its own. vLLM goes by the
+        # configuration, and would leave them out if it still said 'tied'.
         for part in (config, config.get_text_config()):
             part.tie_word_embeddings = False
     # transformers saves no model that came from GGUF: a plain one of the same weights, then.

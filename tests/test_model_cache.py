@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CHAT_TEMPLATE, PROBLEMS, SHARED, SMOLLM2, Recipe
+from filelock import FileLock
+from safetensors import safe_open
 from test_adapter import TRAINED, train_adapter
 
 from pausedata import model_cache, models
@@ -31,6 +34,7 @@ from pausedata.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 RELEASE = metadata.version("transformers")
 EXAMPLES = [
@@ -337,6 +341,33 @@ def test_an_adapter_is_merged_into_its_base(
     plain = ModelRef.parse(str(folder), None, tmp_path)
     assert scores(load(plain)) == scores(load(ref))
     assert len(models.load_tokenizer(plain)) == len(models.load_tokenizer(ref))
+    # vLLM takes the embedding for the head where the configuration says so, whatever is stored.
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        has_head = "lm_head.weight" in file.keys()  # noqa: SIM118 (it is no dictionary)
+    tied = json.loads((folder / "config.json").read_text())["tie_word_embeddings"]
+    assert tied is not has_head
+    assert has_head or trained != "head"
+
+
+def test_a_head_of_its_own_is_kept_where_the_configuration_still_says_that_it_is_tied(
+    tiny_gguf: ModelRef, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pausedata.scorers import transformers as backend
+
+    plain = backend.load_model
+
+    def untied(*args: Any) -> Any:
+        model = plain(*args)
+        other = model.get_input_embeddings().weight.detach() + 1
+        model.get_output_embeddings().weight = torch.nn.Parameter(other)
+        assert model.config.tie_word_embeddings
+        return model
+
+    monkeypatch.setattr(backend, "load_model", untied)
+    folder = converted(tiny_gguf)
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is False
+    found = weights(folder)
+    assert torch.equal(found["lm_head.weight"], found["model.embed_tokens.weight"] + 1)
 
 
 def test_an_adapter_on_a_gguf_file_is_merged_into_its_conversion(
@@ -356,6 +387,37 @@ def test_an_adapter_on_a_gguf_file_is_merged_into_its_conversion(
     # The file keeps rms_norm_eps as a float32: the last bits differ from the folder's.
     for one, other in zip(scores(load(ref)), expected, strict=True):
         np.testing.assert_allclose(one[0], other[0], atol=1e-4)
+    assert len(kept(cache, "models")) == 2
+
+
+def test_an_adapter_s_base_on_the_hub_is_pinned_before_anything_is_named_after_it(
+    model_folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_adapter(model_folder, tmp_path / "adapter")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "org/base"
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    ref = ModelRef.parse("adapter", None, tmp_path)
+    commits = []
+
+    def pinned(base: ModelRef) -> ModelRef:
+        assert (base.name, base.revision) == ("org/base", None)
+        return replace(base, revision=commits[-1])
+
+    def from_the_hub(where: str, **keywords: Any) -> Any:
+        if where != "org/base":
+            return load_pretrained(where, **keywords)
+        assert keywords.pop("revision") == commits[-1]
+        return load_pretrained(str(model_folder), **keywords)
+
+    auto = transformers.AutoModelForCausalLM
+    load_pretrained = auto.from_pretrained
+    monkeypatch.setattr(models, "resolve_revision", pinned)
+    monkeypatch.setattr(auto, "from_pretrained", from_the_hub)
+    for commit in ("a" * 40, "b" * 40):
+        commits.append(commit)
+        note = json.loads((converted(ref) / NOTE).read_text())
+        assert note["made_from"]["base"] == {"id": "org/base", "revision": commit}
     assert len(kept(cache, "models")) == 2
 
 
@@ -547,14 +609,16 @@ def test_a_kill_leaves_nothing_that_is_taken_for_whole(
     assert same_weights(weights(folder), weights(model_folder))
 
 
-def test_what_a_killed_conversion_of_another_model_left_is_deleted_too(
+def test_what_a_killed_conversion_of_another_model_left_is_deleted_and_a_live_one_is_not(
     tiny_gguf: ModelRef, cache: Path
 ) -> None:
-    left = cache / "models" / ".0123-transformers-1.0.tmp"
-    left.mkdir(parents=True)
-    (left / "model.safetensors").write_bytes(b"half of it")
-    folder = converted(tiny_gguf)
-    assert kept(cache, "models") == [folder.name]
+    for name in ("dead", "live"):
+        left = cache / "models" / f".{name}-transformers-1.0.tmp"
+        left.mkdir(parents=True)
+        (left / "model.safetensors").write_bytes(b"half of it")
+    with FileLock(cache / "models" / ".live-transformers-1.0.lock"):
+        folder = converted(tiny_gguf)
+    assert kept(cache, "models") == [".live-transformers-1.0.tmp", folder.name]
 
 
 def test_a_second_process_waits_and_takes_what_the_first_made(
