@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,8 @@ class Engine:
         self, llm: Any, dtype: str, warn: Callable[[str], None], way: Way | None = None
     ) -> None:
         """``way`` is found out at the first examples unless it is given."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        if not hasattr(SamplingParams, "flat_logprobs") or not hasattr(llm, "enqueue"):
+        parameters: Any = import_module("vllm.sampling_params")
+        if not hasattr(parameters.SamplingParams, "flat_logprobs") or not hasattr(llm, "enqueue"):
             raise UsageError(
                 "this release of vLLM is too old: it has no flat_logprobs or no LLM.enqueue. "
                 "pip install -U 'pausedata[vllm]'"
@@ -72,12 +71,12 @@ class Engine:
             "max_tokens": 1,  # it wants to predict one
             "detokenize": False,
             "temperature": 0,
-            "output_kind": RequestOutputKind.FINAL_ONLY,
+            "output_kind": parameters.RequestOutputKind.FINAL_ONLY,
         }
-        self._sampling: Callable[..., Any] = SamplingParams
+        self._sampling = parameters.SamplingParams
         self._requests: dict[int, tuple[_Unit, int, Way]] = {}  # under way, by vLLM's number
         self.left_out = 0  # examples that the target-only way gave no scores for
-        if not hasattr(SamplingParams, "prompt_logprob_token_ids"):
+        if not hasattr(self._sampling, "prompt_logprob_token_ids"):
             way = Flat()
         self._way = way
 

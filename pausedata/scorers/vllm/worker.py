@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import signal
 import sys
 import threading
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -68,10 +68,10 @@ def _end_with_parent() -> None:
 def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
     """The engine, and what tells of it."""
     try:
-        import torch
-        import vllm
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.platforms import current_platform
+        torch: Any = import_module("torch")
+        vllm: Any = import_module("vllm")
+        arguments: Any = import_module("vllm.engine.arg_utils")
+        platform: Any = import_module("vllm.platforms").current_platform
     except Exception as error:  # an extension that was built for another torch raises anything
         raise UsageError(
             f"vLLM cannot be imported: {first_line(error)}. Install it anew: "
@@ -79,7 +79,7 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
         ) from error
     from pausedata.scorers.vllm.engine import Engine
 
-    known = {field.name for field in dataclasses.fields(EngineArgs)}
+    known = {field.name for field in dataclasses.fields(arguments.EngineArgs)}
     for key in job["engine"]:
         if key not in known:
             raise UsageError(
@@ -87,7 +87,7 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
             )
         if key in OURS:
             raise UsageError(f"scoring.engine.{key} is not yours to set: {OURS[key]}.")
-    on_cpu = current_platform.is_cpu()
+    on_cpu = platform.is_cpu()
     settings = {
         "model": job["model"],
         "revision": job["revision"],
@@ -116,13 +116,13 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
     def facts() -> dict[str, Any]:
         return {
             "versions": {
-                "python": platform.python_version(),
+                "python": sys.version.split()[0],
                 "torch": str(torch.__version__),
                 "vllm": vllm.__version__,
             },
             "rank_ties": engine.way.rank_ties,
             "settings": {
-                "device": "cpu" if on_cpu else current_platform.get_device_name(),
+                "device": "cpu" if on_cpu else platform.get_device_name(),
                 "runner": "v2" if v2 else "v1",
                 "path": engine.way.name,
                 "max_num_batched_tokens": settings["max_num_batched_tokens"],
@@ -152,11 +152,11 @@ def _runner(on_cpu: bool) -> str:
     if on_cpu:
         return "cpu"
     try:
-        from vllm.triton_utils import HAS_TRITON
-    except ImportError:
+        has_triton = import_module("vllm.triton_utils").HAS_TRITON
+    except (ImportError, AttributeError):
         return "v1"
     wanted = os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "1").lower() not in ("0", "false")
-    return "v2" if HAS_TRITON and wanted else "v1"
+    return "v2" if has_triton and wanted else "v1"
 
 
 if __name__ == "__main__":
