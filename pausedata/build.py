@@ -50,8 +50,6 @@ def build(
         damaged = mend(base, progress) if base else {}
         progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
         resolved = resolve(loaded, root, base, update=update)
-        if resolved.backend_why:
-            progress.say(f"scoring.backend auto: {resolved.backend} ({resolved.backend_why})")
         placements = recorded_placements(base) | resolved.recipe.placements
         check_references(placements, *known_runs(resolved.recipe, base), loaded.label)
         with Work(root, base, progress, damaged) as work:

@@ -72,8 +72,6 @@ def score(
         with _work(root, progress, f"scores/{name}") as work:
             assert work.base is not None
             spec, tokenizers = runs.of_command(root, work.base, name, asked)
-            if spec.why:
-                progress.say(f"scoring.backend auto: {spec.backend} ({spec.why})")
             refuse_overwriting(work, spec.table, spec.inputs(work.tables["tokens"]), replace)
             runs.make(spec, tokenizers, work)
             work.place_all(recorded_placements(work.base, made_from=[spec.table]))

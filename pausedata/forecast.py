@@ -58,14 +58,18 @@ class Forecast:
         return found
 
 
-def forecast(spec: RunSpec, tokens: int | None, units: int | None, longest: int) -> Forecast:
+def forecast(
+    spec: RunSpec, tokens: int | None, units: int | None, longest: int, *, sure: bool = True
+) -> Forecast:
     """What scoring ``tokens`` in ``units``, the longest example of ``longest`` tokens, takes.
 
-    UsageError where it cannot be: devices that are not there, a model that does not fit.
+    UsageError for devices that are not there and, where it is ``sure`` that there is something to
+    score, for a model that does not fit.
     """
     place = memory.layout(spec)
     expected = memory.expected(spec, place, longest)
-    memory.refuse(spec, place, expected)
+    if sure:
+        memory.refuse(spec, place, expected)
     budget = memory.batch_tokens(spec, place.kind)
     return Forecast(
         run=spec.name,

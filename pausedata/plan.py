@@ -188,7 +188,9 @@ def _plan_scores(
             result.tokens_to_score = total * len(specs)
         for spec in specs:
             result.steps.append(StepPlan(spec.table, "make", f"with {spec.label}"))
-            result.runs.append(forecast(spec, total, None, spec.scoring.max_length))
+            # Of a run that is there all scores may be carried over: which is known when tokens are.
+            sure = base is None or spec.name not in base.runs
+            result.runs.append(forecast(spec, total, None, spec.scoring.max_length, sure=sure))
         return
     for spec in specs:
         _plan_run(spec, root, base, tokens, result)
@@ -215,8 +217,10 @@ def _plan_run(
         if done:
             why = f"{done} of {shards} shards were scored by an earlier command; {why}"
         step = StepPlan(name, "resume" if done else "remake" if there else "make", why)
-        units, longest = score_step.count_units(tokens, todo), score_step.longest_example(tokens)
-        result.runs.append(forecast(spec, left, units, longest))
+        if left:
+            units = score_step.count_units(tokens, todo)
+            longest = score_step.longest_example(tokens)
+            result.runs.append(forecast(spec, left, units, longest))
     result.steps.append(step)
     result.tokens_to_score = (result.tokens_to_score or 0) + left
     return step

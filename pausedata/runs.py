@@ -203,15 +203,16 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
         work.keep(spec.table)
         return
     _refuse_later(work, spec.table, wanted)
-    scorers.resolve_backend(spec.backend)  # told before the tokenizer is looked at
     facts = {
         "model": spec.model.identity(),
         "tokenizer": check_tokenizer(spec, tokenizers, work),
     }
     longest = score_step.check_context(tokens, spec.model)
-    memory.check(spec, longest)
 
-    def load(logs: Path) -> Scorer:
+    def load(logs: Path) -> Scorer:  # called where a score is missing
+        if spec.why and not any(table.startswith("scores/") for table in work.made):  # once
+            work.progress.say(f"scoring.backend auto: {spec.backend} ({spec.why})")
+        memory.check(spec, longest)
         work.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
         return spec.load(logs, longest, work.progress)
 

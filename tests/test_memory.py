@@ -277,9 +277,10 @@ def test_scoring_stops_before_the_model_is_loaded(
         ended = run(*words)
         assert ended.status == 2 and "tiny does not fit: its weights alone take" in ended.err
         assert "loading" not in ended.err and len(ended.err.strip().splitlines()) <= 3
-    # Whoever has scored needs no room for the model.
-    assert run("build", recipe.path, "--output", recipe.out).status == 0
-    assert run("plan", recipe.path, "--output", recipe.out).status == 0
+    # Where all is scored, or every score is carried over, no room for the model is needed.
+    for words in ([], ["--limit", "8", "--replace"]):
+        for command in ("plan", "build"):
+            assert run(command, recipe.path, "--output", recipe.out, *words).status == 0
     fresh = recipe.folder / "fresh"
     assert run("plan", recipe.path, "--output", fresh).status == 2
     ended = run("build", recipe.path, "--output", fresh)
