@@ -541,7 +541,7 @@ def test_a_model_that_memory_cannot_hold_is_scored_unchecked_with_a_warning(
     scored: Recipe, monkeypatch: pytest.MonkeyPatch, references: list[ModelRef]
 ) -> None:
     """400 x 32 numbers for the vocabulary alone are 51,200 bytes."""
-    monkeypatch.setattr("pausedata.scorers.reference._available_memory", lambda: 50_000)
+    monkeypatch.setattr("pausedata.memory.available", lambda: 50_000)
     silent = Silent()
     version = scored.build(progress=silent).version
     assert len(engine.calls) == 3

@@ -35,7 +35,7 @@ class Bound:
 # the next token have, in each single example, a mean of 1 and more.
 BOUNDS = {
     "float32": Bound(largest=1e-3, mean=1e-4, logit=1e-3),
-    "float16": Bound(largest=0.2, mean=0.0125, logit=0.15),
+    "float16": Bound(largest=0.2, mean=0.0125, logit=0.2),
     "bfloat16": Bound(largest=2.0, mean=0.1, logit=1.5),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +13,12 @@ from pausedata.scorers.agreement import Reference
 
 try:
     import torch
-    import transformers
 except ImportError as error:
     need = missing_extra("torch and transformers", "transformers", "The cross-check")
     raise UsageError(f"{need}; or score unchecked: scoring.cross_check: 0") from error
 
-from pausedata.models import quiet
+from pausedata import memory, models
+from pausedata.model_cache import in_cache
 from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, TransformersScorer, load_model
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class ReferenceModel:
 
     def __init__(self, model: ModelRef) -> None:
         """Load the model; UsageError in one line where that fails."""
-        loaded = load_model(model, torch.float32, _CPU)
+        loaded = load_model(in_cache(model), torch.float32, _CPU)
         self._scorer = TransformersScorer(loaded, DEFAULT_BATCH_TOKENS["cpu"])
 
     def examine(self, example: Example, tolerance: float) -> Reference:
@@ -75,27 +74,10 @@ class ReferenceModel:
 
 def lacks_memory(model: ModelRef) -> str | None:
     """Why the model surely does not fit in this machine's memory; None where it may."""
-    free = _available_memory()
-    where, keywords = model.from_pretrained_args()
-    try:
-        with quiet(), torch.device("meta"):
-            config = transformers.AutoConfig.from_pretrained(where, **keywords)
-            shell = transformers.AutoModelForCausalLM.from_config(config)
-    except Exception:  # whatever it is, loading the model meets it too, and tells it well
-        return None
-    needed = 4 * sum(parameter.numel() for parameter in shell.parameters())
-    if free is None or needed <= _MOST_OF_MEMORY * free:
+    free, parameters = memory.available(), models.parameter_count(model)
+    if free is None or parameters is None or 4 * parameters <= _MOST_OF_MEMORY * free:
         return None
     return (
-        f"{model.name} takes {needed / 2**30:.1f} GiB in float32, {free / 2**30:.1f} GiB of "
-        "memory are free"
+        f"{model.name} takes {memory.readable(4 * parameters)} in float32, "
+        f"{memory.readable(free)} of memory are free"
     )
-
-
-def _available_memory() -> int | None:
-    """Bytes that programs may still take; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        return next(1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
