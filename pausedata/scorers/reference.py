@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pausedata.errors import DataError, UsageError, missing_extra
-from pausedata.scorers import Example
+from pausedata.scorers import Example, ignore_message
 from pausedata.scorers.agreement import Reference
 
 try:
@@ -32,9 +33,9 @@ _MOST_OF_MEMORY = 0.8
 class ReferenceModel:
     """A model that tells what its float32 logits, one example at a time, say of a response."""
 
-    def __init__(self, model: ModelRef) -> None:
-        """Load the model; UsageError in one line where that fails."""
-        loaded = load_model(in_cache(model), torch.float32, _CPU)
+    def __init__(self, model: ModelRef, say: Callable[[str], None] = ignore_message) -> None:
+        """Load the model; UsageError in one line where that fails. ``say`` hears what takes long."""
+        loaded = load_model(in_cache(model, say), torch.float32, _CPU)
         self._scorer = TransformersScorer(loaded, DEFAULT_BATCH_TOKENS["cpu"])
 
     def examine(self, example: Example, tolerance: float) -> Reference:

@@ -111,7 +111,7 @@ class CrossCheck:
         from pausedata.scorers.reference import ReferenceModel
 
         try:
-            model = ReferenceModel(self.model)
+            model = ReferenceModel(self.model, progress.say)
         except UsageError as error:
             raise UsageError(
                 f"The cross-check of {self.backend} with transformers: {error} Or score unchecked: "

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pausedata import models
 from pausedata.errors import DataError
@@ -23,6 +22,7 @@ from pausedata.steps.scoring import (
     examples_of,
     row_lengths,
     score_path,
+    shard_lengths,
 )
 from pausedata.steps.units import plan_units
 from pausedata.store.dataset import Table
@@ -89,12 +89,12 @@ def shards_left(
 
 def count_units(tokens: Table, shards: list[ShardEntry]) -> int:
     """How many units ``shards`` of ``tokens`` are scored in."""
-    return sum(len(plan_units(_shard_lengths(tokens, shard))) for shard in shards)
+    return sum(len(plan_units(shard_lengths(tokens, shard))) for shard in shards)
 
 
 def longest_example(tokens: Table) -> int:
     """The tokens of the longest example, prompt and response together."""
-    longest = (_shard_lengths(tokens, shard).max(initial=0) for shard in tokens.shards)
+    longest = (shard_lengths(tokens, shard).max(initial=0) for shard in tokens.shards)
     return int(max(longest, default=0))
 
 
@@ -141,9 +141,7 @@ def score(
 
     if todo:
         with ScoringWork(stage, run, tokens, load_checked, carried) as work:
-            total = sum(int(_shard_lengths(tokens, shard).sum()) for shard in todo)
-            with progress.step(f"scoring {run}", total, "tokens") as advance:
-                work.do(todo, advance)
+            work.do(todo, progress)
     paths: list[tuple[str | None, str]] = [(s.split, score_path(run, s)) for s in tokens.shards]
     records = [stage.record(path) or {} for _, path in paths]
     inherited = _inherited(carried, sound)
@@ -221,10 +219,6 @@ def check_context(tokens: Table, model: ModelRef) -> int:
             "and scoring.overlong to skip or truncate."
         )
     return longest
-
-
-def _shard_lengths(tokens: Table, shard: ShardEntry) -> NDArray[np.int64]:
-    return row_lengths(tokens.read(shard, ["prompt_ids", "response_ids"]))
 
 
 def _keyed(wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pausedata import scorers
-from pausedata.progress import Advance
-from pausedata.scorers import Example, Scorer, Scores, ignore_progress
+from pausedata.progress import Advance, Progress
+from pausedata.scorers import Example, Scorer, Scores
 from pausedata.steps.carry import CarriedScores
 from pausedata.steps.units import Sharing, Unit, plan_units
 from pausedata.store.dataset import Table
@@ -52,7 +53,8 @@ class ScoringWork:
         self._stage, self._run, self._tokens, self._carried = stage, run, tokens, carried
         self._load = load
         self._scorer: Scorer | None = None
-        self._advance: Advance = ignore_progress
+        self._advance: Advance = self._note_early
+        self._early = 0  # tokens that were done before the step was announced
         self._lock = threading.Lock()
 
     def __enter__(self) -> ScoringWork:
@@ -62,15 +64,22 @@ class ScoringWork:
         if self._scorer is not None:
             self._scorer.close()
 
-    def do(self, shards: list[ShardEntry], advance: Advance) -> None:
+    def do(self, shards: list[ShardEntry], progress: Progress) -> None:
         """Score ``shards`` and stage each as it finishes."""
-        self._advance = advance
-        self._kept_at = time.monotonic()
+        total = sum(int(shard_lengths(self._tokens, shard).sum()) for shard in shards)
         sharing = Sharing[_Task, _Task](self._score, self._lanes)
         self._check = sharing.check
-        with closing(sharing.run(self._tasks(shards), self._abandon)) as finished:
-            for task in finished:
-                self._keep(task)
+        tasks = self._tasks(shards)
+        first = list(islice(tasks, 1))  # loads the model, which is none of the scoring's time
+        with progress.step(f"scoring {self._run}", total, "tokens") as self._advance:
+            self._advance(self._early)
+            self._kept_at = time.monotonic()
+            with closing(sharing.run(chain(first, tasks), self._abandon)) as finished:
+                for task in finished:
+                    self._keep(task)
+
+    def _note_early(self, tokens: int) -> None:
+        self._early += tokens
 
     def _lanes(self) -> int:
         return self._scorer.lanes if self._scorer is not None else 1
@@ -99,7 +108,6 @@ class ScoringWork:
                 task = _Task(shard, unit, part, examples, scores, missing)
                 if missing and self._scorer is None:
                     self._scorer = self._load(self._stage.folder / "logs")
-                    self._kept_at = time.monotonic()
                 yield task
             if not left:  # a kill came between the last part and the shard
                 self._assemble(shard, len(units))
@@ -165,6 +173,11 @@ def row_lengths(rows: pa.Table) -> NDArray[np.int64]:
     """Tokens of prompt and response together, of each row of ``tokens``."""
     prompts, responses = (list_parts(rows, name)[0] for name in ("prompt_ids", "response_ids"))
     return np.diff(prompts) + np.diff(responses)
+
+
+def shard_lengths(tokens: Table, shard: ShardEntry) -> NDArray[np.int64]:
+    """As `row_lengths`, of a shard that is yet to be read."""
+    return row_lengths(tokens.read(shard, ["prompt_ids", "response_ids"]))
 
 
 def examples_of(rows: pa.Table) -> list[Example]:
