@@ -75,7 +75,7 @@ $(VLLM)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-vllm: $(VLLM)/.installed $(VENV)/.model ## run the real vLLM, on the CPU, on the real SmolLM2
-	$(VLLM)/bin/python -m pytest -m vllm
+	$(VLLM)/bin/python -m pytest tests/test_vllm_real.py
 
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .

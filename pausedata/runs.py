@@ -97,6 +97,7 @@ class Asked:
     device: str | None = None
     batch_tokens: int | None = None
     url: str | None = None
+    cross_check: int | None = None
 
 
 def of_recipe(resolved: Resolved) -> list[RunSpec]:
@@ -134,7 +135,8 @@ def of_command(
     settings = recipe.get("scoring") or {}
     scoring = Scoring(**{k: v for k, v in settings.items() if k in Scoring.model_fields})
     own = before.get("backend", scoring.backend)
-    changed = {"device": asked.device, "batch_tokens": asked.batch_tokens, "url": asked.url}
+    keys = ("device", "batch_tokens", "url", "cross_check")
+    changed = {key: getattr(asked, key) for key in keys}
     scoring = scoring.model_copy(update={k: v for k, v in changed.items() if v is not None})
     backend, why = asked.backend or own, None
     scorers.check_backend(backend, "--backend")

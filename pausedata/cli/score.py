@@ -51,6 +51,12 @@ def score(
         str | None,
         typer.Option("--url", help="Where a vLLM server runs, for --backend server; not recorded."),
     ] = None,
+    cross_check: Annotated[
+        int | None,
+        typer.Option(
+            "--cross-check", min=0, help="Examples that transformers scores too; 0: none."
+        ),
+    ] = None,
     replace: Replace = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; do none of it.")

@@ -34,7 +34,7 @@ class ReferenceModel:
     """A model that tells what its float32 logits, one example at a time, say of a response."""
 
     def __init__(self, model: ModelRef, say: Callable[[str], None] = ignore_message) -> None:
-        """Load the model; UsageError in one line where that fails. ``say`` hears what takes long."""
+        """Load the model; UsageError in one line where that fails. ``say`` hears of waits."""
         loaded = load_model(in_cache(model, say), torch.float32, _CPU)
         self._scorer = TransformersScorer(loaded, DEFAULT_BATCH_TOKENS["cpu"])
 
