@@ -73,7 +73,7 @@ def score(
     from pausedata.runs import Asked
 
     checked_name(run, "a run")
-    asked = Asked(model, revision, dtype, backend, device, batch_tokens, url)
+    asked = Asked(model, revision, dtype, backend, device, batch_tokens, url, cross_check)
     if dry_run:
         from pausedata.plan import plan_score
 
