@@ -21,14 +21,15 @@ from conftest import Recipe, Run, make_model, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pausedata import scorers
+from pausedata import models, scorers
 from pausedata.errors import UsageError
 from pausedata.models import ModelRef
 from pausedata.progress import Silent
-from pausedata.scorers import Example, Job, Scores
+from pausedata.scorers import Example, Job, Scores, installed
 from pausedata.scorers.agreement import BOUNDS, Reference, compare, shifted
+from pausedata.scorers.installed import Vllm
 from pausedata.scorers.reference import ReferenceModel
-from pausedata.steps.cross_check import MOST_TOKENS, _within_budget
+from pausedata.steps.cross_check import _within_budget
 from pausedata.store.dataset import Version, open_version
 
 Distort = Callable[[list[Scores]], list[Scores]]
@@ -109,6 +110,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Engine:
     module = sys.modules[__name__]
     monkeypatch.setattr(module, "engine", Engine())
     monkeypatch.setitem(scorers.BACKENDS, "vllm", f"{__name__}:load")
+    monkeypatch.setattr(installed, "find_vllm", lambda: Vllm("0.32.0", cpu=True))
     return engine
 
 
@@ -423,9 +425,9 @@ def references(monkeypatch: pytest.MonkeyPatch) -> list[ModelRef]:
     """The models that were loaded for a reference."""
     own, loaded = ReferenceModel.__init__, []
 
-    def count(self: ReferenceModel, model: ModelRef) -> None:
+    def count(self: ReferenceModel, model: ModelRef, *said: Any) -> None:
         loaded.append(model)
-        own(self, model)
+        own(self, model, *said)
 
     monkeypatch.setattr(ReferenceModel, "__init__", count)
     return loaded
@@ -497,21 +499,21 @@ def test_a_run_of_a_dataset_is_checked_as_a_recipe_s_is(
 
 @given(st.lists(st.integers(2, 6000), min_size=1, max_size=12))
 def test_the_reference_has_a_budget_of_tokens(lengths: list[int]) -> None:
-    kept = _within_budget(lengths)
+    kept = _within_budget(lengths, 4096)
     used = [lengths[k] for k in kept]
     assert sorted(set(kept)) == kept
-    if min(lengths) > MOST_TOKENS:
+    if min(lengths) > 4096:
         assert used == [min(lengths)]
         return
-    assert sum(used) <= MOST_TOKENS
+    assert sum(used) <= 4096
     for k in set(range(len(lengths))) - set(kept):  # had no room beside those before it
-        assert sum(lengths[j] for j in kept if j < k) + lengths[k] > MOST_TOKENS
+        assert sum(lengths[j] for j in kept if j < k) + lengths[k] > 4096
 
 
 def test_what_is_left_out_for_the_budget_is_counted(
     scored: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pausedata.steps.cross_check.MOST_TOKENS", 300)
+    monkeypatch.setattr("pausedata.steps.cross_check.TOKENS_EACH", 25)
     checked = facts(scored.build().version)["cross_check"]
     assert checked["examples"] + checked["left_out"] == 12
     assert checked["examples"] >= 1
@@ -540,13 +542,15 @@ def test_none_is_made_where_none_is_wanted(
 def test_a_model_that_memory_cannot_hold_is_scored_unchecked_with_a_warning(
     scored: Recipe, monkeypatch: pytest.MonkeyPatch, references: list[ModelRef]
 ) -> None:
-    """400 x 32 numbers for the vocabulary alone are 51,200 bytes."""
-    monkeypatch.setattr("pausedata.memory.available", lambda: 50_000)
+    """Its weights just fit, so that they may be scored, but leave nothing for a reference."""
+    model = ModelRef.parse(scored.data["model"]["id"], None, Path())
+    weights = 4 * (models.parameter_count(model) or 0)
+    monkeypatch.setattr("pausedata.memory.available", lambda: weights)
     silent = Silent()
     version = scored.build(progress=silent).version
     assert len(engine.calls) == 3
     assert facts(version)["cross_check"]["examples"] == 0
-    assert "GiB of memory are free" in facts(version)["cross_check"]["why"]
+    assert "of memory are free" in facts(version)["cross_check"]["why"]
     assert len([w for w in silent.warnings if "not checked against transformers" in w]) == 1
     assert references == []
 

@@ -621,7 +621,8 @@ def test_a_recipe_is_built_by_a_server_and_records_no_address(
 def test_a_build_that_the_server_ends_keeps_shards_and_no_address(
     served: Recipe, fake: FakeVllm, run: Callable[..., Run]
 ) -> None:
-    """Shards have four examples; the sixth request is refused, once."""
+    """Shards have four examples; the second shard's requests are refused, once."""
+    served.data["scoring"]["cross_check"] = 0
     fake.answer = lambda number, ids, honest: vllm_error(400, "no") if number >= 9 else honest()
     failed = run("build", served.write())
     assert failed.status == 1

@@ -32,9 +32,9 @@ from pausedata.store.shards import read_shard
 from pausedata.store.staging import Stage
 
 SEED = 0
-# Prompt and response tokens that the reference computes at most, unless even the shortest example
-# drawn is longer: so that a large model on a CPU takes minutes for it, not hours.
-MOST_TOKENS = 4096
+# Prompt and response tokens that the reference computes at most, for each example asked for, unless
+# even the shortest one drawn is longer: so that a large model on a CPU takes minutes, not hours.
+TOKENS_EACH = 512
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class CrossCheck:
         if not self.examples:
             return self._unchecked(stage, run, "scoring.cross_check is 0", progress)
         drawn = _draw(tokens, fresh, self.examples)
-        kept = _within_budget([len(one.example) for one in drawn])
+        kept = _within_budget([len(one.example) for one in drawn], TOKENS_EACH * self.examples)
         chosen, bound = [drawn[k] for k in kept], BOUNDS[self.dtype]
         key = {"ids": [one.id for one in chosen], "tolerance": bound.logit}
         noted: dict[str, Any] = stage.record("cross_check") or {}
@@ -307,14 +307,14 @@ def _draw(tokens: Table, fresh: list[Sequence[int]], count: int) -> list[Drawn]:
     return drawn
 
 
-def _within_budget(lengths: Sequence[int]) -> list[int]:
+def _within_budget(lengths: Sequence[int], most: int) -> list[int]:
     """Which to keep, in order, of examples with so many tokens: each that still has room.
 
     The shortest where none has.
     """
     kept, used = [], 0
     for number, length in enumerate(lengths):
-        if used + length <= MOST_TOKENS:
+        if used + length <= most:
             kept.append(number)
             used += length
     return kept or [min(range(len(lengths)), key=lambda k: lengths[k])]
