@@ -72,7 +72,6 @@ def arguments() -> argparse.Namespace:
 class HereEngine:
     """An engine in this process, driven by a thread: what `EngineProcess` is in another."""
 
-    under_way = 0
     alive = True
 
     def __init__(self, engine: Engine) -> None:
@@ -96,11 +95,14 @@ class HereEngine:
         self._inbox.put(("score", key, examples))
         while (message := answers.get())[0] != "scores":
             on_tokens(message[2])
-        return Answer(key, message[2], message[3])
+        return Answer(key, message[2], message[3], self.facts)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Stop the thread; the engine stays."""
         self._inbox.put(("stop",))
+
+    def close(self) -> None:
+        """Wait until it has."""
         self._thread.join()
 
     def _receive(self, wait: bool) -> Message | None:

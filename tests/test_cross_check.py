@@ -40,7 +40,7 @@ class Engine:
 
     name = "vllm"
     rank_ties = "included"
-    lanes = 1
+    lanes = engines = 1
     context_length = None
 
     def __init__(self) -> None:

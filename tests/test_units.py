@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Recipe, Run
+from conftest import Recipe, Run, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ from pausedata.store.dataset import open_version
 @given(st.lists(st.integers(1, 200_000), max_size=60))
 def test_units_are_as_large_as_they_may_be(lengths: list[int]) -> None:
     """As one would cut by hand: a row goes to the unit before it where there is room for it."""
-    wanted: list[list[int]] = []
+    wanted: list[list[int]] = [] if lengths else [[]]
     for row, length in enumerate(lengths):
         if wanted and sum(lengths[k] for k in wanted[-1]) + length <= units.UNIT_TOKENS:
             wanted[-1].append(row)
@@ -93,9 +93,29 @@ def test_a_task_that_loses_two_engines_is_the_culprit_and_the_others_are_done() 
     assert engines.lanes == 2
 
 
-def test_without_an_engine_left_the_error_is_told() -> None:
-    with pytest.raises(EngineLostError, match="lost by 0"):
-        Engines(1, {0: 1}).run(5)
+@pytest.mark.parametrize("kills", [{0: 1}, {3: 1}, {4: 1}])
+def test_without_an_engine_left_the_error_is_told(kills: dict[int, int]) -> None:
+    with pytest.raises(EngineLostError, match="lost by"):
+        Engines(1, kills).run(5)
+
+
+@pytest.mark.parametrize("done", [0, 2])
+def test_engines_that_end_by_themselves_are_missed_at_the_next_task(done: int) -> None:
+    engines, taken = Engines(1, {}), list[int]()
+
+    def act(task: int) -> int:
+        taken.append(task)
+        if not engines.lanes:
+            raise EngineLostError("it was killed")
+        return task
+
+    engines.lanes = int(done > 0)
+    with pytest.raises(EngineLostError, match="it was killed"):
+        for number, _ in enumerate(
+            Sharing(act, lambda: engines.lanes).run(range(9), lambda: None), 1
+        ):
+            engines.lanes = int(number < done)
+    assert len(taken) <= done + 2
 
 
 def test_tasks_are_taken_up_as_lanes_are_free() -> None:
@@ -169,7 +189,7 @@ def test_a_large_shard_is_kept_part_by_part(
     calls = stop_at(monkeypatch, 3)
     words = ("build", small_units.write())
     assert run(*words).status == 130
-    parts = sorted(p.name for p in small_units.out.glob("staging/scores-*/parts/*/*.parquet"))
+    parts = sorted(p.name for p in small_units.out.glob("staging/scores-*/parts/*/*/*.parquet"))
     # The one that was done when the other was interrupted may be kept, or not.
     assert parts and parts[0].startswith("rows-00000-of-")
     before, count = sum(calls[: len(parts)]), len(calls)
@@ -196,13 +216,28 @@ def test_parts_with_and_without_a_kill_give_the_same_bytes(
     assert [s.sha256 for s in again.shards] == [s.sha256 for s in whole.shards]
 
 
+def test_a_split_without_a_row_is_a_shard_without_rows(
+    recipe: Recipe, rows: list[dict[str, Any]], run: Callable[..., Run]
+) -> None:
+    folder = recipe.folder / "hub"
+    folder.mkdir()
+    write_rows(folder / "train.jsonl", rows)
+    write_rows(folder / "test.jsonl", [rows[0] | {"answer": ""}])
+    recipe.data["source"] = {"hub": str(folder), "split": ["train", "test"], "max_bad_rows": 5}
+    done = run("build", recipe.write())
+    assert done.status == 0, done.err
+    shards = open_version(recipe.out).table("scores/base").shards
+    assert [(s.split, s.rows) for s in shards if s.split == "test"] == [("test", 0)]
+    assert run("verify", recipe.out).status == 0
+
+
 def test_a_damaged_part_is_scored_again(
     small_units: Recipe, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("build", small_units.write())
     calls = stop_at(monkeypatch, 3)
     assert run(*words).status == 130
-    part = next(small_units.out.glob("staging/scores-*/parts/*/rows-00000-*.parquet"))
+    part = next(small_units.out.glob("staging/scores-*/parts/*/*/rows-00000-*.parquet"))
     part.chmod(0o644)
     part.write_bytes(b"PAR1")
     first = calls[0]

@@ -1,12 +1,13 @@
 """Engines in processes of their own: their scores, and what happens when they or we are killed.
 
-vLLM itself is a stand-in here (tests/stand_in), which answers as a transformers model does;
-test_vllm_real.py runs the real one.
+vLLM itself is a stand-in here (tests/stand_in), which answers from a table; test_vllm_real.py runs
+the real one.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Recipe, Run
+from conftest import start as launch
 
-from pausedata.errors import UsageError
-from pausedata.scorers import EngineLostError, Example, ignore_progress, load_scorer
+from pausedata.errors import DataError, UsageError
+from pausedata.scorers import EngineLostError, Example, Scores, ignore_progress
 from pausedata.scorers.vllm import VllmScorer
 from pausedata.scorers.vllm.process import EngineProcess
+from pausedata.store.dataset import open_version
 
 STAND_IN = ROOT / "tests" / "stand_in"
 Start = Callable[..., VllmScorer]
@@ -43,8 +46,9 @@ def examples(count: int = 10, seed: int = 0) -> list[Example]:
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_folder: Path) -> Iterator[Start]:
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
     """Start engines of the stand-in; keywords say what goes wrong in it."""
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), str(ROOT)]))
     started: list[VllmScorer] = []
 
@@ -56,7 +60,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_folder: Path) -
             EngineProcess(
                 f"engine {k}",
                 {
-                    "model": str(model_folder),
+                    "model": "any",
                     "revision": None,
                     "dtype": "float32",
                     "longest": 64,
@@ -82,12 +86,27 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_folder: Path) -
         scorer.close()
 
 
-def reference(model_folder: Path) -> Any:
-    """The same model with transformers."""
-    from pausedata.models import ModelRef
+# What the stand-in answers from: the logits of a token, by the token before it.
+TABLE = np.random.default_rng(0).normal(0, 3, (400, 400)).astype(np.float32)
 
-    model = ModelRef.parse(str(model_folder), None, Path.cwd())
-    return load_scorer("transformers", model, device="cpu")
+
+def reference(example: Example) -> tuple[list[float], list[int]]:
+    """Log-probabilities and ranks of a response, token by token."""
+    ids = [*example.prompt_ids, *example.response_ids]
+    logprobs, ranks = [], []
+    for k in range(len(example.prompt_ids), len(ids)):
+        logits = [float(x) for x in TABLE[ids[k - 1]]]
+        own = logits[ids[k]]
+        logprobs.append(own - math.log(sum(math.exp(x) for x in logits)))
+        ranks.append(sum(x >= own for x in logits))
+    return logprobs, ranks
+
+
+def assert_right(examples: list[Example], scores: list[Scores], *, ranked: bool = True) -> None:
+    for example, found in zip(examples, scores, strict=True):
+        logprobs, ranks = reference(example)
+        np.testing.assert_allclose(found.logprob, logprobs, atol=1e-4)
+        assert (None if found.rank is None else found.rank.tolist()) == (ranks if ranked else None)
 
 
 def children(command: str) -> list[int]:
@@ -124,54 +143,38 @@ def zombie(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(("v2", "path"), [(False, "flat"), (True, "target-only")])
-def test_scores_are_the_models_by_either_way(
-    start: Start, model_folder: Path, v2: bool, path: str
-) -> None:
-    scorer, wanted = start(v2=v2), reference(model_folder)
-    given = examples(30)
-    done: list[int] = []
-    for ours, theirs in zip(scorer.score(given, done.append), wanted.score(given), strict=True):
-        np.testing.assert_allclose(ours.logprob, theirs.logprob, atol=1e-4)
-        if v2:
-            assert ours.rank is None
-        else:
-            np.testing.assert_array_equal(ours.rank, theirs.rank)
+def test_scores_are_the_models_by_either_way(start: Start, v2: bool, path: str) -> None:
+    scorer, given, done = start(v2=v2), examples(30), list[int]()
+    assert_right(given, scorer.score(given, done.append), ranked=not v2)
     assert sum(done) == sum(map(len, given))
     assert scorer.settings()["path"] == path
     assert scorer.rank_ties == (None if v2 else "included")
     assert scorer.versions()["vllm"] == "0.32.0"
 
 
-def test_target_only_scores_that_are_wrong_are_found_at_the_first_examples(
-    start: Start, model_folder: Path
-) -> None:
+def test_target_only_scores_that_are_wrong_are_found_at_the_first_examples(start: Start) -> None:
     warnings: list[str] = []
     scorer = start(v2=True, wrong=True, warn=warnings.append)
     given = examples()
-    for ours, theirs in zip(scorer.score(given), reference(model_folder).score(given), strict=True):
-        np.testing.assert_allclose(ours.logprob, theirs.logprob, atol=1e-4)
+    assert_right(given, scorer.score(given))
     assert scorer.settings()["path"] == "flat"
     assert len(warnings) == 1 and "target-only scores differ from prompt_logprobs by" in warnings[0]
 
 
-def test_scores_that_target_only_leaves_out_later_are_asked_for_again(
-    start: Start, model_folder: Path
-) -> None:
+def test_scores_that_target_only_leaves_out_later_are_asked_for_again(start: Start) -> None:
     scorer = start(v2=True, drop=37)  # request 0, and some of those after the first 16
     given = examples(60)
-    for ours, theirs in zip(scorer.score(given), reference(model_folder).score(given), strict=True):
-        np.testing.assert_allclose(ours.logprob, theirs.logprob, atol=1e-4)
+    for example, found in zip(given, scorer.score(given), strict=True):
+        np.testing.assert_allclose(found.logprob, reference(example)[0], atol=1e-4)
 
 
 def test_scores_of_other_tokens_are_refused(start: Start) -> None:
-    from pausedata.errors import DataError
-
     with pytest.raises(DataError, match="fault of vLLM's"):
         start(shift=True).score(examples())
 
 
-def test_two_threads_share_an_engine(start: Start, model_folder: Path) -> None:
-    scorer, wanted = start(), reference(model_folder)
+def test_two_threads_share_an_engine(start: Start) -> None:
+    scorer = start()
     assert scorer.lanes == 2
     units = [examples(12, seed) for seed in range(4)]
     results: dict[int, Any] = {}
@@ -185,8 +188,7 @@ def test_two_threads_share_an_engine(start: Start, model_folder: Path) -> None:
     for thread in threads:
         thread.join()
     for number, unit in enumerate(units):
-        for ours, theirs in zip(results[number], wanted.score(unit), strict=True):
-            np.testing.assert_allclose(ours.logprob, theirs.logprob, atol=1e-4)
+        assert_right(unit, results[number])
 
 
 def test_what_vllm_prints_is_in_its_log_alone(
@@ -229,7 +231,7 @@ def test_a_killed_engine_is_told_of_with_the_log(start: Start) -> None:
     assert "the same command goes on" in str(error.value)
 
 
-def test_the_others_go_on_where_one_engine_is_lost(start: Start, model_folder: Path) -> None:
+def test_the_others_go_on_where_one_engine_is_lost(start: Start) -> None:
     warnings: list[str] = []
     scorer = start(engines=2, die=2, where="engine-1", warn=warnings.append)
     assert scorer.lanes == 4
@@ -237,7 +239,7 @@ def test_the_others_go_on_where_one_engine_is_lost(start: Start, model_folder: P
     scores: list[Any] = []
     progress: list[int] = []
     while not scores:
-        scorer._engines[0].under_way = lost == 0  # the one that dies has least to do
+        scorer._under_way = [int(lost == 0), 0]  # the one that dies has least to do
         try:
             scores = scorer.score(given, progress.append)
         except EngineLostError:
@@ -245,8 +247,7 @@ def test_the_others_go_on_where_one_engine_is_lost(start: Start, model_folder: P
     assert lost == 1 and scorer.lanes == 2
     assert sum(progress) == sum(map(len, given))  # what was lost is taken back
     assert len(warnings) == 1 and "The others take over" in warnings[0]
-    for ours, theirs in zip(scores, reference(model_folder).score(given), strict=True):
-        np.testing.assert_allclose(ours.logprob, theirs.logprob, atol=1e-4)
+    assert_right(given, scores)
 
 
 def test_closing_ends_vllms_own_processes(start: Start) -> None:
@@ -276,7 +277,7 @@ def test_closing_makes_a_call_under_way_fail(start: Start) -> None:
     assert not thread.is_alive() and len(errors) == 1
 
 
-def test_engines_end_when_their_parent_is_killed(start: Start, model_folder: Path) -> None:
+def test_engines_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
@@ -289,10 +290,11 @@ def test_engines_end_when_their_parent_is_killed(start: Start, model_folder: Pat
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(STAND_IN), str(ROOT)]),
         "STAND_IN": json.dumps({"child": True}),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
     }
-    log = model_folder.parent / "orphan.log"
+    log = tmp_path / "orphan.log"
     parent = subprocess.Popen(
-        [sys.executable, "-c", script, str(ROOT), str(model_folder), str(log)],
+        [sys.executable, "-c", script, str(ROOT), "any", str(log)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -315,3 +317,80 @@ def test_progress_may_be_refused(start: Start) -> None:
     with pytest.raises(KeyboardInterrupt):
         scorer.score(examples(), refuse)
     assert len(scorer.score(examples(), ignore_progress)) == 10  # the engine is not harmed
+
+
+# The whole command
+
+
+@pytest.fixture
+def vllm_recipe(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """The twelve problems by two engines of the stand-in, which no model would confirm."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), str(ROOT)]))
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.syspath_prepend(str(STAND_IN))
+    recipe.data["scoring"] = {"backend": "vllm", "cross_check": 0, "engines": 2}
+    recipe.data["exports"] = {}
+    return recipe
+
+
+def test_a_build_records_how_its_scores_were_made(
+    vllm_recipe: Recipe, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vllm_recipe.data["scoring"]["engine"] = {"max_num_seqs": 7}
+    done = run("build", vllm_recipe.write())
+    assert done.status == 0, done.err
+    assert "not checked against transformers: scoring.cross_check is 0" in done.err
+    assert "noise" not in done.err
+    version = open_version(vllm_recipe.out)
+    facts = version.table("scores/base").entry.provenance
+    assert facts["rank_ties"] == "included" and facts["versions"]["vllm"] == ["0.32.0"]
+    assert facts["settings"] == [
+        {
+            "device": "cpu",
+            "runner": "v1",
+            "path": "flat",
+            "max_num_batched_tokens": 1024,
+            "engine": {"max_num_seqs": 7},
+            "engines": 2,
+        }
+    ]
+    # It moves last bits alone: the same run with another number is there already.
+    vllm_recipe.data["scoring"]["engine"] = {"max_num_seqs": 9}
+    assert run("build", vllm_recipe.write()).status == 0
+    assert open_version(vllm_recipe.out).number == 1
+    tokens, scores = version.table("tokens"), version.table("scores/base")
+    for shard, scored in zip(tokens.shards, scores.shards, strict=True):
+        rows, found = tokens.read(shard), scores.read(scored)
+        for k in range(rows.num_rows):
+            example = Example(rows["prompt_ids"][k].as_py(), rows["response_ids"][k].as_py())
+            logprobs, ranks = reference(example)
+            np.testing.assert_allclose(found["logprob"][k].as_py(), logprobs, atol=1e-4)
+            assert found["rank"][k].as_py() == ranks
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+@pytest.mark.parametrize("when", ["loading", "scoring", "closing"])
+def test_a_build_that_is_stopped_leaves_no_engine(
+    vllm_recipe: Recipe, number: signal.Signals, status: int, when: str
+) -> None:
+    how: dict[str, Any] = {
+        "loading": {"load": 60},
+        "scoring": {"slow": 3},
+        "closing": {"linger": 3},  # the engines take their time to end
+    }[when]
+    how["child"] = True
+    process = launch("build", vllm_recipe.write(), env={"STAND_IN": json.dumps(how)})
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("loading " if when == "loading" else "scoring base"):
+            break
+    time.sleep(1.5)  # the engines' processes are up, or the few steps of scoring done
+    pids = [*children("scorers.vllm.worker"), *children("a child of vLLM")]
+    assert len(pids) >= 2
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == status, said
+    assert "finished shards are kept" in said and "Traceback" not in said
+    assert gone(pids)

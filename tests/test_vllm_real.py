@@ -31,7 +31,6 @@ from pausedata.store.tables import list_parts
 pytestmark = pytest.mark.vllm
 
 GSM8K = SHARED / "gsm8k_train.jsonl"
-WORKER = "pausedata.scorers.vllm.worker"
 BOUND = BOUNDS["float32"].largest
 
 
@@ -86,17 +85,17 @@ def same_but_for_near_ties(
     return differing
 
 
-def workers() -> list[int]:
-    """The processes of engines that these tests started."""
+def workers(root: Path) -> list[int]:
+    """The processes of engines, and vLLM's own, that were started for a dataset."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                log = str((folder / "fd" / "1").readlink())
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            except (OSError, UnicodeDecodeError):
+            except OSError:
                 continue
-            if (WORKER in line or "VLLM::" in line) and state != "Z":
+            if log.startswith(str(root)) and state != "Z":
                 found.append(int(folder.name))
     return found
 
@@ -127,7 +126,7 @@ def test_scores_equal_transformers_and_so_do_positions(tmp_path: Path) -> None:
     # The person sees pausedata's own lines alone.
     assert not re.search(r"INFO|WARNING|Traceback|EngineCore|it/s", out + err), err
     # Nothing is left behind in staging, and no process.
-    assert not list(root.glob("staging/scores-*")) and not workers()
+    assert not list(root.glob("staging/scores-*")) and not workers(root)
 
     facts = open_version(root).table("scores/base").entry.provenance
     check = facts["cross_check"]
@@ -168,13 +167,13 @@ def test_kills_of_engine_and_parent_cost_what_was_under_way_alone(tmp_path: Path
 
     # The engine is killed.
     process = build_until(1)
-    (engine,) = workers()
+    (engine,) = workers(root)
     os.kill(engine, signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "was ended by SIGKILL" in err and "Traceback" not in err
     log = re.search(r"own words: (\S+)", err)
     assert log and "vllm" in Path(log[1]).read_text().lower()
-    wait_until(lambda: not workers(), 20)
+    wait_until(lambda: not workers(root), 20)
     before = staged(root)
 
     # The parent is killed: the engine ends with it, and what was staged is not scored again.
@@ -182,19 +181,19 @@ def test_kills_of_engine_and_parent_cost_what_was_under_way_alone(tmp_path: Path
     assert before.items() <= staged(root).items()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_until(lambda: not workers(), 20)
+    wait_until(lambda: not workers(root), 20)
     before = staged(root)
 
     # Ctrl-C, and a scheduler's SIGTERM.
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         process = start("build", recipe, start_new_session=True)
-        wait_until(workers, 100, process)
+        wait_until(lambda: workers(root), 100, process)
         time.sleep(20 if number == signal.SIGTERM else 1)  # at work, or still loading
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == status, err
         assert "finished shards are kept" in err and "Traceback" not in err
-        wait_until(lambda: not workers(), 20)
+        wait_until(lambda: not workers(root), 20)
 
     process = start("build", recipe)
     _, err = process.communicate(timeout=600)
@@ -210,7 +209,7 @@ def test_one_of_two_engines_is_killed_and_the_other_takes_its_work(tmp_path: Pat
     recipe, root = write_recipe(tmp_path, 24, engines=2), tmp_path / "out"
     process = start("build", recipe)
     wait_until(lambda: len(staged(root)) >= 1, 900, process)
-    both = workers()
+    both = workers(root)
     assert len(both) == 2
     os.kill(both[0], signal.SIGKILL)
     _, err = process.communicate(timeout=900)
@@ -219,7 +218,7 @@ def test_one_of_two_engines_is_killed_and_the_other_takes_its_work(tmp_path: Pat
     facts = open_version(root).table("scores/base").entry.provenance
     assert facts["scored_examples"] == 24 and facts["settings"][0]["engines"] == 2
     assert facts["cross_check"]["largest"] <= BOUND
-    assert not workers()
+    assert not workers(root)
 
 
 @contextmanager

@@ -39,4 +39,5 @@ def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: 
 
 
 def _terminate(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # cleaning up is not to be cut short
     raise Terminated

@@ -112,6 +112,11 @@ class Scorer(Protocol):
         ...
 
     @property
+    def engines(self) -> int:
+        """How many engines there are; calls one after the other go to each in turn."""
+        ...
+
+    @property
     def context_length(self) -> int | None:
         """The most tokens an example may have; None where the model sets no limit."""
         ...

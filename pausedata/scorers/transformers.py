@@ -171,7 +171,7 @@ class TransformersScorer:
 
     name = "transformers"
     rank_ties = "excluded"
-    lanes = 1
+    lanes = engines = 1
 
     def __init__(self, model: Any, batch_tokens: int) -> None:
         # All cores: torch's own choice, one thread for each physical core, is the quickest.

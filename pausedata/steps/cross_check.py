@@ -15,7 +15,7 @@ from pausedata import scorers
 from pausedata.errors import DataError, UsageError
 from pausedata.models import ModelRef
 from pausedata.progress import Progress
-from pausedata.scorers import Example, Scorer, Scores
+from pausedata.scorers import EngineLostError, Example, Scorer, Scores
 from pausedata.scorers.agreement import (
     BOUNDS,
     Bound,
@@ -158,16 +158,23 @@ class Sample:
     def check_engine(self, scorer: Scorer) -> None:
         """DataError where what ``scorer`` gives for the sample is not what the model says.
 
-        Meant for an engine that has just been loaded, before hours go into wrong scores.
+        Meant for engines that have just been loaded, each of them, before hours go into wrong
+        scores.
         """
-        if not self.drawn:
-            return
-        found = scorer.score([one.example for one in self.drawn])
-        checked = [
-            scorers.check_scores(one.example, scores, f"example {one.id}")
-            for one, scores in zip(self.drawn, found, strict=True)
-        ]
-        self._require(checked, "Nothing was stored that this engine gave.")
+        checked = 0
+        while self.drawn and checked < scorer.engines:
+            try:
+                found = scorer.score([one.example for one in self.drawn])
+            except EngineLostError:
+                if not scorer.engines:
+                    raise
+                continue
+            right = [
+                scorers.check_scores(one.example, scores, f"example {one.id}")
+                for one, scores in zip(self.drawn, found, strict=True)
+            ]
+            self._require(right, "Nothing was stored that this engine gave.")
+            checked += 1
 
     def check_stored(self, rank_ties: str | None) -> dict[str, Any]:
         """How far the staged scores of the sample are from the reference, for the manifest.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pausedata import scorers
 from pausedata.progress import Advance, Progress
 from pausedata.scorers import Example, Scorer, Scores
 from pausedata.steps.carry import CarriedScores
-from pausedata.steps.units import Sharing, Unit, plan_units
+from pausedata.steps.units import UNIT_TOKENS, Sharing, Unit, plan_units
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import ShardEntry
 from pausedata.store.shards import read_shard, shard_name
@@ -37,6 +37,7 @@ class _Task:
     examples: list[Example]
     scores: list[Scores | None]
     missing: list[int]
+    made: dict[str, Any] = field(default_factory=dict)  # how the missing ones were scored
 
 
 class ScoringWork:
@@ -56,6 +57,8 @@ class ScoringWork:
         self._advance: Advance = self._note_early
         self._early = 0  # tokens that were done before the step was announced
         self._lock = threading.Lock()
+        self._parts: dict[str, set[int]] = {}  # of a shard, those that are staged and whole
+        self._kept_at = time.monotonic()
 
     def __enter__(self) -> ScoringWork:
         return self
@@ -93,10 +96,12 @@ class ScoringWork:
         for shard in shards:
             rows = self._tokens.read(shard, ["id", "prompt_ids", "response_ids"])
             units, left = plan_units(row_lengths(rows)), 0
+            whole = self._parts[shard.path] = set()
             for unit in units:
                 part = rows.slice(unit.start, unit.stop - unit.start).combine_chunks()
                 if unit.count > 1 and self._stage.finished(_part(shard, unit.number, unit.count)):
                     self._advance(int(row_lengths(part).sum()))
+                    whole.add(unit.number)
                     continue
                 left += 1
                 examples = examples_of(part)
@@ -108,6 +113,7 @@ class ScoringWork:
                 task = _Task(shard, unit, part, examples, scores, missing)
                 if missing and self._scorer is None:
                     self._scorer = self._load(self._stage.folder / "logs")
+                    self._kept_at = time.monotonic()  # loading is none of the scoring's time
                 yield task
             if not left:  # a kill came between the last part and the shard
                 self._assemble(shard, len(units))
@@ -121,6 +127,11 @@ class ScoringWork:
             for i, found in zip(task.missing, new, strict=True):
                 where = f"example {task.rows['id'][i]}"
                 task.scores[i] = scorers.check_scores(task.examples[i], found, where)
+            task.made = {
+                "versions": self._scorer.versions(),
+                "rank_ties": self._scorer.rank_ties,
+                "settings": [self._scorer.settings()],
+            }
         return task
 
     def _progressed(self, tokens: int) -> None:
@@ -134,24 +145,22 @@ class ScoringWork:
         now, before = time.monotonic(), self._kept_at
         self._kept_at = now
         whole = [scores for scores in task.scores if scores is not None]
-        missing, scorer = task.missing, self._scorer
+        missing = task.missing
         record: dict[str, Any] = {"scored": len(missing), "tokens": 0, "seconds": 0.0}
-        if missing and scorer is not None:
+        if missing:
             record = {
                 "scored": len(missing),
                 "tokens": sum(len(task.examples[i]) for i in missing),
                 "seconds": round(now - before, 3),
-                "versions": scorer.versions(),
-                "rank_ties": scorer.rank_ties,
-                "settings": [scorer.settings()],
+                **task.made,
             }
         table = _table(task.rows.column("id"), whole)
         if task.unit.count == 1:
             self._stage.write(score_path(self._run, task.shard), table, record)
             return
         self._stage.write(_part(task.shard, task.unit.number, task.unit.count), table, record)
-        count = task.unit.count
-        if all((self._stage.folder / _part(task.shard, k, count)).is_file() for k in range(count)):
+        self._parts[task.shard.path].add(task.unit.number)
+        if len(self._parts[task.shard.path]) == task.unit.count:
             self._assemble(task.shard, task.unit.count)
 
     def _assemble(self, shard: ShardEntry, count: int) -> None:
@@ -194,7 +203,8 @@ def examples_of(rows: pa.Table) -> list[Example]:
 
 def _part(shard: ShardEntry, number: int, count: int) -> str:
     """Where the ``number``-th of ``count`` parts of a shard is kept until all are there."""
-    return f"parts/{shard.path.rsplit('/', 1)[1]}/{shard_name('rows', number, count)}"
+    # How shards are cut is in the name: another release may cut them otherwise.
+    return f"parts/{UNIT_TOKENS}/{shard.path.rsplit('/', 1)[1]}/{shard_name('rows', number, count)}"
 
 
 def _merged(records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -40,8 +40,10 @@ def plan_units(lengths: NDArray[np.int64]) -> list[Unit]:
     """Cut a shard, given the tokens of each of its rows, into units of about `UNIT_TOKENS`.
 
     A pure function of the lengths, so that a resumed run has the same units. A row that is longer
-    is a unit of its own.
+    is a unit of its own. A shard without rows is one unit, as empty.
     """
+    if not len(lengths):
+        return [Unit(0, 1, 0, 0)]
     ends = np.cumsum(lengths)
     cuts = [0]
     while cuts[-1] < len(lengths):
@@ -88,7 +90,8 @@ class Sharing(Generic[Task, Result]):
         with ThreadPoolExecutor(MOST_LANES, "scoring") as pool:  # threads are made as needed
 
             def fill() -> None:
-                while len(under_way) < self._lanes():
+                # Without a lane one more task is tried, whose error says why there is none.
+                while len(under_way) < (self._lanes() or not given_up):
                     task = again.pop() if again else next(waiting, None)
                     if task is None:
                         return

@@ -43,6 +43,7 @@ class ServerScorer:
     rank_ties = "included"
     # The next unit's requests fill the gap that the last ones of a unit leave.
     lanes = 2
+    engines = 1
 
     def __init__(self, job: Job, address: str, times: Times) -> None:
         self._loop = Loop()

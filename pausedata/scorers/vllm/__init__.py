@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,6 @@ UNITS_AHEAD = 2
 class AnyEngine(Protocol):
     """What scores units; `EngineProcess` does."""
 
-    under_way: int
     facts: dict[str, Any]
 
     @property
@@ -35,8 +35,12 @@ class AnyEngine(Protocol):
         """The scores of ``examples``; called from several threads."""
         ...
 
+    def stop(self) -> None:
+        """Tell it to end."""
+        ...
+
     def close(self) -> None:
-        """End it."""
+        """Wait until it has ended."""
         ...
 
 
@@ -69,10 +73,18 @@ def load(job: Job) -> VllmScorer:
             engine.start()
         _wait_for(engines, job.warn)
     except BaseException:
-        for engine in engines:
-            engine.close()
+        close_all(engines)
         raise
     return VllmScorer(engines, job.warn)
+
+
+def close_all(engines: Sequence[AnyEngine]) -> None:
+    """End engines side by side; an interruption ends them at once."""
+    with ExitStack() as stack:
+        for engine in engines:
+            stack.callback(engine.close)
+        for engine in engines:
+            engine.stop()
 
 
 def _wait_for(engines: list[EngineProcess], warn: Callable[[str], None]) -> None:
@@ -117,12 +129,20 @@ class VllmScorer:
     def __init__(self, engines: Sequence[AnyEngine], warn: Callable[[str], None]) -> None:
         self._engines, self._warn = list(engines), warn
         self._choosing = threading.Lock()
+        self._under_way = [0] * len(self._engines)
+        self._taken = [0] * len(self._engines)
         self._told: set[int] = set()
+        self._last = threading.local()
 
     @property
     def lanes(self) -> int:
         """Two calls for each engine that is left."""
-        return UNITS_AHEAD * sum(engine.alive for engine in self._engines)
+        return UNITS_AHEAD * self.engines
+
+    @property
+    def engines(self) -> int:
+        """How many there are still; calls one after the other go to each in turn."""
+        return sum(engine.alive for engine in self._engines)
 
     @property
     def rank_ties(self) -> str | None:
@@ -133,10 +153,7 @@ class VllmScorer:
         self, examples: Sequence[Example], on_tokens: Callable[[int], None] = ignore_progress
     ) -> list[Scores]:
         """Scores in the order given, by the engine that has least to do."""
-        with self._choosing:
-            alive = [engine for engine in self._engines if engine.alive] or self._engines[:1]
-            engine = min(alive, key=lambda each: each.under_way)
-            engine.under_way += 1
+        number = self._choose()
         done = 0
 
         def count(tokens: int) -> None:
@@ -145,15 +162,26 @@ class VllmScorer:
             on_tokens(tokens)
 
         try:
-            answer = engine.score(examples, count)
+            answer = self._engines[number].score(examples, count)
         except EngineLostError as error:
+            self._tell(number, error)
             on_tokens(-done)  # they are to be scored again
-            self._tell(engine, error)
             raise
         finally:
             with self._choosing:
-                engine.under_way -= 1
+                self._under_way[number] -= 1
+        self._last.facts = answer.facts
         return _split(examples, answer)
+
+    def _choose(self) -> int:
+        """The engine that has least to do; of equals the one that has had least."""
+        with self._choosing:
+            every = range(len(self._engines))
+            alive = [k for k in every if self._engines[k].alive] or list(every)
+            number = min(alive, key=lambda k: (self._under_way[k], self._taken[k]))
+            self._under_way[number] += 1
+            self._taken[number] += 1
+            return number
 
     def versions(self) -> dict[str, str]:
         """The versions of Python, torch and vLLM, where the engines run."""
@@ -164,22 +192,18 @@ class VllmScorer:
         return self._facts("settings") | {"engines": len(self._engines)}
 
     def close(self) -> None:
-        """End all engines."""
-        threads = [threading.Thread(target=engine.close) for engine in self._engines]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        """End all engines, whatever comes between."""
+        close_all(self._engines)
 
     def _facts(self, key: str) -> Any:
-        alive = [engine for engine in self._engines if engine.alive] or self._engines
-        return alive[0].facts[key]
+        """Of the engine that this thread's last call went to."""
+        return getattr(self._last, "facts", self._engines[0].facts)[key]
 
-    def _tell(self, engine: AnyEngine, error: EngineLostError) -> None:
+    def _tell(self, number: int, error: EngineLostError) -> None:
         """Say once that an engine is gone, where others go on."""
         with self._choosing:
-            first = id(engine) not in self._told
-            self._told.add(id(engine))
+            first = number not in self._told
+            self._told.add(number)
         if first and self.lanes:
             self._warn(f"{error} The others take over what it had.")
 

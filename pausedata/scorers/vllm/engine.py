@@ -27,6 +27,7 @@ class Answer:
     key: int
     logprob: Floats
     rank: Ints | None
+    facts: dict[str, Any] = field(default_factory=dict)  # of the engine, when it answered
 
 
 @dataclass

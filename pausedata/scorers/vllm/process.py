@@ -42,19 +42,20 @@ class EngineProcess:
     ) -> None:
         self.name, self.log, self._warn = name, log, warn
         self.facts: dict[str, Any] = {}
-        self.under_way = 0
         self._job, self._environment = job, environment
         self._keys = count()
-        self._sending = threading.Lock()
+        self._sending, self._ending = threading.Lock(), threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[Message | None]] = {}
         self._lost: PausedataError | None = None
+        self._broken = False
         self._ready = threading.Event()
         self._closing = self._ended = False
+        self._process: Any = None  # a Popen, once it is started
 
     @property
     def alive(self) -> bool:
         """Whether it can still score."""
-        return self._lost is None
+        return self._lost is None and not self._broken
 
     def start(self) -> None:
         """Start the process; it loads the model meanwhile."""
@@ -88,48 +89,72 @@ class EngineProcess:
         try:
             if self._lost is not None:
                 raise self._lost
-            with self._sending:
-                self._pipe.send(("score", key, list(examples)))
+            self._send(("score", key, list(examples)))
             while (message := messages.get()) is not None:
                 if message[0] == "scores":
-                    return Answer(key, message[2], message[3])
+                    return Answer(key, *message[2:])
                 on_tokens(message[2])
             raise self._lost or EngineLostError(f"{self.name} was closed.")
-        except OSError:  # the pipe is broken: the listener says why
-            self._ready.wait()
-            raise self._lost or EngineLostError(f"{self.name} was closed.") from None
         finally:
             del self._waiting[key]
 
-    def close(self) -> None:
-        """End the engine, gently first: what it does now is given a few seconds."""
+    def _send(self, message: Message) -> None:
+        try:
+            with self._sending:
+                self._pipe.send(message)
+        except OSError:
+            self._broken = True  # nothing more is sent there while its process takes time to end
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE)
+            self._fail(EngineLostError(self._obituary()))
+
+    def stop(self) -> None:
+        """Tell the engine to end, and make calls under way fail; `close` waits for it."""
+        if self._closing or self._process is None:
+            return
         self._closing = True
         self._fail(EngineLostError(f"{self.name} was closed."))
-        with suppress(OSError), self._sending:
-            self._pipe.send(("stop",))
-        for wait, signal_number in (
-            (PATIENCE, signal.SIGTERM),
-            (MORE_PATIENCE, signal.SIGKILL),
-        ):
+        # A unit that is being sent may wait for the engine to take it: then a signal has to do.
+        if self._sending.acquire(timeout=1):
             try:
-                self._process.wait(wait)
-                break
-            except subprocess.TimeoutExpired:
-                self._signal(signal_number)
-        self._end()
+                self._pipe.send(("stop",))
+            except OSError:  # it has ended already
+                pass
+            finally:
+                self._sending.release()
+
+    def close(self) -> None:
+        """End the engine, gently first: what it does now is given a few seconds.
+
+        Interrupted, it ends the engine at once.
+        """
+        if self._process is None:  # it was never started
+            return
+        try:
+            self.stop()
+            for wait, signal_number in ((PATIENCE, signal.SIGTERM), (MORE_PATIENCE, None)):
+                try:
+                    self._process.wait(wait)
+                    break
+                except subprocess.TimeoutExpired:
+                    if signal_number is not None:
+                        self._signal(signal_number)
+        finally:
+            self._end()
 
     def _listen(self) -> None:
-        """Give messages to who waits for them, until the engine ends; runs in a thread."""
-        try:
-            while self._lost is None:
+        """Give messages to who waits for them, until the engine ends; runs in a thread.
+
+        Also when nobody waits any more: an engine that cannot send would not hear of its end.
+        """
+        with suppress(OSError, EOFError), self._pipe:
+            while True:
                 # vLLM's own processes may hold the other end open after the engine's has gone.
                 if not self._pipe.poll(0.5):
                     if self._process.poll() is not None and not self._pipe.poll(0.1):
                         break
                     continue
                 self._take(self._pipe.recv())
-        except (OSError, EOFError):
-            pass
         if self._closing:  # which ends the process, too
             return
         with suppress(subprocess.TimeoutExpired):  # it writes its last words into the log
@@ -143,7 +168,8 @@ class EngineProcess:
             self.facts = message[1]
             self._ready.set()
         elif kind == "warn":
-            self._warn(message[1])
+            with suppress(Exception):  # whoever hears it must not end the engine
+                self._warn(message[1])
         elif kind == "failed":
             _, text, why = message
             if why in (USAGE, DATA):
@@ -153,8 +179,6 @@ class EngineProcess:
                 EngineLostError(f"{self.name} failed: {self._cause(text)}. {self._see_log()}")
             )
         else:
-            if kind == "scores":
-                self.facts = message[4]
             waiting = self._waiting.get(message[1])
             if waiting is not None:
                 waiting.put(message)
@@ -168,7 +192,7 @@ class EngineProcess:
 
     def _end(self) -> None:
         """End what is left of the process group, and let go of the pipes."""
-        with self._sending:
+        with self._ending:
             if self._ended:  # its number may be another process's by now
                 return
             self._ended = True

@@ -6,12 +6,13 @@ Ctrl-C on the terminal does not reach vLLM, and so that vLLM's own processes can
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
 import signal
 import sys
 import threading
-from importlib import import_module
+from importlib import import_module, metadata
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -36,6 +37,7 @@ OURS = {
 
 def main() -> None:
     """Load the engine that the parent describes, and serve it until told to stop."""
+    atexit.register(_end_group)  # the first registered is the last called: after vLLM's own
     pipe = Connection(int(sys.argv[1]))
     os.set_inheritable(pipe.fileno(), False)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -65,10 +67,16 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _end_group() -> None:
+    """End vLLM's processes with this one, also where nobody is left to do so."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.killpg(0, signal.SIGKILL)
+
+
 def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
     """The engine, and what tells of it."""
     try:
-        torch: Any = import_module("torch")
         vllm: Any = import_module("vllm")
         arguments: Any = import_module("vllm.engine.arg_utils")
         platform: Any = import_module("vllm.platforms").current_platform
@@ -117,7 +125,7 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
         return {
             "versions": {
                 "python": sys.version.split()[0],
-                "torch": str(torch.__version__),
+                "torch": metadata.version("torch"),
                 "vllm": vllm.__version__,
             },
             "rank_ties": engine.way.rank_ties,

@@ -1,17 +1,19 @@
-"""A stand-in for vLLM, for tests of what surrounds it: the shape of 0.32, the answers of a model.
+"""A stand-in for vLLM, for tests of what surrounds it: the shape of 0.32, the answers of a table.
 
-Its answers are those of the transformers model in the folder that it is given, with vLLM's rank,
-which counts equals. ``STAND_IN``, in the environment, is JSON that says what goes wrong:
+The logits of a token rest on the token before it alone, which keeps a start short. Its rank is
+vLLM's, which counts equals. ``STAND_IN``, in the environment, is JSON that says what goes wrong:
 
 - ``v2``: the runner has the target-only way;
 - ``drop``: of target-only requests every so-manieth gets no scores, ``wrong``: shifted ones;
 - ``shift``: scores of prompt_logprobs are those of the token before;
 - ``die``: the process is killed at this step, in the engine whose log is so named;
-- ``fail``: what LLM() raises; ``slow``: seconds that a step takes; ``child``: it has a process.
+- ``fail``: what LLM() raises; ``child``: it starts a process;
+- ``load``: seconds that loading takes, ``slow``: that a step takes, ``linger``: that its end takes.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 
 __version__ = "0.32.0"
+TABLE = np.random.default_rng(0).normal(0, 3, (400, 400)).astype(np.float32)
 HOW: dict[str, Any] = json.loads(os.environ.get("STAND_IN", "{}"))
 
 
@@ -55,18 +58,18 @@ class FlatLogprobs:
 
 class LLM:
     def __init__(self, model: str, dtype: str, **settings: Any) -> None:
-        from transformers import AutoModelForCausalLM
-
         print("INFO noise of the engine")
         print("WARNING Chat template warmup failed", file=sys.stderr)
+        time.sleep(HOW.get("load", 0))
         if "fail" in HOW:
             raise RuntimeError(HOW["fail"])
         if HOW.get("child"):
             subprocess.Popen(
                 [sys.executable, "-c", "import time; time.sleep(600)  # a child of vLLM"]
             )
+        if "linger" in HOW:
+            atexit.register(time.sleep, HOW["linger"])
         self.settings = settings
-        self.model: Any = AutoModelForCausalLM.from_pretrained(model).eval()
         config = SimpleNamespace(use_v2_model_runner=bool(HOW.get("v2")))
         self.llm_engine = SimpleNamespace(vllm_config=config, step=self.step)
         self.queue: list[tuple[str, list[int], SamplingParams]] = []
@@ -103,11 +106,8 @@ class LLM:
         return [self.answer(*request) for request in step]
 
     def answer(self, name: str, ids: list[int], parameters: Any) -> Any:
-        import torch
-
-        with torch.inference_mode():
-            logits = self.model(input_ids=torch.tensor([ids])).logits[0, :-1]
-        logprobs = torch.log_softmax(logits.float(), -1)
+        logits = TABLE[ids[:-1]]
+        logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         output = SimpleNamespace(
             request_id=name,
             finished=True,
@@ -116,21 +116,18 @@ class LLM:
             prompt_token_id_logprobs=None,
         )
         if parameters.prompt_logprob_token_ids is not None:
-            targets = torch.tensor(parameters.prompt_logprob_token_ids.astype(np.int64))
             rows = logprobs[parameters.prompt_logprob_start :]
             if HOW.get("wrong"):
-                rows = rows.roll(1, 0)
+                rows = np.roll(rows, 1, 0)
             if not (HOW.get("drop") and int(name) % HOW["drop"] == 0):
-                output.prompt_token_id_logprobs = rows.gather(1, targets).numpy()
+                targets = parameters.prompt_logprob_token_ids
+                output.prompt_token_id_logprobs = np.take_along_axis(rows, targets, 1)
             return output
         flat = FlatLogprobs([0], [0])
-        targets = torch.tensor(ids[1:])
-        if HOW.get("shift"):
-            targets = targets.roll(1)
-        chosen = logprobs.gather(1, targets[:, None])
-        for k, (value, rank) in enumerate(
-            zip(chosen[:, 0].tolist(), (logprobs >= chosen).sum(1).tolist(), strict=True)
-        ):
+        targets = np.roll(ids[1:], 1 if HOW.get("shift") else 0)
+        chosen = np.take_along_axis(logprobs, targets[:, None], 1)
+        ranks = (logits >= np.take_along_axis(logits, targets[:, None], 1)).sum(1)
+        for k, (value, rank) in enumerate(zip(chosen[:, 0].tolist(), ranks.tolist(), strict=True)):
             flat.start_indices.append(k)
             flat.end_indices.append(k + 1)
             flat.token_ids.append(int(targets[k]))
