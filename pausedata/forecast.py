@@ -54,7 +54,9 @@ class Forecast:
             total = memory.readable(sum(self.memory.values()))
             found[f"memory {self.run}"] = f"about {total}{there}{each}: {parts}"
         if self.cross_check:
-            found[f"check {self.run}"] = f"{self.cross_check} examples by transformers too"
+            found[f"check {self.run}"] = (
+                f"{self.cross_check} examples by transformers too, in float32 on the CPU, first"
+            )
         return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pausedata import devices, models
 from pausedata.errors import UsageError
 from pausedata.models import Shape
+from pausedata.scorers.engine_settings import check_settings, installed_settings
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES, PACK_BYTES, VLLM_STEP_TOKENS
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def layout(spec: RunSpec) -> Layout:
     if spec.backend == "server":
         return Layout("server", ["the server's"], 1, None, None)
     if spec.backend == "vllm":
+        check_settings(scoring.engine, installed_settings())
         shared = devices.share_out(scoring.device, scoring.engine, scoring.engines)
         share = float(scoring.engine.get("gpu_memory_utilization", _UTILIZATION))
     else:

@@ -120,7 +120,7 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
     if _plan_run(spec, root, base, tokens, result).action == "keep":
         return result
     result.tokenizer = runs.check_tokenizer(spec, tokenizers, work)
-    score_step.check_context(tokens, spec.model)
+    spec.try_out(score_step.check_context(tokens, spec.model))
     remade = recorded_placements(base, made_from=[spec.table])
     for placement in remade:
         result.steps.append(StepPlan(f"placements/{placement}", "remake", f"from {spec.table}"))

@@ -301,6 +301,11 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
         try:
             check_backend(recipe.scoring.backend)
             check_address(recipe.scoring.backend, recipe.scoring.url, "scoring.url")
+            if recipe.scoring.engine and recipe.scoring.backend in ("transformers", "server"):
+                raise UsageError(
+                    f"scoring.engine is for vLLM, backend '{recipe.scoring.backend}' takes no "
+                    "such settings: leave it out, or choose backend 'vllm'."
+                )
         except UsageError as error:
             raise UsageError(f"{label}: {error}") from None
     return recipe

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from pausedata import memory, scorers
 from pausedata.errors import DataError, UsageError, listing, nearest
 from pausedata.models import ModelRef
-from pausedata.progress import Progress
+from pausedata.progress import Progress, Silent
 from pausedata.recipe import Model, Scoring
 from pausedata.resolve import Resolved, Tokenizers, find_model, recorded_pins
 from pausedata.scorers import Scorer
@@ -55,11 +56,26 @@ class RunSpec:
             self.name, self.model, self.dtype, self.backend, self.scoring, tokens.entry.content
         )
 
-    def cross_check(self) -> CrossCheck | None:
+    def cross_check(self, longest: int) -> CrossCheck | None:
         """How the scores are checked; None where transformers itself gives them."""
         if self.backend not in CROSS_CHECKED:
             return None
-        return CrossCheck(self.model, self.dtype, self.backend, self.scoring.cross_check)
+        return CrossCheck(
+            self.model,
+            self.dtype,
+            self.backend,
+            self.scoring.cross_check,
+            lambda: self.try_out(longest),
+        )
+
+    def try_out(self, longest: int) -> None:
+        """Raise what would come of loading, as far as it can be had in a moment.
+
+        A server is asked; of another backend settings, devices and memory are looked at.
+        """
+        memory.check(self, longest)
+        if self.backend == "server":
+            self.load(Path(), longest, Silent()).close()
 
     def load(self, logs: Path, longest: int, progress: Progress) -> Scorer:
         """The model, loaded to score examples of at most ``longest`` tokens.
@@ -98,6 +114,8 @@ class Asked:
     batch_tokens: int | None = None
     url: str | None = None
     cross_check: int | None = None
+    engines: int | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
 
 def of_recipe(resolved: Resolved) -> list[RunSpec]:
@@ -135,7 +153,7 @@ def of_command(
     settings = recipe.get("scoring") or {}
     scoring = Scoring(**{k: v for k, v in settings.items() if k in Scoring.model_fields})
     own = before.get("backend", scoring.backend)
-    keys = ("device", "batch_tokens", "url", "cross_check")
+    keys = ("device", "batch_tokens", "url", "cross_check", "engines")
     changed = {key: getattr(asked, key) for key in keys}
     scoring = scoring.model_copy(update={k: v for k, v in changed.items() if v is not None})
     backend, why = asked.backend or own, None
@@ -148,7 +166,9 @@ def of_command(
     if backend == own:
         # A run records what decides its scores; how an engine is to run is the recipe's to say.
         engine = score_step.running(scoring.engine) | before.get("engine", scoring.engine)
-    scoring = scoring.model_copy(update={"engine": engine})
+    if asked.engine and backend != "vllm":
+        raise UsageError(f"--engine is for vLLM, backend '{backend}' takes no such settings.")
+    scoring = scoring.model_copy(update={"engine": engine | dict(asked.engine)})
     dtype = asked.dtype or recorded.get("dtype", "float32")
     if dtype not in DTYPES:
         raise UsageError(f"--dtype: no '{dtype}'.{nearest(dtype, DTYPES)} There: {listing(DTYPES)}")
@@ -222,7 +242,7 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
     sound = work.damaged_table(spec.table, wanted)
     table = score_step.score(
         *(work.staging, spec.name, wanted, tokens, load, carried, work.progress, facts, sound),
-        spec.cross_check(),
+        spec.cross_check(longest),
     )
     work.put(table)
     rules = tokens.entry.provenance["inputs"].get("scoring", {})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Recipe, Run
+from conftest import ROOT, Recipe, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -301,3 +301,50 @@ def test_doctor_tells_backends_gpus_and_what_auto_takes(run: Command, machine: M
     assert "gpu            cuda:0: NVIDIA H100 80GB HBM3, 80.0 GiB\n" in shown
     assert "gpu            cuda:1: NVIDIA GB10\n" in shown
     assert "backend auto   vllm: vLLM 0.33.1 is installed and there is a GPU" in shown
+
+
+# Settings of an engine, before any is started
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ({"tensor_paralel_size": 2}, "no such setting. Did you mean 'tensor_parallel_size'?"),
+        ({"gpu_memory_utilization": "lots"}, "'lots': give a number over 0, at most 1"),
+        ({"gpu_memory_utilization": 9}, "9: give a number over 0, at most 1"),
+        ({"max_num_seqs": 0}, "0: give a whole number from 1 on"),
+        ({"tensor_parallel_size": True}, "True: give a whole number from 1 on"),
+        ({"dtype": "half"}, "not yours to set: it is model.dtype"),
+        ({"data_parallel_size": 2}, "see scoring.engines"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "build"])
+def test_settings_that_cannot_be_are_refused_before_anything_is_scored(
+    recipe: Recipe,
+    run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    engine: dict[str, Any],
+    said: str,
+    command: str,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "stand_in"))
+    recipe.data["scoring"] = {"backend": "vllm", "engine": engine}
+    recipe.build(overrides={"scoring": None, "placements": {}, "exports": {}})
+    done = run(command, recipe.write())
+    assert done.status == 2 and said in done.err
+    assert "reference" not in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("backend", ["transformers", "server"])
+def test_settings_of_an_engine_are_vllms_alone(
+    recipe: Recipe, run: Callable[..., Run], backend: str
+) -> None:
+    recipe.data["scoring"] = {"backend": backend, "engine": {"max_num_seqs": 1}}
+    if backend == "server":
+        recipe.data["scoring"]["url"] = "http://127.0.0.1:1"
+    done = run("plan", recipe.write())
+    assert done.status == 2 and "scoring.engine is for vLLM" in done.err
+    recipe.data["scoring"] = {}
+    assert run("build", recipe.write()).status == 0
+    done = run("score", recipe.out, "--run", "base", "--replace", "--engine", "max_num_seqs=1")
+    assert done.status == 2 and "--engine is for vLLM" in done.err

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pausedata.errors import DataError, UsageError
+from pausedata.models import ModelRef
 from pausedata.scorers import Example, Scores, check_scores, load_scorer, resolve_backend
 from pausedata.scorers.batches import plan_batches
 
@@ -36,8 +37,6 @@ class Ref:
     kind: str = "folder"
 
     def from_pretrained_args(self) -> tuple[str, dict[str, Any]]:
-        if self.kind == "gguf":
-            return str(self.path.parent), {"gguf_file": self.path.name}
         return str(self.path), {}
 
 
@@ -384,8 +383,8 @@ def real() -> tuple[Any, Any, list[Example]]:
         pytest.skip(f"no {SMOLLM2.name} (make model)")
     if not WORD_PROBLEMS.is_file():
         pytest.skip(f"no {WORD_PROBLEMS.name}")
-    ref = Ref(SMOLLM2, kind="gguf")
-    scorer = load_scorer("transformers", ref, device="cpu")  # pyright: ignore
+    ref = ModelRef("gguf", SMOLLM2.name, SMOLLM2)
+    scorer = load_scorer("transformers", ref, device="cpu")
     where, keywords = ref.from_pretrained_args()
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, **keywords)
     examples = []

@@ -416,7 +416,7 @@ def test_nothing_to_ask_ends_at_once(model_folder: Path) -> None:
     [
         ("/v1/models", Answer(200, "<html>"), "no JSON: is it a vLLM server"),
         ("/v1/models", Answer(200, {"models": []}), "no list of models: is it a vLLM server"),
-        ("/v1/models", Answer(404, {"detail": "Not Found"}), "404: Not Found"),
+        ("/v1/models", Answer(404, {"detail": "Not Found"}), "or the path is wrong"),
         ("/v1/models", Answer(503, ""), "503: Service Unavailable. Start a server"),
         ("/v1/models", Answer(200, {"data": []}), "has no model"),
         ("/v1/completions", Answer(200, {"choices": [{"text": "x"}]}), "no prompt_logprobs"),

@@ -57,6 +57,15 @@ def score(
             "--cross-check", min=0, help="Examples that transformers scores too; 0: none."
         ),
     ] = None,
+    engines: Annotated[
+        int | None, typer.Option("--engines", min=1, help="vLLM engines side by side.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine", metavar="KEY=VALUE", help="A setting that goes to vLLM; the value is YAML."
+        ),
+    ] = None,
     replace: Replace = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; do none of it.")
@@ -70,10 +79,14 @@ def score(
 
     Example: pausedata score build/gsm8k --run epoch-1 --model checkpoints/epoch-1
     """
+    from pausedata.recipe import parse_set
     from pausedata.runs import Asked
 
     checked_name(run, "a run")
-    asked = Asked(model, revision, dtype, backend, device, batch_tokens, url, cross_check)
+    asked = Asked(
+        *(model, revision, dtype, backend, device, batch_tokens, url, cross_check, engines),
+        parse_set(engine or [], "--engine"),
+    )
     if dry_run:
         from pausedata.plan import plan_score
 

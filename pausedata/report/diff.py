@@ -136,8 +136,10 @@ def _runs(diff: RunsDiff) -> RenderableType:
         )
     lines += [Text(""), Text("quantiles of the tokens' differences, B - A")]
     names = {"0": "least", "1": "most"}
-    table = make_table([names.get(q, q) for q in diff.quantiles], [True for _ in diff.quantiles])
-    table.add_row(*(cell(_signed(value)) for value in diff.quantiles.values()))
+    # A row each: an exponent that a narrow terminal cuts off would make a rounding look like nats.
+    table = make_table(["quantile", "B - A"], [False, True])
+    for quantile, value in diff.quantiles.items():
+        table.add_row(names.get(quantile, quantile), cell(_signed(value)))
     lines.append(table)
     if diff.most_changed:
         lines += [Text(""), Text("most changed, by mean; and the token that differs most")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -49,12 +49,17 @@ class Drawn:
 
 @dataclass(frozen=True)
 class CrossCheck:
-    """How a backend's scores are to be checked: ``examples`` of them, by ``model`` in float32."""
+    """How a backend's scores are to be checked: ``examples`` of them, by ``model`` in float32.
+
+    ``before`` is called where there is something to check: it raises what would make the reference
+    a waste of time.
+    """
 
     model: ModelRef
     dtype: str
     backend: str
     examples: int
+    before: Callable[[], None]
 
     def prepare(
         self,
@@ -71,6 +76,7 @@ class CrossCheck:
         fresh = _fresh_rows(stage, run, tokens, carried)
         if not any(map(len, fresh)):
             return None
+        self.before()
         if not self.examples:
             return self._unchecked(stage, run, "scoring.cross_check is 0", progress)
         drawn = _draw(tokens, fresh, self.examples)

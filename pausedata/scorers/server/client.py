@@ -257,6 +257,11 @@ class Client:
         if status in (401, 403):
             asked = "does not take the key in" if self._key else "wants a key: set"
             raise UsageError(f"the server {asked} {KEY} (it answers {status}).")
+        if status == 404 and response.url.path.endswith("/models"):
+            raise DataError(
+                "what answers there is no vLLM server, or the path is wrong: the address is "
+                "http://HOST:PORT."
+            )
         message = f"the server answers {status}: {self._first_line(response)}"
         if status in _PASSING:
             raise PassingError(message, busy=status in _BUSY, wait=_asked_wait(response))

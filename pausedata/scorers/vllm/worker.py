@@ -16,23 +16,10 @@ from importlib import import_module, metadata
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pausedata.errors import UsageError, nearest
+from pausedata.errors import UsageError
+from pausedata.scorers.engine_settings import check_settings
 from pausedata.scorers.sizes import VLLM_STEP_TOKENS
 from pausedata.scorers.vllm.loop import Message, failed, first_line, serve
-
-# What pausedata sets itself, and why nobody else may.
-OURS = {
-    "model": "it is model.id",
-    "tokenizer": "tokens come from the dataset",
-    "skip_tokenizer_init": "tokens come from the dataset",
-    "revision": "it is model.revision",
-    "dtype": "it is model.dtype",
-    "max_model_len": "it follows from scoring.max_length",
-    "logprobs_mode": "scores are of the model's own distribution",
-    "enable_prefix_caching": "a cached prefix has no scores",
-    "runner": "it has to generate",
-    "data_parallel_size": "there is one engine for each device already: see scoring.engines",
-}
 
 
 def main() -> None:
@@ -88,13 +75,7 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
     from pausedata.scorers.vllm.engine import Engine
 
     known = {field.name for field in dataclasses.fields(arguments.EngineArgs)}
-    for key in job["engine"]:
-        if key not in known:
-            raise UsageError(
-                f"scoring.engine.{key}: vLLM has no such setting.{nearest(key, known)}"
-            )
-        if key in OURS:
-            raise UsageError(f"scoring.engine.{key} is not yours to set: {OURS[key]}.")
+    check_settings(job["engine"], known)
     on_cpu = platform.is_cpu()
     settings = {
         "model": job["model"],
