@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,20 @@ def benchmark(name: str, *words: object) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_score_vllm_prints_what_pausedata_costs_around_an_engine() -> None:
+    """The engine's own speed needs vLLM: make test-vllm."""
+    stand_in, benchmarks = ROOT / "tests" / "stand_in", ROOT / "benchmarks"
+    code = "import score_vllm; score_vllm.around_the_engine('float32', 20)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (stand_in, benchmarks)))},
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"4,000 tokens: [\d.]+ microseconds a token", done.stdout)
 
 
 def test_store_prints_speed_opening_and_memory(tmp_path: Path) -> None:
