@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import subprocess
@@ -16,6 +17,18 @@ MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 OWN_DATA = ROOT / "recipes" / "data" / "word_problems.jsonl"
 _GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_train.jsonl"
 DATA = _GSM8K if _GSM8K.is_file() else OWN_DATA  # JSONL with question and answer
+
+
+def scoring_arguments(about: str | None, n: int) -> argparse.ArgumentParser:
+    """A parser of what every benchmark of scoring takes; ``about`` is its module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=(about or "").partition("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--model", default=str(MODEL), help="a folder, a .gguf file or a Hub id")
+    parser.add_argument("--data", type=Path, default=DATA, help="JSONL with question and answer")
+    parser.add_argument("--n", type=int, default=n, help="examples")
+    return parser
 
 
 def tables_of(columns: dict[str, list[Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from common import DATA, MODEL, machine
+from common import machine, scoring_arguments
 
 from pausedata.models import ModelRef, load_tokenizer
 from pausedata.scorers import Example, Job, check_scores
@@ -27,14 +27,8 @@ from pausedata.scorers.transformers import load, load_model
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = scoring_arguments(__doc__, 256)
     add = parser.add_argument
-    add("--model", default=str(MODEL), help="a folder, a .gguf file or a Hub id")
-    add("--data", type=Path, default=DATA, help="JSONL with question and answer")
-    add("--n", type=int, default=256, help="examples")
     add("--repeats", type=int, default=1, help="times that all examples are scored")
     add("--block", type=int, default=64, help="examples each scores before the next's turn")
     add("--batch-tokens", type=int, default=DEFAULT_BATCH_TOKENS["cpu"], help="padded tokens")

@@ -33,7 +33,7 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process, on 
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 import numpy as np
-from common import DATA, MODEL, machine
+from common import machine, scoring_arguments
 from store import finish, portions, stage_shard
 
 from pausedata import model_cache
@@ -59,14 +59,8 @@ KEPT = 64  # answers that are recorded
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = scoring_arguments(__doc__, 64)
     add = parser.add_argument
-    add("--model", default=str(MODEL), help="a folder, a .gguf file or a Hub id")
-    add("--data", type=Path, default=DATA, help="JSONL with question and answer")
-    add("--n", type=int, default=64, help="examples")
     add("--repeats", type=int, default=2, help="times that all examples are scored each way")
     add("--dtype", default="float32")
     add(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pausedata.errors import UsageError
-from pausedata.scorers import installed
+from pausedata.scorers import ignore_message, installed
 
 _QUERY = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")
 _QUERY_SECONDS = 10.0
@@ -144,16 +144,12 @@ def _torch_answer(variables: tuple[str | None, ...]) -> dict[str, Any]:
         return {"hip": False, "gpus": []}
 
 
-def _ignore(message: str) -> None:
-    """A ``warn`` that does nothing."""
-
-
 def groups(
     device: str,
     engine: Mapping[str, Any],
     engines: int | None,
     *,
-    warn: Callable[[str], None] = _ignore,
+    warn: Callable[[str], None] = ignore_message,
 ) -> list[str | None]:
     """CUDA_VISIBLE_DEVICES for each vLLM engine, one entry an engine; None: it runs on the CPU.
 
@@ -168,7 +164,7 @@ def share_out(
     engine: Mapping[str, Any],
     engines: int | None,
     *,
-    warn: Callable[[str], None] = _ignore,
+    warn: Callable[[str], None] = ignore_message,
 ) -> list[list[Gpu]]:
     """The GPUs of each vLLM engine, one list an engine; an empty one where it runs on the CPU.
 

@@ -48,6 +48,17 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """An exception's kind, and the first line of what it says."""
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"
+
+
 def missing_extra(package: str, extra: str, purpose: str) -> UsageError:
     """The error for an optional dependency that is not installed, with the command to mend it."""
     return UsageError(f"{purpose} needs {package}. Install it: pip install 'pausedata[{extra}]'")

@@ -26,8 +26,9 @@ from filelock import FileLock, Timeout
 
 from pausedata import models
 from pausedata.cache import cache_folder
-from pausedata.errors import DataError, UsageError, missing_extra
+from pausedata.errors import DataError, UsageError, first_line, missing_extra
 from pausedata.models import ModelRef, quiet
+from pausedata.scorers import ignore_message
 from pausedata.store.files import sync, sync_tree, write_json
 from pausedata.store.holds import check_locks
 from pausedata.tokenizer import Tokenizer
@@ -47,18 +48,14 @@ class NoCacheError(UsageError):
     """The cache cannot take it: no room, or not to be written. Who can goes on without."""
 
 
-def ignore(message: str) -> None:
-    """A ``say`` that does nothing."""
-
-
-def folder_for_engine(ref: ModelRef, say: Say = ignore) -> tuple[str, str | None]:
+def folder_for_engine(ref: ModelRef, say: Say = ignore_message) -> tuple[str, str | None]:
     """What vLLM takes as model and revision: a Hub id with its revision, or a folder and None."""
     if ref.path is None:
         return ref.name, ref.revision
     return str(converted(ref, say)), None
 
 
-def in_cache(ref: ModelRef, say: Say = ignore) -> ModelRef:
+def in_cache(ref: ModelRef, say: Say = ignore_message) -> ModelRef:
     """``ref`` as transformers loads it soonest: a GGUF model as its conversion in the cache.
 
     An adapter's base likewise. Where the cache cannot take it ``ref`` comes back as it is, which
@@ -75,7 +72,7 @@ def in_cache(ref: ModelRef, say: Say = ignore) -> ModelRef:
         return ref
 
 
-def converted(ref: ModelRef, say: Say = ignore) -> Path:
+def converted(ref: ModelRef, say: Say = ignore_message) -> Path:
     """The folder of a local model as every engine reads it, made now if it is not in the cache.
 
     Of a GGUF file the dequantised float32 weights, of an adapter its base in float32 with the
@@ -115,7 +112,7 @@ def cached_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
             raise NoCacheError(f"{ref.name}: its tokenizer cannot be saved as it is")
 
     try:
-        folder = _kept("tokenizers", _origin(ref), make, _BESIDE_WEIGHTS, ignore)
+        folder = _kept("tokenizers", _origin(ref), make, _BESIDE_WEIGHTS, ignore_message)
     except NoCacheError:
         return read[0] if read else models.read_tokenizer(ref)
     return models.read_tokenizer(ModelRef("folder", ref.name, folder))
@@ -152,14 +149,14 @@ def _save_model(ref: ModelRef, folder: Path) -> None:
         plain.load_state_dict(loaded.state_dict(), assign=True)
     except RuntimeError as error:
         raise UsageError(
-            f"{ref.name} cannot be converted to plain float32 weights: {_first_line(error)}"
+            f"{ref.name} cannot be converted to plain float32 weights: {first_line(error)}"
         ) from error
     plain.tie_weights()
     try:
         with quiet():
             plain.save_pretrained(folder)
     except Exception as error:  # safetensors has an error of its own for a disk that is full
-        raise _not_written(folder, _first_line(error)) from error
+        raise _not_written(folder, first_line(error)) from error
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, name: str) -> bool:
@@ -210,7 +207,7 @@ def _kept(
             if not _is_whole(folder):  # another process may have made it meanwhile
                 _make(folder, origin | {"transformers": release}, make, need)
     except OSError as error:
-        raise _not_written(folder, error.strerror or _first_line(error)) from error
+        raise _not_written(folder, error.strerror or first_line(error)) from error
     return folder
 
 
@@ -289,7 +286,3 @@ def _not_written(folder: Path, reason: str) -> NoCacheError:
         f"the cache of models, {folder.parent}, cannot be written: {reason}. Set PAUSEDATA_CACHE "
         "to a folder that can."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

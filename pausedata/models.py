@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pausedata.adapter import adapter_sha256, find_base, is_adapter, read_config
-from pausedata.errors import UnreachableError, UsageError, listing, missing_extra, nearest
+from pausedata.errors import (
+    UnreachableError,
+    UsageError,
+    first_line,
+    listing,
+    missing_extra,
+    nearest,
+)
 from pausedata.gguf_header import GgufHeader, read_gguf_header
 from pausedata.network import has_no_answer, is_gated
 from pausedata.weights import files_sha256, weights_sha256
@@ -220,7 +227,7 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
         commit = cached_commit(ref)
         pin = f"`{commit}` (the copy in the cache)" if commit else "a commit hash"
         raise UnreachableError(
-            f"{what} cannot be looked up on the Hub ({_first_line(error)}). Offline, set "
+            f"{what} cannot be looked up on the Hub ({first_line(error)}). Offline, set "
             f"`model.revision` to {pin}, or give a local folder."
         ) from error
     return replace(ref, revision=sha)
@@ -265,7 +272,7 @@ def context_length(ref: ModelRef) -> int | None:
         try:
             config = AutoConfig.from_pretrained(where, **keywords)
         except (OSError, ValueError, KeyError) as error:
-            raise UsageError(f"{ref.name}: its config.json: {_first_line(error)}") from error
+            raise UsageError(f"{ref.name}: its config.json: {first_line(error)}") from error
     return _stated_context(config.to_dict())
 
 
@@ -422,7 +429,7 @@ def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, **keywords)
         except ImportError as error:
-            raise UsageError(f"{ref.name}: its tokenizer: {_first_line(error)}") from error
+            raise UsageError(f"{ref.name}: its tokenizer: {first_line(error)}") from error
         except (OSError, ValueError, KeyError) as error:
             if ref.kind == "hub" and is_gated(error):
                 raise _gated(ref) from error
@@ -432,7 +439,7 @@ def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
                     "answer. Check the network and HF_ENDPOINT, or give a local folder."
                 ) from error
             raise UsageError(
-                f"{ref.name}: its tokenizer cannot be loaded: {_first_line(error)}"
+                f"{ref.name}: its tokenizer cannot be loaded: {first_line(error)}"
             ) from error
     if not tokenizer.is_fast:
         raise UsageError(
@@ -454,10 +461,6 @@ def _transformers(purpose: str) -> Any:
     except ImportError as error:
         raise missing_extra("transformers", "transformers", purpose) from error
     return transformers
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -218,8 +218,7 @@ def _plan_run(
             why = f"{done} of {shards} shards were scored by an earlier command; {why}"
         step = StepPlan(name, "resume" if done else "remake" if there else "make", why)
         if left:
-            units = score_step.count_units(tokens, todo)
-            longest = score_step.longest_example(tokens)
+            units, longest = score_step.units_and_longest(tokens, todo)
             result.runs.append(forecast(spec, left, units, longest))
     result.steps.append(step)
     result.tokens_to_score = (result.tokens_to_score or 0) + left

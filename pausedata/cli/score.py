@@ -84,8 +84,16 @@ def score(
 
     checked_name(run, "a run")
     asked = Asked(
-        *(model, revision, dtype, backend, device, batch_tokens, url, cross_check, engines),
-        parse_set(engine or [], "--engine"),
+        model=model,
+        revision=revision,
+        dtype=dtype,
+        backend=backend,
+        device=device,
+        batch_tokens=batch_tokens,
+        url=url,
+        cross_check=cross_check,
+        engines=engines,
+        engine=parse_set(engine or [], "--engine"),
     )
     if dry_run:
         from pausedata.plan import plan_score

@@ -67,7 +67,7 @@ def ignore_progress(tokens: int) -> None:
 
 
 def ignore_message(message: str) -> None:
-    """A ``say`` that does nothing."""
+    """A ``say`` or ``warn`` that does nothing."""
 
 
 @dataclass(frozen=True)

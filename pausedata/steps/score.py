@@ -20,6 +20,7 @@ from pausedata.steps.scoring import (
     ScoringWork,
     distinct,
     examples_of,
+    records_of,
     row_lengths,
     score_path,
     shard_lengths,
@@ -87,15 +88,14 @@ def shards_left(
     return [shard for shard in tokens.shards if stage.finished(score_path(run, shard)) is None]
 
 
-def count_units(tokens: Table, shards: list[ShardEntry]) -> int:
-    """How many units ``shards`` of ``tokens`` are scored in."""
-    return sum(len(plan_units(shard_lengths(tokens, shard))) for shard in shards)
-
-
-def longest_example(tokens: Table) -> int:
-    """The tokens of the longest example, prompt and response together."""
-    longest = (shard_lengths(tokens, shard).max(initial=0) for shard in tokens.shards)
-    return int(max(longest, default=0))
+def units_and_longest(tokens: Table, shards: list[ShardEntry]) -> tuple[int, int]:
+    """How many units ``shards`` are scored in, and the tokens of the longest of all examples."""
+    units = longest = 0
+    for shard in tokens.shards:
+        lengths = shard_lengths(tokens, shard)
+        longest = max(longest, int(lengths.max(initial=0)))
+        units += len(plan_units(lengths)) if shard in shards else 0
+    return units, longest
 
 
 def score(
@@ -143,7 +143,7 @@ def score(
         with ScoringWork(stage, run, tokens, load_checked, carried) as work:
             work.do(todo, progress)
     paths: list[tuple[str | None, str]] = [(s.split, score_path(run, s)) for s in tokens.shards]
-    records = [stage.record(path) or {} for _, path in paths]
+    records = [record for _, path in paths for record in records_of(stage, path)]
     inherited = _inherited(carried, sound)
     summary = _summary(records, tokens, inherited)
     if sample is not None:

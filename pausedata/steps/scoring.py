@@ -166,9 +166,13 @@ class ScoringWork:
     def _assemble(self, shard: ShardEntry, count: int) -> None:
         """Make a shard of its parts, which are removed then."""
         stage, parts = self._stage, [_part(shard, number, count) for number in range(count)]
-        records = [stage.record(path) or {} for path in parts]
+        records = [record for path in parts for record in records_of(stage, path)]
         rows = pa.concat_tables([read_shard(stage.folder / path) for path in parts])
-        stage.write(score_path(self._run, shard), rows.combine_chunks(), _merged(records))
+        stage.write(
+            score_path(self._run, shard),
+            rows.combine_chunks(),
+            {"scored": sum(record["scored"] for record in records), "parts": records},
+        )
         for path in parts:
             stage.remove(path)
 
@@ -201,23 +205,16 @@ def examples_of(rows: pa.Table) -> list[Example]:
     ]
 
 
+def records_of(stage: Stage, path: str) -> list[dict[str, Any]]:
+    """What is known of a shard's making: of the whole, or of each of its parts."""
+    record = stage.record(path) or {}
+    return record.get("parts", [record])
+
+
 def _part(shard: ShardEntry, number: int, count: int) -> str:
     """Where the ``number``-th of ``count`` parts of a shard is kept until all are there."""
     # How shards are cut is in the name: another release may cut them otherwise.
     return f"parts/{UNIT_TOKENS}/{shard.path.rsplit('/', 1)[1]}/{shard_name('rows', number, count)}"
-
-
-def _merged(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is to be known of a shard's making, from what is of its parts'."""
-    scored = [record for record in records if record["scored"]]
-    return {
-        "scored": sum(record["scored"] for record in records),
-        "tokens": sum(record["tokens"] for record in records),
-        "seconds": round(sum(record["seconds"] for record in records), 3),
-        "versions": scored[-1]["versions"] if scored else {},
-        "rank_ties": scored[-1]["rank_ties"] if scored else None,
-        "settings": distinct(s for record in scored for s in record["settings"]),
-    }
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pausedata.errors import DataError
+from pausedata.errors import DataError, first_line
 from pausedata.store.files import replacing
 
 _NUMBERED = re.compile(r"(.+)-(\d{5,})-of-\d{5,}\.parquet")
@@ -145,7 +145,7 @@ def _reading(path: Path) -> Iterator[None]:
         ) from None
     except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
         raise DataError(
-            f"{path}: cannot be read as Parquet ({_first_line(error)}). "
+            f"{path}: cannot be read as Parquet ({first_line(error)}). "
             "`pausedata verify` says what else is damaged."
         ) from None
 
@@ -184,7 +184,3 @@ def _leaves(schema: pa.Schema) -> list[tuple[str, str, pa.DataType]]:
         else (field.name, field.name, field.type)
         for field in schema
     ]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -15,7 +15,7 @@ import httpx2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity import wait_exponential_jitter as exponential
 
-from pausedata.errors import DataError, PausedataError, UsageError, listing
+from pausedata.errors import DataError, PausedataError, UsageError, listing, reason
 from pausedata.scorers.server.answers import Served, read_entries, read_models
 
 # As `vllm serve` itself reads it.
@@ -250,7 +250,7 @@ class Client:
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
             raise UsageError(f"scoring.url: '{self._address}' cannot be asked: {error}") from error
         except httpx2.RequestError as error:
-            raise PassingError(f"no answer ({_reason(error)})") from error
+            raise PassingError(f"no answer ({reason(error)})") from error
         status = response.status_code
         if status == 200:
             return response
@@ -320,11 +320,6 @@ def _error(state: RetryCallState) -> PassingError:
     error = state.outcome.exception()
     assert isinstance(error, PassingError)
     return error
-
-
-def _reason(error: Exception) -> str:
-    said = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _sentence(error: Exception | PausedataError) -> str:

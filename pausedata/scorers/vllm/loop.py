@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pausedata.errors import PausedataError, UsageError
+from pausedata.errors import PausedataError, UsageError, reason
 from pausedata.scorers.vllm.engine import Engine
 
 # In: ("score", key, examples); ("stop",). Out: ("tokens", key, n); ("scores", key, logprob, rank or
@@ -50,10 +50,4 @@ def failed(error: Exception) -> Message:
     traceback.print_exception(error)
     if isinstance(error, PausedataError):
         return "failed", str(error), USAGE if isinstance(error, UsageError) else DATA
-    return "failed", first_line(error), LOST
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in a line."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return "failed", reason(error), LOST

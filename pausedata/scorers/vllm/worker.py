@@ -16,10 +16,10 @@ from importlib import import_module, metadata
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pausedata.errors import UsageError
+from pausedata.errors import UsageError, reason
 from pausedata.scorers.engine_settings import check_settings
 from pausedata.scorers.sizes import VLLM_STEP_TOKENS
-from pausedata.scorers.vllm.loop import Message, failed, first_line, serve
+from pausedata.scorers.vllm.loop import Message, failed, serve
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def _start(job: dict[str, Any], warn: Any) -> tuple[Any, Any]:
         platform: Any = import_module("vllm.platforms").current_platform
     except Exception as error:  # an extension that was built for another torch raises anything
         raise UsageError(
-            f"vLLM cannot be imported: {first_line(error)}. Install it anew: "
+            f"vLLM cannot be imported: {reason(error)}. Install it anew: "
             "pip install --force-reinstall 'pausedata[vllm]'"
         ) from error
     from pausedata.scorers.vllm.engine import Engine
