@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from common import machine, peak_mib, tables_of
 
 from pausedata.query.run import run
+from pausedata.query.session import Session
 from pausedata.store import commit
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Version, open_version
@@ -248,7 +249,7 @@ def report(what: str, spent: dict[str, float], examples: int) -> None:
 
 def answer(root: Path, query: str) -> list[tuple[int, ...]]:
     """As `pausedata sql` does it: from the folder to the rows."""
-    return [row for batch in run(open_version(root), query).batches() for row in batch]
+    return [row for batch in run(Session(open_version(root)), query).batches() for row in batch]
 
 
 def opening(folder: Path, shards: int, rows: int, repeats: int) -> None:

@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pausedata.errors import DataError, UsageError
-from pausedata.query import views
 from pausedata.query.output import json_rows, write
-from pausedata.query.run import check_read_only, run
+from pausedata.query.run import run
+from pausedata.query.session import Limits, Session
+from pausedata.query.statements import check_read_only
+from pausedata.store.dataset import Table
 from pausedata.store.tables import schema_of
 from tests.small_dataset import SHARDS, VOCAB, make_dataset, resealed
 
@@ -26,7 +28,7 @@ def version(tmp_path_factory):
 
 
 def rows(version, sql):
-    return [row for batch in run(version, sql).batches() for row in batch]
+    return [row for batch in run(Session(version), sql).batches() for row in batch]
 
 
 def columns(version, view):
@@ -100,16 +102,16 @@ def test_pauses_name_the_token_that_follows_in_the_run_that_placed_them(version)
     ]
 
 
-def test_tables_that_are_sharded_differently_are_joined_by_id(tmp_path):
+def test_tables_that_are_sharded_differently_are_refused(tmp_path):
     (split, _, _, first), (_, _, _, second), (_, _, _, third), test = SHARDS
     other = [(split, 0, 2, [third[0], *second]), (split, 1, 2, first[::-1]), test]
-    same = make_dataset(tmp_path / "same")
-    differing = make_dataset(tmp_path / "differing", score_shards=other)
-    assert "LEFT JOIN" in views._joined(differing, ("tokens", "t"), ("scores/base", "s"))
-    assert "LEFT JOIN" not in views._joined(same, ("tokens", "t"), ("scores/base", "s"))
+    with pytest.raises(DataError, match="its shards are not those of tokens"):
+        rows(make_dataset(tmp_path / "a", score_shards=other), "FROM tokens")
+    swapped = [(split, 0, 3, first[::-1]), *SHARDS[1:]]
+    version = make_dataset(tmp_path / "b", score_shards=swapped)
     for view in ("tokens", "pauses"):
-        sql = f"FROM {view} ORDER BY ALL"
-        assert rows(differing, sql) == rows(same, sql)
+        with pytest.raises(DataError, match="other examples than the shards beside it"):
+            rows(version, f"SELECT token, logprob FROM {view}")
 
 
 @pytest.fixture(scope="module")
@@ -144,16 +146,14 @@ SELECT = "SELECT id, pos, token_id, token, logprob, rank FROM tokens WHERE run =
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_joins_by_position_equal_joins_by_id(many, threads):
+def test_tables_side_by_side_equal_joins_by_id(many, threads):
     """Filters, limits, sorting, semi-joins and samples, over shards and row groups."""
     version, expected = many
-    # `connect` locks its settings; the number of threads is what is tried here.
-    connection = _with_threads(version, threads)
+    connection = Session(version, limits=Limits(threads=threads)).connection
 
     def got(sql):
         return connection.execute(sql).fetchall()
 
-    assert "POSITIONAL_SCAN" in _plan(connection, SELECT)
     assert got(SELECT) == expected
     some = [expected[i] for i in (3, 2500, 4000)]
     ids = {row[0] for row in some}
@@ -188,22 +188,6 @@ def test_a_top_n_over_examples_keeps_rows_together(many):
     assert rows(version, sql) == wanted
 
 
-def _with_threads(version, threads):
-    import duckdb
-
-    connection = duckdb.connect(config={"threads": threads})
-    columns = views.columns_of_views()
-    for name in ("tokens", "examples"):
-        sql = views.definition_of(version, name, set(columns[name]))
-        connection.execute(f"CREATE VIEW {name} AS {sql}")
-    connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
-    return connection
-
-
-def _plan(connection, sql):
-    return connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()[0][1]
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -214,7 +198,7 @@ def _plan(connection, sql):
     ],
 )  # fmt: skip
 def test_what_reads_is_allowed(version, sql):
-    assert run(version, sql).columns
+    assert run(Session(version), sql).columns
 
 
 @pytest.mark.parametrize(
@@ -248,7 +232,7 @@ def test_what_writes_is_refused(sql):
         ("SELECT coun(1)", "Did you mean"),
         ("SELECT 'a'::INTEGER", "Could not convert string 'a'"),
         ("SELECT ?", "parameters"),
-        ("FROM 's3://bucket/x.parquet'", "extension 'httpfs'"),  # no extension is downloaded for it
+        ("FROM 's3://bucket/x.parquet'", "sees the dataset alone"),
     ],
 )
 def test_a_wrong_query_is_told_in_three_lines_at_most(version, sql, said):
@@ -260,7 +244,7 @@ def test_a_wrong_query_is_told_in_three_lines_at_most(version, sql, said):
 
 def test_a_syntax_error_points_at_its_place(version):
     with pytest.raises(UsageError) as error:
-        run(version, "SELECT *\nFROM tokens\nWHERE x x")
+        run(Session(version), "SELECT *\nFROM tokens\nWHERE x x")
     assert str(error.value).splitlines() == [
         'syntax error at or near "x"', "LINE 3: WHERE x x", " " * 16 + "^",
     ]  # fmt: skip
@@ -280,7 +264,7 @@ MIXED = """SELECT 1 AS n, 'a,"b"' AS s, -1.2::FLOAT AS f, 'nan'::DOUBLE AS x, [0
 
 def written(version, sql, format, output=None):
     stream = io.StringIO()
-    write(run(version, sql), format, output, stream)
+    write(run(Session(version), sql), format, output, stream)
     return stream.getvalue()
 
 
@@ -339,90 +323,91 @@ def test_a_query_that_fails_midway_leaves_the_old_file(version, tmp_path):
 
 
 def test_rows_of_a_view_are_the_stored_ones(version):
-    [first, *_] = json_rows(run(version, "FROM tokens_nested"))
+    [first, *_] = json_rows(run(Session(version), "FROM tokens_nested"))
     stored = version.table("tokens").read(version.table("tokens").shards[0]).to_pylist()[0]
     assert first == stored
     assert [n for n, _ in columns(version, "vocab")] == schema_of("vocab").names
 
 
-# Views open only what a query reads
+# A query reads only what it asks for
 
 
-def _opened(version, sql):
-    """The tables whose shards a query opens."""
-    connection = views.connect(version, sql)
-    found = connection.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
-    made = " ".join(text for (text,) in found)
-    names = ("examples", "tokens", "vocab", "scores/base", "scores/other", "placements/three")
-    return {name for name in names if f"{version.folder}/{name}".replace("'", "''") in made}
+@pytest.fixture
+def read(monkeypatch):
+    """What is read of the shards meanwhile: ``(table, column)`` pairs."""
+    seen = set()
+    whole = Table.read
 
+    def spy(table, shard, columns=None):
+        seen.update((table.name, column) for column in columns)
+        return whole(table, shard, columns)
 
-def test_shards_of_columns_that_a_query_does_not_read_are_not_opened(version):
-    assert _opened(version, "SELECT count(*) FROM examples") == {"examples"}
-    assert _opened(version, "SELECT max(n_prompt) FROM examples") == {"examples", "tokens"}
-    assert _opened(version, "SELECT count(*) FROM tokens") == {"tokens"}
-    scores = {"scores/base", "scores/other"}
-    assert _opened(version, "SELECT avg(logprob) FROM tokens") == {"tokens", *scores}
-    by_token = "SELECT token, count(*) FROM tokens WHERE split = 'train' GROUP BY token"
-    assert _opened(version, by_token) == {"tokens", "vocab", "examples"}
-    assert len(_opened(version, "FROM tokens")) == 5
+    monkeypatch.setattr(Table, "read", spy)
+    return seen
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("sql", "expected"),
     [
-        "SELECT count(*) FROM examples",
-        "SELECT count(*) FROM tokens",
-        "SELECT count(n_prompt), max(row) FROM examples",
-        "SELECT count(*) FROM examples WHERE n_response > 2",
-        "SELECT count(*) FROM examples WHERE n_response > 1000",
-        "SELECT count(*) FROM (SELECT * FROM examples)",
-        "SELECT count(*) FROM (SELECT DISTINCT * FROM examples)",
-        "SELECT DISTINCT n_response FROM examples ORDER BY 1",
-        "FROM examples ORDER BY id",
-        "TABLE examples",
-        "SELECT examples FROM examples ORDER BY id",
-        "SELECT COLUMNS('n_.*') FROM examples ORDER BY ALL",
-        "SELECT * EXCLUDE (prompt) FROM examples UNION SELECT * EXCLUDE (prompt) FROM examples "
-        "ORDER BY id",
-        "SELECT count(*) FROM (FROM examples INTERSECT FROM examples)",
-        "SELECT count(*) FROM (FROM examples EXCEPT FROM examples WHERE n_response = 5)",
-        "SELECT count(*) FROM examples a NATURAL JOIN examples b",
-        "SELECT count(*) FROM examples a, examples b WHERE a.n_response < b.n_response",
-        "SELECT (SELECT max(n_response) FROM examples e WHERE e.split = f.split) FROM examples f "
-        "ORDER BY 1",
-        "WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r, examples "
-        "WHERE x < 3 AND n_response = 5) SELECT x FROM r ORDER BY x",
-        "WITH e AS MATERIALIZED (FROM examples) SELECT count(*) FROM e a, e b "
-        "WHERE a.n_prompt = b.n_prompt",
-        "SELECT EXISTS (FROM examples WHERE n_prompt > 3), EXISTS (FROM tokens WHERE rank > 400)",
-        "SELECT id, row_number() OVER (ORDER BY n_response, id) FROM examples ORDER BY ALL",
-        "SELECT id FROM examples ORDER BY n_response DESC, id LIMIT 3",
-        "SELECT id FROM examples WHERE id IN (SELECT id FROM tokens WHERE logprob < -6) ORDER BY 1",
-        "SELECT token, avg(logprob) FROM tokens GROUP BY token ORDER BY ALL",
-        "SELECT split, run, sum(pos), min(char_start) FROM tokens GROUP BY ALL ORDER BY ALL",
-        "SELECT count(*) FROM tokens WHERE token IS NULL OR entropy IS NULL",
-        "SELECT sum(t.rank) FROM tokens t JOIN pauses p USING (id, pos) WHERE placement = 'three'",
-        "SELECT count(*) FROM query_table('examples')",
-        "SELECT count(*) FROM (PIVOT tokens ON token IN (' The', ' sum') USING count(*))",
-        "PIVOT examples ON split USING sum(n_response) GROUP BY row ORDER BY row",
-        "SUMMARIZE examples",
-        "DESCRIBE tokens",
-        "SHOW TABLES",
-        "SELECT 1",
-        "SELECT count(*) FROM scores WHERE rank IS NULL",
+        ("SELECT count(*) FROM examples", {}),
+        ("SELECT count(*) FROM examples WHERE split = 'test'", {}),
+        ("SELECT max(n_prompt) FROM examples", {"examples": "id", "tokens": "id prompt_ids"}),
+        ("SELECT count(*) FROM tokens WHERE run = 'base'", {"scores/base": "id n_tokens"}),
+        ("SELECT avg(logprob) FROM tokens WHERE run = 'base'",
+         {"scores/base": "id n_tokens logprob"}),
+        ("SELECT token, count(*) FROM tokens WHERE run = 'base' AND split = 'train' GROUP BY ALL",
+         {"scores/base": "id n_tokens", "tokens": "id response_ids", "vocab": "token_id token"}),
+        ("SELECT sum(count) FROM pauses WHERE placement = 'three'",
+         {"placements/three": "id position count"}),
+        ("SELECT mean_logprob FROM scores WHERE run = 'other'", {"scores/other": "mean_logprob"}),
     ],
-)
-def test_what_is_not_opened_changes_no_answer(version, sql):
-    expected = views.connect(version).execute(sql).fetchall()
-    assert views.connect(version, sql).execute(sql).fetchall() == expected
+)  # fmt: skip
+def test_a_query_reads_the_columns_that_it_needs(version, read, sql, expected):
+    assert rows(version, sql)
+    wanted = {(table, name) for table, names in expected.items() for name in names.split()}
+    assert read == wanted
+
+
+def test_where_no_example_passes_nothing_else_is_read(version, read):
+    assert rows(version, "SELECT logprob FROM tokens WHERE id = 'e0' AND run = 'base'") == []
+    assert read == {("tokens", "id")}
+    read.clear()
+    assert rows(version, "SELECT token FROM tokens WHERE logprob < -99 AND run = 'base'") == []
+    assert read == {("scores/base", "id"), ("scores/base", "n_tokens"), ("scores/base", "logprob")}
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT count(*) FROM examples WHERE n_response > 2", [(2,)]),
+        ("SELECT count(*) FROM examples a, examples b WHERE a.n_response < b.n_response", [(7,)]),
+        ("SELECT DISTINCT n_response FROM examples ORDER BY 1", [(2,), (4,), (5,)]),
+        ("SELECT id FROM examples ORDER BY n_response DESC, id LIMIT 3",
+         [("e1",), ("e2",), ("e3",)]),
+        ("SELECT id FROM examples WHERE id IN (SELECT id FROM tokens WHERE logprob < -6) "
+         "ORDER BY 1", [("e2",), ("e4",), ("e5",)]),
+        ("SELECT count(*) FROM tokens WHERE entropy IS NULL", [(15,)]),
+        ("SELECT count(*) FROM tokens WHERE logprob < -6 AND split = 'test' OR rank = 500",
+         [(3,)]),
+        ("SELECT count(*) FROM tokens WHERE id = 'e1' AND logprob > -1 AND run = 'base'", [(3,)]),
+        ("SELECT id, pos FROM tokens WHERE token = ' sum' AND run = 'base'", [("e1", 1)]),
+        ("SELECT sum(t.rank) FROM tokens t JOIN pauses p USING (id, pos) "
+         "WHERE placement = 'three'", [(9 + 2 + 500 + 12 + 80 + 33,)]),
+        ("SELECT count(*) FROM (FROM examples INTERSECT FROM examples)", [(5,)]),
+        ("PIVOT examples ON split USING sum(n_response) GROUP BY row ORDER BY row",
+         [(0, 2, 9), (1, None, 4)]),
+        ("SELECT count(*) FROM scores WHERE rank IS NULL", [(5,)]),
+        ("SELECT count(*) FROM query_table('examples')", [(5,)]),
+        ("WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r, examples "
+         "WHERE x < 3 AND n_response = 5) SELECT x FROM r ORDER BY x", [(1,), (2,), (3,)]),
+    ],
+)  # fmt: skip
+def test_questions_over_several_views(version, sql, expected):
     assert rows(version, sql) == expected
 
 
-def test_a_column_wrongly_taken_for_unused_is_never_a_wrong_answer(version, monkeypatch):
-    """DuckDB's plans are not a promise: were one misread, all that the query reads is opened."""
-    monkeypatch.setattr(views, "used_columns", lambda sql, columns: {"examples": set()})
-    sql = "SELECT sum(n_response) FROM examples"
-    with pytest.raises(Exception, match="taken for unused"):
-        views.connect(version, sql).execute(sql).fetchall()
-    assert rows(version, sql) == [(5 + 4 + 2 + 2 + 2,)]
+def test_ids_that_the_vocabulary_lacks_have_no_text(tmp_path):
+    strange = ("e9", "p", "x", [(len(VOCAB) + 3, 0, 1, -1.0, 1), (0, 1, 1, -2.0, 1)])
+    version = make_dataset(tmp_path / "d", placements=False, shards=[("train", 0, 1, [strange])])
+    sql = "SELECT token_id, token FROM tokens WHERE run = 'base'"
+    assert rows(version, sql) == [(len(VOCAB) + 3, None), (0, "<eos>")]

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pausedata.errors import UsageError
 from pausedata.query.run import run
+from pausedata.query.session import Session
 from pausedata.report.example import load_example
 from pausedata.report.heatmap import SCALE, _on, example_json, render_example
 from pausedata.report.table import number, print_result
@@ -36,7 +37,7 @@ def printed(renderable, colour=False, width=100):
 
 def table(version, sql, width=60, **options):
     stream = io.StringIO()
-    print_result(run(version, sql), stream, width, **options)
+    print_result(run(Session(version), sql), stream, width, **options)
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 

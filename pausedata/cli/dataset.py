@@ -212,6 +212,7 @@ def sql(
     """
     from pausedata.query.output import chosen_format, write
     from pausedata.query.run import run
+    from pausedata.query.session import Session
     from pausedata.store.dataset import check_output, open_version
 
     if output is not None:
@@ -221,7 +222,8 @@ def sql(
     if query == "-":
         query = sys.stdin.read()
     chosen = chosen_format("json" if json else format, output)
-    rows = write(run(open_version(dataset, version), query), chosen, output, sys.stdout)
+    session = Session(open_version(dataset, version))
+    rows = write(run(session, query), chosen, output, sys.stdout)
     if output is not None:
         say(f"wrote {output}" + (f": {rows:,} rows" if rows is not None else ""))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
 from pausedata.errors import UsageError, listing, nearest
-from pausedata.query.run import Result, translated
+from pausedata.query.messages import translated
+from pausedata.query.run import Result
 from pausedata.query.values import Convert, converter
 from pausedata.store.files import replacing
 
@@ -133,7 +134,7 @@ def _write_parquet(result: Result, output: Path) -> int:
                 f"{output}: Parquet has no such type ({str(error).splitlines()[0]}). "
                 "Cast the column, for example CAST(x AS VARCHAR)."
             ) from None
-        with writer, translated(result.sql, result.version, result.connection):
+        with writer, translated(result.session):
             for batch in reader:
                 writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
                 rows += batch.num_rows
