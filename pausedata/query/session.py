@@ -7,14 +7,16 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from pausedata.errors import PausedataError, UsageError
+from pausedata.progress import Progress, Silent
 from pausedata.query.macros import create_macros
-from pausedata.query.views import VIEWS, create_views, identifier
+from pausedata.query.views import VIEWS, create_views, identifier, literal
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
@@ -40,23 +42,33 @@ class Session:
     The views of ``version`` need no prefix; those of a dataset attached as ``other`` are
     ``other.tokens`` and so on. Queries read no file, write none, load no extension and reach no
     network: DuckDB itself is given no access, pausedata reads the shards. ``unsafe`` gives it what
-    DuckDB allows by default.
+    DuckDB allows by default. With ``flat``, ``tokens`` is read from flat copies in the user's
+    cache, which are made where they are not there yet; ``progress`` hears of it.
     """
 
     version: Version
     attached: Mapping[str, Version] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     unsafe: bool = False
+    flat: bool = False
+    progress: Progress = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
         self.failures: list[PausedataError] = []  # of scans, whose kind DuckDB does not keep
         self._spill = _spill_folder(self.limits.spill)
+        copies = [self._flat_copies(version) for version in self.versions()] if self.flat else []
         self.connection = duckdb.connect(config=self._config())
-        self._add(self.version, MAIN)
-        for name, version in self.attached.items():
+        if not self.unsafe:
+            readable = [str(path) for copy in copies for files in copy.values() for path in files]
+            listed = ", ".join(literal(path) for path in readable)
+            self.connection.execute(f"SET allowed_paths = [{listed}]")
+            self.connection.execute("SET enable_external_access = false")
+        for name in self.attached:
             check_schema_name(name)
             self.connection.execute(f"CREATE SCHEMA {identifier(name)}")
-            self._add(version, name)
+        for name, version, copy in zip_longest([MAIN, *self.attached], self.versions(), copies):
+            create_views(self.connection, version, name, self._scan, copy)
+            create_macros(self.connection, version, name)
         if not self.unsafe:
             self.connection.execute("SET lock_configuration = true")
 
@@ -69,9 +81,10 @@ class Session:
         self.connection.close()
         self._spill.cleanup()
 
-    def _add(self, version: Version, schema: str) -> None:
-        create_views(self.connection, version, schema, self._scan)
-        create_macros(self.connection, version, schema)
+    def _flat_copies(self, version: Version) -> dict[str | None, list[Path]]:
+        from pausedata.query.flat import flat_copy
+
+        return {run: flat_copy(version, run, self.progress) for run in version.runs or [None]}
 
     def _scan(self, source: Source) -> Any:
         from pausedata.query.scan import Scan
@@ -92,7 +105,6 @@ class Session:
             config["threads"] = str(self.limits.threads)
         if not self.unsafe:
             config |= {
-                "enable_external_access": "false",
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
                 "allow_community_extensions": "false",

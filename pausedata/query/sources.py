@@ -207,9 +207,9 @@ class Vocabulary:
         """The text of each id; null for those that are null or not in ``vocab``."""
         texts, known = self._by_id
         numbers = ids.fill_null(-1).to_numpy()
-        there = (numbers >= 0) & (numbers < len(known))
-        there[there] = known[numbers[there]]
-        if not there.all():
+        if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(known) or texts.null_count):
+            there = (numbers >= 0) & (numbers < len(known))
+            there[there] = known[numbers[there]]
             ids = pa.array(numbers, mask=~there)
         return pa.DictionaryArray.from_arrays(ids, texts)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pausedata.store.dataset import Version
@@ -49,11 +50,13 @@ def create_views(
     version: Version,
     schema: str,
     scan: Callable[[Source], object],
+    flat: Mapping[str | None, list[Path]] | None = None,
 ) -> None:
     """Create the views of ``version`` in the schema ``schema``, which is there.
 
-    ``scan`` makes of a source what DuckDB can read (``query.scan.Scan``). Raises DataError where
-    tables are not sharded alike.
+    ``scan`` makes of a source what DuckDB can read (``query.scan.Scan``). With ``flat``, the files
+    of each run's flat copy, DuckDB reads those for ``tokens``. Raises DataError where tables are
+    not sharded alike.
     """
     from pausedata.query.sources import Examples, Pauses, Stored, Tokens, Vocabulary
 
@@ -75,11 +78,15 @@ def create_views(
     for view, parts in sources.items():
         selects = []
         for number, (name, source) in enumerate(parts.items()):
-            registered = f"_{schema}_{view}_{number}"
-            connection.register(registered, scan(source))
+            if view == "tokens" and flat is not None:
+                rows = _files(flat[name])
+            else:
+                registered = f"_{schema}_{view}_{number}"
+                connection.register(registered, scan(source))
+                rows = f"temp.{identifier(registered)}"
             # A run or placement is a constant, so that DuckDB reads no shards of those not asked.
             constant = {label[view]: name} if view in label else {}
-            selects.append(_select(VIEWS[view], constant, f"temp.{identifier(registered)}"))
+            selects.append(_select(VIEWS[view], constant, rows))
         body = _union(selects) if selects else _nothing(VIEWS[view])
         connection.execute(f"CREATE VIEW {identifier(schema)}.{view} AS {body}")
 
@@ -110,6 +117,11 @@ def _select(columns: dict[str, str], constants: dict[str, str | None], source: s
 
     listed = ", ".join(column(name, kind) for name, kind in columns.items())
     return f"SELECT {listed} FROM {source}"
+
+
+def _files(paths: Iterable[Path]) -> str:
+    listed = ", ".join(literal(str(path)) for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false)" if listed else ""
 
 
 def _nothing(columns: dict[str, str]) -> str:
