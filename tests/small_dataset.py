@@ -143,8 +143,8 @@ def _base(split: str, k: int, example: Any) -> dict[str, Any]:
     logprob = [t[3] for t in tokens]
     return {
         "id": id, "n_tokens": len(tokens), "mean_logprob": sum(logprob) / max(1, len(logprob)),
-        "min_logprob": min(logprob, default=0.0), "logprob": logprob, "rank": [t[4] for t in tokens],
-        "entropy": [-2 * p for p in logprob],
+        "min_logprob": min(logprob, default=0.0), "logprob": logprob,
+        "rank": [t[4] for t in tokens], "entropy": [-2 * p for p in logprob],
     }  # fmt: skip
 
 

@@ -151,12 +151,17 @@ def _scores(stats: Stats) -> list[RenderableType]:
                 for name, s in shown
             ],
         ),
-        Text(f"within {stats.quantiles_within:.2%} of the value; least and most exactly", "dim"),
+        Text(_exactness(stats.quantiles_within), "dim"),
         Text(""),
-        Text("tokens by their probability; logprob: where it begins, in nats"),
+        Text("tokens by probability; logprob: where a row begins, in nats"),
         _histogram(stats),
     ]
     return blocks
+
+
+def _exactness(within: float | None) -> str:
+    assert within is not None  # what is counted says it
+    return f"within 1/{1 / within:.0f} of the value; least and most exactly"
 
 
 def _histogram(stats: Stats) -> SideBySide:
@@ -191,7 +196,7 @@ def _pauses(stats: Stats) -> list[RenderableType]:
     return [
         Text(""),
         _table(heads, rows, names=[0]),
-        Text("mean, least, most: pauses of an example; none: examples without", "dim"),
+        Text("mean, least, most: of an example; none: examples without", "dim"),
     ]
 
 
