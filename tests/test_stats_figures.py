@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -459,6 +460,24 @@ def test_columns_that_do_not_fit_stand_below_and_long_heads_are_folded() -> None
         "q    a-long-", "        name", "50%      1.5", "", "q          b", "50%      1.5", "",
         "q          c", "50%      1.5",
     ]  # fmt: skip
+
+
+def test_a_name_that_leaves_no_room_for_figures_stands_above_them(small: Stats) -> None:
+    name = "checkpoint-" + "x" * 53  # as long as one may be
+    told = replace(
+        small,
+        runs={name: small.runs["base"]},
+        bytes={f"scores/{name}": small.bytes["scores/base"], **small.bytes},
+    )
+    lines = lines_of(told, 60)
+    assert max(map(len, lines)) <= 60
+    assert not any("…" in line for line in lines)
+    assert "perplexity" in [line.split()[0] for line in lines if line.endswith("  12.6480")]
+    head = next(k for k, line in enumerate(lines) if line.startswith("share below"))
+    above = "".join(line.removeprefix("share below").strip() for line in lines[head : head + 2])
+    assert above == f"{name} (all)"
+    rows = [line.split() for line in lines_of(told, 140)]
+    assert [name, "test", "2", "-3.4375", "31.1091", "6.8750", "50.0%"] in rows
 
 
 def test_names_of_splits_and_texts_cannot_move_the_cursor(small: Stats) -> None:

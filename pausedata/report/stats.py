@@ -115,23 +115,24 @@ def _scores(stats: Stats) -> list[RenderableType]:
         return [([name, "(all)"], run), *(([name, split], s) for split, s in run.splits.items())]
 
     shown = [part for name, run in stats.runs.items() for part in parts(name, run)]
-    names = ["run", "split"] if several else ["run"]
-    means = _table(
-        [*names, "tokens", "logprob", "perplexity", "entropy", "rank 1"],
+    means = _TableOrColumns(
+        ["run", "split"] if several else ["run"],
+        ["tokens", "logprob", "perplexity", "entropy", "rank 1"],
         [
-            [
-                *name,
-                _count(s.tokens),
-                _number(s.mean_logprob),
-                _number(s.perplexity),
-                _number(s.mean_entropy),
-                _percent(s.share_of_first_choices),
-            ]
+            (
+                name,
+                [
+                    _count(s.tokens),
+                    _number(s.mean_logprob),
+                    _number(s.perplexity),
+                    _number(s.mean_entropy),
+                    _percent(s.share_of_first_choices),
+                ],
+            )
             for name, s in shown
         ],
-        list(range(len(names))),
     )
-    blocks = [
+    blocks: list[RenderableType] = [
         Text(""),
         means,
         Text("logprob, entropy: means over response tokens, in nats", "dim"),
@@ -183,19 +184,20 @@ def _histogram(stats: Stats) -> SideBySide:
 def _pauses(stats: Stats) -> list[RenderableType]:
     """Pauses of each placement, and of an example."""
     rows = [
-        [
-            name,
-            *[_count(n) for n in (p.places, p.pauses)],
-            _short(p.pauses_per_example),
-            *[_count(n) for n in (p.fewest_pauses, p.most_pauses)],
-            _percent(p.share_without_pauses),
-        ]
+        (
+            [name],
+            [
+                *[_count(n) for n in (p.places, p.pauses)],
+                _short(p.pauses_per_example),
+                *[_count(n) for n in (p.fewest_pauses, p.most_pauses)],
+                _percent(p.share_without_pauses),
+            ],
+        )
         for name, p in stats.placements.items()
     ]
-    heads = ["placement", "places", "pauses", "mean", "least", "most", "none"]
     return [
         Text(""),
-        _table(heads, rows, names=[0]),
+        _TableOrColumns(["placement"], ["places", "pauses", "mean", "least", "most", "none"], rows),
         Text("mean, least, most: of an example; none: examples without", "dim"),
     ]
 
@@ -241,6 +243,25 @@ def _placements(stats: PlacementsStats) -> RenderableType:
             _Matrix(list(stats.placements), shares),
         ]
     return Group(*blocks)
+
+
+class _TableOrColumns:
+    """Rows of names and figures: a table where they fit in one line, else each row as a column."""
+
+    def __init__(
+        self, names: list[str], figures: list[str], rows: list[tuple[list[str], list[str]]]
+    ) -> None:
+        self._names, self._figures, self._rows = names, figures, rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows = [[*names, *figures] for names, figures in self._rows]
+        table = _table([*self._names, *self._figures], rows, list(range(len(self._names))))
+        wide = options.update(max_width=_UNBOUNDED)
+        if console.measure(table, options=wide).maximum <= options.max_width:
+            yield table
+        else:
+            columns = [Column(" ".join(names), figures) for names, figures in self._rows]
+            yield SideBySide([Column("", self._figures)], columns)
 
 
 class _Sides:
