@@ -1,4 +1,4 @@
-"""Quantiles of more numbers than fit in memory, exactly."""
+"""Quantiles of more numbers than fit in memory: exactly in two passes, or nearly in one."""
 
 from __future__ import annotations
 
@@ -68,6 +68,67 @@ def largest_within(
     if len(within):
         last, before = half << 16 | int(within[-1]), int(counts[within[-1]])
     return (None, 0) if last < 0 else (_value(last), before)
+
+
+class Cells:
+    """Quantiles of numbers that are seen once, at most ``WITHIN`` times their size beside the true
+    ones; the least and the largest number are exact.
+
+    Floats are counted in cells, 2,048 between a power of two and the next. There are at most a
+    million of them (8 MB); for log-probabilities, from 0 to -100, 280,000.
+    """
+
+    WITHIN = 2.0**-12  # half a cell's width, as a share of the numbers in it
+    _BITS = 12  # of a float that its cell does not tell
+
+    def __init__(self) -> None:
+        self._first = 0  # the cell that the first count is of
+        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._least, self._most = math.inf, -math.inf
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count ``values``, all of them finite."""
+        if not len(values):
+            return
+        cells = _ordered(values) >> self._BITS
+        first = int(cells.min())
+        self._add(
+            first, np.bincount(cells - first), float(values.min()) + 0.0, float(values.max()) + 0.0
+        )
+
+    def merge(self, other: Cells) -> None:
+        """Count what ``other`` has counted, too."""
+        if len(other._counts):
+            self._add(other._first, other._counts, other._least, other._most)
+
+    def quantiles(self, asked: list[float]) -> list[float | None]:
+        """For each q of ``asked`` about the smallest value that at least a share q of all does not
+        exceed; None where there are none.
+        """
+        ends = np.cumsum(self._counts)
+        total = int(ends[-1]) if len(ends) else 0
+        found: list[float | None] = []
+        for q in asked:
+            rank = max(1, math.ceil(q * total))
+            if not total:
+                found.append(None)
+            elif rank in (1, total):
+                found.append(self._least if rank == 1 else self._most)
+            else:
+                cell = self._first + int(np.searchsorted(ends, rank))
+                middle = _value(cell << self._BITS | 1 << (self._BITS - 1))
+                found.append(min(max(middle, self._least), self._most))
+        return found
+
+    def _add(self, first: int, counts: NDArray[np.int64], least: float, most: float) -> None:
+        begin = min(first, self._first) if len(self._counts) else first
+        end = max(first + len(counts), self._first + len(self._counts))
+        if (begin, end) != (self._first, self._first + len(self._counts)):
+            grown = np.zeros(end - begin, np.int64)
+            grown[self._first - begin :][: len(self._counts)] = self._counts
+            self._first, self._counts = begin, grown
+        self._counts[first - begin :][: len(counts)] += counts
+        self._least, self._most = min(self._least, least), max(self._most, most)
 
 
 def _ordered(values: NDArray[np.float32]) -> NDArray[np.int64]:

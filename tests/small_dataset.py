@@ -142,16 +142,20 @@ def _base(split: str, k: int, example: Any) -> dict[str, Any]:
     id, _, _, tokens = example
     logprob = [t[3] for t in tokens]
     return {
-        "id": id, "n_tokens": len(tokens), "mean_logprob": sum(logprob) / len(logprob),
-        "min_logprob": min(logprob), "logprob": logprob, "rank": [t[4] for t in tokens],
-        "entropy": [-2 * p for p in logprob],
+        "id": id, "n_tokens": len(tokens), "mean_logprob": sum(logprob) / max(1, len(logprob)),
+        "min_logprob": min(logprob, default=0.0), "logprob": logprob,
+        "rank": [t[4] for t in tokens], "entropy": [-2 * p for p in logprob],
     }  # fmt: skip
 
 
 def _other(split: str, k: int, example: Any) -> dict[str, Any]:
     row = _base(split, k, example)
     lower = [p - 1 for p in row["logprob"]]
-    changed = {"logprob": lower, "mean_logprob": row["mean_logprob"] - 1, "min_logprob": min(lower)}
+    changed = {
+        "logprob": lower,
+        "mean_logprob": row["mean_logprob"] - 1,
+        "min_logprob": min(lower, default=-1.0),
+    }
     return row | changed | {"rank": None, "entropy": None}
 
 

@@ -1,9 +1,13 @@
-"""``stats``: what a version holds, and its placements side by side."""
+"""``stats``: what a version's manifest says, and its placements side by side.
+
+What is counted is in test_stats_figures.py.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -28,8 +32,8 @@ from pausedata.stats import (
     RunStats,
     SplitStats,
     TokenCount,
+    manifest_stats,
     placements_stats,
-    stats,
 )
 from pausedata.store.dataset import Version, open_version
 from tests.small_dataset import (
@@ -239,7 +243,7 @@ def test_a_version_in_figures(tmp_path: Path) -> None:
     export has the two pauses of `low` in each of four examples.
     """
     version = commit_handmade(tmp_path / "d")
-    found = stats(version)
+    found = manifest_stats(version)
     assert (found.name, found.version, found.examples) == ("handmade", 1, 4)
     assert (found.tokens, found.response_tokens) == (22, 14)
     assert found.splits == {
@@ -253,6 +257,9 @@ def test_a_version_in_figures(tmp_path: Path) -> None:
         examples_with_pauses=4,
         places=4,
         pauses=8,
+        places_per_example=1.0,
+        pauses_per_example=2.0,
+        share_without_pauses=0.0,
     )
     assert found.placements == {"low": low, "spare": low}
     assert found.exports == {
@@ -270,11 +277,11 @@ def test_a_version_in_figures(tmp_path: Path) -> None:
 
 def test_no_table_is_read(tmp_path: Path) -> None:
     version = commit_handmade(tmp_path / "d")
-    before = stats(version)
+    before = manifest_stats(version)
     for path in version.folder.rglob("*.parquet"):
         path.chmod(0o644)
         path.unlink()
-    assert stats(version) == before
+    assert manifest_stats(version) == before
 
 
 def test_dropped_rows_stand_by_reason_and_runs_with_their_model(tmp_path: Path) -> None:
@@ -294,12 +301,14 @@ def test_dropped_rows_stand_by_reason_and_runs_with_their_model(tmp_path: Path) 
         }
 
     edit_manifest(root, edit)
-    found = stats(open_version(root))
+    found = manifest_stats(open_version(root))
     assert found.splits["train"] == SplitStats(
         10, 4, {"overlong": 5, "has_pause": 1}, {"boundary_mismatch": 2}
     )
     assert found.runs["base"] == RunStats(
-        {"model": "org/model", "dtype": "float32", "backend": "transformers"}, -2.5375
+        scored_by={"model": "org/model", "dtype": "float32", "backend": "transformers"},
+        mean_logprob=-2.5375,
+        perplexity=math.exp(2.5375),
     )
     # No export tells of responses alone; the run scored every token of prompts and responses.
     assert (found.tokens, found.response_tokens) == (30, None)
@@ -313,9 +322,9 @@ def test_dropped_rows_stand_by_reason_and_runs_with_their_model(tmp_path: Path) 
 
 def test_what_nobody_recorded_is_unknown_and_not_nothing(tmp_path: Path) -> None:
     """Placements that were written by hand, or by a later release in its own way."""
-    found = stats(make_dataset(tmp_path / "d"))
+    found = manifest_stats(make_dataset(tmp_path / "d"))
     assert (found.tokens, found.response_tokens) == (None, None)
-    assert found.placements["fixed"] == PlacementStats("by-hand", {}, None, None, None, None)
+    assert found.placements["fixed"] == PlacementStats("by-hand", {}, None)
     lines = printed(found)
     assert "tokens not recorded" in lines[0]
     (fixed,) = [line for line in lines if line.startswith("fixed ")]
@@ -338,8 +347,8 @@ def twenty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_prints_the_same_for_programs(tmp_path: Path, run: Callable[..., Run]) -> None:
     root = make_dataset(tmp_path / "d").root
     version = open_version(root)
-    result = run("stats", root, "--json")
-    assert (result.status, json.loads(result.out)) == (0, stats(version).as_json())
+    result = run("stats", root, "--quick", "--json")
+    assert (result.status, json.loads(result.out)) == (0, manifest_stats(version).as_json())
     result = run("stats", root, "--placements", "--run", "other", "--json")
     assert json.loads(result.out) == placements_stats(version, "other").as_json()
     assert json.loads(result.out)["jaccard"]["three"]["fixed"] == 0
@@ -349,14 +358,6 @@ def test_an_earlier_version_is_told_as_it_was(twenty: Path, run: Callable[..., R
     words = ["stats", twenty, "--placements", "--json"]
     assert len(json.loads(run(*words).out)["placements"]) == 20
     assert list(json.loads(run(*words, "--version", 1).out)["placements"]) == ["low", "spare"]
-
-
-def test_a_run_without_placements_is_refused(tmp_path: Path, run: Callable[..., Run]) -> None:
-    result = run("stats", make_dataset(tmp_path / "d").root, "--run", "base")
-    assert (result.status, result.err) == (
-        2,
-        "error: --run goes with --placements: it is what they are compared through.\n",
-    )
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -412,7 +413,7 @@ def test_no_colour_is_printed_where_none_is_wanted(
 ) -> None:
     root = make_dataset(tmp_path / "d").root
     monkeypatch.setenv("NO_COLOR", "1")
-    for words in (["stats", root], ["stats", root, "--placements"]):
+    for words in (["stats", root], ["stats", root, "--quick"], ["stats", root, "--placements"]):
         result = run(*words)
         assert result.status == 0
         assert "\x1b" not in result.out

@@ -26,24 +26,36 @@ def stats(
     ] = False,
     run: Annotated[
         str | None,
-        typer.Option("--run", help="With --placements: compare through the scores of this run."),
+        typer.Option(
+            "--run",
+            help="Count the scores of this run alone; with --placements: compare through them.",
+        ),
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Only what was recorded when tables were made; none is read."),
+    ] = False,
     version: AtVersion = None,
     json: AsJson = False,
 ) -> None:
-    """Say what a dataset holds: examples, tokens, runs, placements, exports, sizes. With
-    --placements, how many pauses each has, at which tokens, and how far they overlap.
+    """Count what a dataset holds: examples, tokens, log-probabilities, entropies and first choices
+    of each run, pauses of each placement, dropped rows, sizes. With --placements, which tokens the
+    placements choose, side by side, and how far they overlap.
 
-    Example: pausedata stats build/gsm8k --placements
+    Example: pausedata stats build/gsm8k --run base
     """
-    from pausedata.stats import placements_stats
-    from pausedata.stats import stats as of_manifest
+    from pausedata.stats import manifest_stats, placements_stats
+    from pausedata.stats import stats as counted_stats
     from pausedata.store.dataset import open_version
 
-    if run is not None and not placements:
-        raise UsageError("--run goes with --placements: it is what they are compared through.")
+    if quick and placements:
+        raise UsageError("--quick reads no table, which --placements needs: give one of them.")
     opened = open_version(dataset, version)
-    result = placements_stats(opened, run, progress()) if placements else of_manifest(opened)
+    if quick:
+        result = manifest_stats(opened, run)
+    else:
+        count = placements_stats if placements else counted_stats
+        result = count(opened, run, progress())
     if json:
         print_json(result.as_json())
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from rich.cells import cell_len
@@ -10,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pausedata import strategies
+from pausedata.report.figures import Column, SideBySide
 from pausedata.report.gc import size
 from pausedata.report.registry import parameters_in_words
 from pausedata.report.table import make_table, number
 from pausedata.report.visible import visible
-from pausedata.stats import Chosen, PlacementsStats, PlacementStats, Stats
+from pausedata.stats import Chosen, PlacementsStats, PlacementStats, RunStats, ScoreStats, Stats
 
 _NONE = "-"
 _UNBOUNDED = 10_000  # columns: more than any table here takes
@@ -37,29 +39,24 @@ def _version(stats: Stats) -> RenderableType:
             f"{size(stats.total_bytes)} on disk",
         ),
         Text(""),
-        _table(
-            ["split", "rows", "examples", "dropped; noted"],
-            [
-                [split, f"{s.rows:,}", f"{s.examples:,}", _reasons(s.dropped, s.noted)]
-                for split, s in stats.splits.items()
-            ],
-            names=[0, 3],
-        ),
+        _splits(stats),
     ]
     sections = {
         "scores": (
-            ["run", "model", "made with", "mean logprob"],
+            ["run", "model", "made with", *([] if stats.counted else ["mean logprob"])],
             [
-                [name, _model(r.scored_by), _made_with(r.scored_by), _number(r.mean_logprob)]
+                [name, _model(r.scored_by), _made_with(r.scored_by)]
+                + ([] if stats.counted else [_number(r.mean_logprob)])
                 for name, r in stats.runs.items()
             ],
             [0, 1, 2],
         ),
         "placements": (
-            ["placement", "strategy", "run", "examples", "places", "pauses"],
+            ["placement", "strategy", "run"]
+            + ([] if stats.counted else ["examples", "places", "pauses"]),
             [
                 [name, _how(p), p.run or _NONE]
-                + [_count(n) for n in (p.examples_with_pauses, p.places, p.pauses)]
+                + ([] if stats.counted else [_count(n) for n in _recorded(p)])
                 for name, p in stats.placements.items()
             ],
             [0, 1, 2],
@@ -79,9 +76,130 @@ def _version(stats: Stats) -> RenderableType:
             sizes = [size(stats.bytes[f"{kind}/{row[0]}"]) for row in rows]
             sized = [[*row, amount] for row, amount in zip(rows, sizes, strict=True)]
             blocks += [Text(""), _table([*heads, "size"], sized, names)]
+            if stats.counted and kind == "scores":
+                blocks += _scores(stats)
+            if stats.counted and kind == "placements":
+                blocks += _pauses(stats)
     others = [f"{name} {size(n)}" for name, n in stats.bytes.items() if "/" not in name]
     blocks += [Text(""), Text("beside these: " + ", ".join(others))]
     return Group(*blocks)
+
+
+def _recorded(placement: PlacementStats) -> list[int | None]:
+    return [placement.examples_with_pauses, placement.places, placement.pauses]
+
+
+def _splits(stats: Stats) -> Table:
+    counted = ["tokens", "in responses"] if stats.counted else []
+    rows = [
+        [
+            split,
+            f"{s.rows:,}",
+            f"{s.examples:,}",
+            *[_count(n) for n in (s.tokens, s.response_tokens)][: len(counted)],
+            _reasons(s.dropped, s.noted),
+        ]
+        for split, s in stats.splits.items()
+    ]
+    heads = ["split", "rows", "examples", *counted, "dropped; noted"]
+    return _table(heads, rows, names=[0, len(heads) - 1])
+
+
+def _scores(stats: Stats) -> list[RenderableType]:
+    """Means of each run, by split where there are several; quantiles; the histogram."""
+    several = len(stats.splits) > 1
+
+    def parts(name: str, run: RunStats) -> list[tuple[list[str], ScoreStats]]:
+        if not several:
+            return [([name], run)]
+        return [([name, "(all)"], run), *(([name, split], s) for split, s in run.splits.items())]
+
+    shown = [part for name, run in stats.runs.items() for part in parts(name, run)]
+    means = _TableOrColumns(
+        ["run", "split"] if several else ["run"],
+        ["tokens", "logprob", "perplexity", "entropy", "rank 1"],
+        [
+            (
+                name,
+                [
+                    _count(s.tokens),
+                    _number(s.mean_logprob),
+                    _number(s.perplexity),
+                    _number(s.mean_entropy),
+                    _percent(s.share_of_first_choices),
+                ],
+            )
+            for name, s in shown
+        ],
+    )
+    blocks: list[RenderableType] = [
+        Text(""),
+        means,
+        Text("logprob, entropy: means over response tokens, in nats", "dim"),
+        Text("perplexity: exp(-logprob); rank 1: the model's first choices", "dim"),
+    ]
+    if not stats.response_tokens:
+        return blocks
+    quantiles = next(iter(stats.runs.values())).quantiles
+    ends = {"0": "least", "0.5": "median", "1": "most"}
+    blocks += [
+        Text(""),
+        Text("quantiles of the log-probability, in nats"),
+        SideBySide(
+            [Column("share below", [ends.get(q, f"{float(q):.0%}") for q in quantiles])],
+            [
+                Column(" ".join(name), [_digits(value) for value in s.quantiles.values()])
+                for name, s in shown
+            ],
+        ),
+        Text(_exactness(stats.quantiles_within), "dim"),
+        Text(""),
+        Text("tokens by probability; logprob: where a row begins, in nats"),
+        _histogram(stats),
+    ]
+    return blocks
+
+
+def _exactness(within: float | None) -> str:
+    assert within is not None  # what is counted says it
+    return f"within 1/{1 / within:.0f} of the value; least and most exactly"
+
+
+def _histogram(stats: Stats) -> SideBySide:
+    edges = stats.histogram_edges
+    assert edges is not None
+    ranges = [f"{low:g} to {high:g}" for low, high in pairwise(edges.probability)]
+    floors = ["" if edge is None else f"{edge:.4g}" for edge in edges.logprob[:-1]]
+    columns = []
+    for name, run in stats.runs.items():
+        counts = run.histogram or []
+        shares = [n / max(run.tokens or 0, 1) for n in counts]
+        figures = [_share_of_tokens(share) for share in shares]
+        columns.append(Column(name, figures[::-1], shares[::-1]))
+    return SideBySide(
+        [Column("probability", ranges[::-1]), Column("logprob", floors[::-1])], columns
+    )
+
+
+def _pauses(stats: Stats) -> list[RenderableType]:
+    """Pauses of each placement, and of an example."""
+    rows = [
+        (
+            [name],
+            [
+                *[_count(n) for n in (p.places, p.pauses)],
+                _short(p.pauses_per_example),
+                *[_count(n) for n in (p.fewest_pauses, p.most_pauses)],
+                _percent(p.share_without_pauses),
+            ],
+        )
+        for name, p in stats.placements.items()
+    ]
+    return [
+        Text(""),
+        _TableOrColumns(["placement"], ["places", "pauses", "mean", "least", "most", "none"], rows),
+        Text("mean, least, most: of an example; none: examples without", "dim"),
+    ]
 
 
 def _placements(stats: PlacementsStats) -> RenderableType:
@@ -125,6 +243,25 @@ def _placements(stats: PlacementsStats) -> RenderableType:
             _Matrix(list(stats.placements), shares),
         ]
     return Group(*blocks)
+
+
+class _TableOrColumns:
+    """Rows of names and figures: a table where they fit in one line, else each row as a column."""
+
+    def __init__(
+        self, names: list[str], figures: list[str], rows: list[tuple[list[str], list[str]]]
+    ) -> None:
+        self._names, self._figures, self._rows = names, figures, rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rows = [[*names, *figures] for names, figures in self._rows]
+        table = _table([*self._names, *self._figures], rows, list(range(len(self._names))))
+        wide = options.update(max_width=_UNBOUNDED)
+        if console.measure(table, options=wide).maximum <= options.max_width:
+            yield table
+        else:
+            columns = [Column(" ".join(names), figures) for names, figures in self._rows]
+            yield SideBySide([Column("", self._figures)], columns)
 
 
 class _Sides:
@@ -246,6 +383,18 @@ def _number(value: float | None) -> str:
 
 def _short(value: float | None) -> str:
     return _NONE if value is None else f"{value:,.2f}"
+
+
+def _digits(value: float | None) -> str:
+    """Three significant digits: next to 0 is where most log-probabilities are."""
+    return _NONE if value is None else f"{value:.3g}"
+
+
+def _share_of_tokens(share: float) -> str:
+    """Of few among many, too: none is 0, and nothing else looks like it."""
+    if not share:
+        return "0"
+    return "<0.01%" if share < 0.0001 else f"{share:.2%}"
 
 
 def _percent(share: float | None) -> str:
