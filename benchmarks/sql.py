@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ QUANTILES = """
 SIDES = ("view", "flat")
 
 # Run once in a process of its own: for its memory, and for the time of a cold start.
-ASK = "import sys, sql; sql.ask(*sys.argv[1:])"
+ASK = "import sys, sql; sql.ask_once(*sys.argv[1:])"
 COMMAND = "from pausedata.cli import main; main()"
 BARE = """
 import sys, duckdb
@@ -130,14 +130,18 @@ def _flat_rows(version: Version) -> Iterator[pa.RecordBatch]:
 # Asking
 
 
-def connect(folder: Path, side: str) -> duckdb.DuckDBPyConnection:
-    """A connection in which ``tokens`` is the view, or the flat file."""
+Ask = Callable[[str], list[Any]]
+
+
+def connect(folder: Path, side: str) -> Ask:
+    """What answers a query in which ``tokens`` is the view, or the flat file."""
     if side == "view":
-        return Session(open_version(folder / "dataset")).connection
+        session = Session(open_version(folder / "dataset"))
+        return lambda query: session.connection.execute(query).fetchall()
     connection = duckdb.connect()
     file = literal(str(folder / "flat.parquet"))
     connection.execute(f"CREATE VIEW tokens AS FROM read_parquet({file})")
-    return connection
+    return lambda query: connection.execute(query).fetchall()
 
 
 def questions() -> dict[str, tuple[str, str]]:
@@ -153,24 +157,24 @@ def questions() -> dict[str, tuple[str, str]]:
     }
 
 
-def ask(folder: str, side: str, what: str) -> None:
+def ask_once(folder: str, side: str, what: str) -> None:
     """One question, once: for its memory."""
-    connect(Path(folder), side).execute(questions()[what][SIDES.index(side)]).fetchall()
+    connect(Path(folder), side)(questions()[what][SIDES.index(side)])
 
 
 def queries(folder: Path, repeats: int) -> None:
     """Each question of both, with the ratios."""
-    connections = [connect(folder, side) for side in SIDES]
-    threads = [c.execute("SELECT current_setting('threads')").fetchone() for c in connections]
-    assert threads[0] == threads[1]
+    sides = [connect(folder, side) for side in SIDES]
+    threads, same = (ask("SELECT current_setting('threads')") for ask in sides)
+    assert threads == same
     ratios = []
     for what, asked in questions().items():
         times: list[list[float]] = [[], []]
         for _ in range(repeats):
             answers = []
-            for spent, connection, query in zip(times, connections, asked, strict=True):
+            for spent, ask, query in zip(times, sides, asked, strict=True):
                 start = time.perf_counter()
-                answers.append(connection.execute(query).fetchall())
+                answers.append(ask(query))
                 spent.append(time.perf_counter() - start)
             check_equal(*answers)
         view, flat = map(min, times)
