@@ -56,7 +56,7 @@ def make(root: Path, tokens: int, texts: list[str], splits: Sequence[str] = ("tr
             ]
             for job in jobs:
                 job.result()
-            total += pc.sum(pc.list_value_length(shard["tokens"].column("response_ids"))).as_py()
+            total += int(shard[f"scores/{RUNS[0]}"].column("n_tokens").to_numpy().sum())
     tables = {
         name: stage.table(
             name,
@@ -119,7 +119,7 @@ def _columns(
     ends = (ends - np.repeat(begins, lengths)).astype(np.int32)
     starts = (ends - width[token_ids]).astype(np.int32)
     texts = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), vocab.take(pa.array(token_ids)))
-    responses = pc.binary_join(texts, "")
+    responses = pc.binary_join(texts, "")  # pyright: ignore[reportAttributeAccessIssue]
 
     def lists(values: Any, kind: pa.DataType) -> pa.Array:
         return list_array(offsets, values, kind)
