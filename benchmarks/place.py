@@ -20,22 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from common import machine, tables_of
+from common import machine
+from synthetic import make, vocabulary
 
 from pausedata import strategies
 from pausedata.progress import Silent
 from pausedata.steps import place as place_step
 from pausedata.steps.batches import Batches
-from pausedata.store import commit
 from pausedata.store.dataset import Table, open_version
-from pausedata.store.manifest import PauseEntry, SplitRows
-from pausedata.store.shards import choose_shard_rows, shard_name
-from pausedata.store.staging import Stage, Staging
-from pausedata.store.tables import list_array, schema_of
+from pausedata.store.staging import Staging
 from pausedata.strategies import Batch, Placed, Strategy
 
-SHORTEST, LONGEST = 20, 2_000  # response tokens of an example
+VOCABULARY = 4_000  # tokens
 PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "lowest_logprob": [{"positions": 5}, {"fraction": 0.1}, {"positions": 5, "min_gap": 4}],
     "random": [{"positions": 5}],
@@ -65,94 +61,6 @@ def arguments() -> argparse.Namespace:
     add("--strategy", action="append", help="this one alone; may be given several times")
     add("--folder", type=Path, default=None, help="where to write; the system's temporary folder")
     return parser.parse_args()
-
-
-# The dataset
-
-
-def vocabulary() -> list[str]:
-    """Texts of tokens, the frequent ones first: words, numbers, marks, ends of sentences."""
-    rng = np.random.default_rng(0)
-    letters = np.array(list("etaoinshrdlu"))
-    words = ["".join(rng.choice(letters, rng.integers(1, 8))) for _ in range(4_000)]
-    texts = [word if k % 4 == 3 else " " + word for k, word in enumerate(words)]
-    marks = [".", " 12", ",", "\n", "=", " <<", ">>", " +", "7", " 3", " *", "!", " $", "…", " é"]
-    for k, mark in enumerate(marks):
-        texts[5 + 3 * k] = mark
-    return texts
-
-
-def make(root: Path, tokens: int) -> int:
-    """A dataset of about ``tokens`` response tokens; returns how many they are."""
-    texts = vocabulary()
-    width = np.array([len(text) for text in texts])
-    examples = max(1, round(tokens / ((SHORTEST + LONGEST) / 2)))
-    each = choose_shard_rows(examples, tokens)
-    count = -(-examples // each)
-    stage, total = Stage(root / "staging" / "made"), 0
-    names = ("examples", "tokens", "scores/base", "scores/other")
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        lengths = rng.integers(SHORTEST, LONGEST + 1, min(each, examples - number * each))
-        for name, rows in _shard(rng, number, lengths, texts, width).items():
-            stage.write(f"{name}/{shard_name('train', number, count)}", rows)
-        total += int(lengths.sum())
-    stage.write("vocab.parquet", schema_of("vocab").empty_table())
-    tables = {
-        name: stage.table(
-            name,
-            schema_of(name),
-            [("train", f"{name}/{shard_name('train', k, count)}") for k in range(count)],
-            {"inputs": {}},
-        )
-        for name in names
-    }
-    tables["vocab"] = stage.table(
-        "vocab", schema_of("vocab"), [(None, "vocab.parquet")], {"inputs": {}}
-    )
-    pause = PauseEntry(token="[PAUSE]", id=len(texts), id_is_new=True)
-    rows = {"train": SplitRows(into=examples, out=examples)}
-    change = commit.Change("benchmark", tables, name="synthetic", recipe={}, pins={}, pause=pause,
-                           rows=rows)  # fmt: skip
-    commit.commit(root, None, change, card=lambda manifest: "")
-    return total
-
-
-def _shard(
-    rng: np.random.Generator, number: int, lengths: Any, texts: list[str], width: Any
-) -> dict[str, pa.Table]:
-    rows, offsets = len(lengths), np.concatenate([[0], np.cumsum(lengths)])
-    n = int(offsets[-1])
-    # Few tokens are most of a text, and most tokens are likely: about as compressible as real ones.
-    token_ids = (len(texts) * rng.random(n) ** 4).astype(np.int32)
-    ends = np.cumsum(width[token_ids])
-    begins = np.concatenate([[0], ends])[offsets[:-1]]
-    ends = (ends - np.repeat(begins, lengths)).astype(np.int32)
-    starts = (ends - width[token_ids]).astype(np.int32)
-    chosen = [texts[k] for k in token_ids]
-    responses = ["".join(chosen[a:b]) for a, b in itertools.pairwise(offsets)]
-    ids = [f"{number:05d}-{k:05d}" for k in range(rows)]
-
-    def lists(values: Any, kind: pa.DataType) -> pa.Array:
-        return list_array(offsets, values, kind)
-
-    def scores() -> list[Any]:
-        logprob = (-8 * rng.random(n, np.float32) ** 6).astype(np.float32)
-        ranks = (1 + 100 * rng.random(n, np.float32) ** 8).astype(np.int32)
-        entropy = (4 * rng.random(n, np.float32) ** 2).astype(np.float32)
-        mean = np.zeros(rows, np.float32)
-        return [ids, lengths.astype(np.int32), mean, mean, lists(logprob, pa.float32()),
-                lists(ranks, pa.int32()), lists(entropy, pa.float32())]  # fmt: skip
-
-    nothing = list_array(np.zeros(rows + 1, np.int32), np.zeros(0, np.int32), pa.int32())
-    columns: dict[str, list[Any]] = {
-        "examples": [ids, ["train"] * rows, range(rows), [""] * rows, responses, ["{}"] * rows],
-        "tokens": [ids, nothing, lists(token_ids, pa.int32()), lists(starts, pa.int32()),
-                   lists(ends, pa.int32()), np.zeros(rows, np.bool_)],
-        "scores/base": scores(),
-        "scores/other": scores(),
-    }  # fmt: skip
-    return tables_of(columns)
 
 
 # The yardsticks
@@ -222,7 +130,7 @@ def in_memory(tables: dict[str, Table], lowest: Strategy, parameters: Any) -> tu
 
 def measure(root: Path, tokens: int, only: list[str] | None) -> None:
     """Make the dataset, time every strategy on it, print a line for each."""
-    total = make(root, tokens)
+    total = make(root, tokens, vocabulary(VOCABULARY))
     tables = dict(open_version(root).tables)
     lowest, five = strategies.get("lowest_logprob"), {"positions": 5}
     parameters = strategies.parse(lowest, five, "")

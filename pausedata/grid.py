@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from pausedata import strategies
 from pausedata.errors import UsageError
-from pausedata.recipe import NAME_PATTERN, Placement, read_value
+from pausedata.names import NAME_PATTERN
+from pausedata.recipe import Placement, read_value
 from pausedata.strategies import Strategy
 
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from pausedata.errors import nearest
+from pausedata.names import NAME_PATTERN, SPLIT_PATTERN
 from pausedata.options import models_in
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-SPLIT_PATTERN = r"^\w+(\.\w+)*$"
 PAUSE_PATTERN = r"^\S.*\S$|^\S$"
 _PATTERNS = {
     NAME_PATTERN: "use letters, digits, '.', '_' and '-', at most 64, "

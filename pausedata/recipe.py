@@ -21,12 +21,10 @@ from pydantic import (
 from pydantic.json_schema import models_json_schema
 
 from pausedata.errors import UsageError, nearest
-from pausedata.invalid import NAME_PATTERN, PAUSE_PATTERN, SPLIT_PATTERN, find_invalid
+from pausedata.invalid import PAUSE_PATTERN, find_invalid
+from pausedata.names import Name, Split
 
 RECIPE_FORMAT = "pausedata-recipe/1"
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Split = Annotated[str, Field(pattern=SPLIT_PATTERN)]
 
 
 class Part(BaseModel):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pausedata.errors import UsageError
-from pausedata.recipe import NAME_PATTERN
+from pausedata.names import NAME_PATTERN
 
 TEMPLATE = """\
 # A pausedata recipe. Every key that is commented out shows its default.

@@ -86,3 +86,42 @@ def test_place_prints_every_strategy_beside_a_loop(tmp_path: Path) -> None:
     for name in strategies.own():
         assert re.search(rf"^{name} .* M tokens/s; ratio to the loop .*; to again \d", out, re.M)
     assert not list(tmp_path.iterdir())
+
+
+def test_sql_prints_the_ratios_to_a_flat_file_and_uses_its_data_again(tmp_path: Path) -> None:
+    """That both answer alike is what it asserts itself."""
+    words = ("--tokens", 20_000, "--repeats", 1, "--starts", 1, "--folder", tmp_path / "kept")
+    out = benchmark("sql", *words)
+    assert "made the dataset" in out and "made the flat file" in out
+    # 20 examples of 20 to 2,000 tokens, two of them in the second split.
+    assert "20 examples, 2 shards" in out
+    ratios = re.findall(r"view [\d.]+ s, flat [\d.]+ s, ratio [\d.]+ .* peak memory \d", out)
+    assert len(ratios) == 3
+    assert re.search(r"^geometric mean of the ratios: \d", out, re.MULTILINE)
+    assert re.search(
+        r"^count\(\*\) of examples from a cold process: .* ratio \d", out, re.MULTILINE
+    )
+    assert "made" not in benchmark("sql", *words)
+
+
+def test_a_flat_file_has_the_rows_of_the_view_in_its_order(tmp_path: Path) -> None:
+    benchmarks = ROOT / "benchmarks"
+    code = (
+        "import sys; from pathlib import Path; import sql; folder = Path(sys.argv[1])\n"
+        "sql.prepare(folder, 20_000)\n"
+        "columns = 'id, split, run, pos, token_id, token, char_start, char_end, logprob, rank, '\n"
+        "query = f'SELECT {columns} entropy FROM tokens'\n"
+        "view, flat = (sql.connect(folder, side)(query) for side in sql.SIDES)\n"
+        "sql.check_equal(view, flat)\n"
+        "print(len(flat), *flat[0][1:3], *flat[-1][1:3])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(benchmarks)},
+    )
+    assert done.returncode == 0, done.stderr
+    rows, *ends = done.stdout.splitlines()[-1].split()
+    assert int(rows) > 20 * 20 * 2  # 20 examples of at least 20 tokens, in two runs
+    assert ends == ["train", "base", "test", "other"]

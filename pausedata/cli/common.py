@@ -169,7 +169,7 @@ def parameters(given: list[str] | None, options: type[BaseModel]) -> dict[str, A
 
 def checked_name(name: str, what: str) -> str:
     """``name`` if it may be a run's, a placement's or an export's."""
-    from pausedata.recipe import NAME_PATTERN
+    from pausedata.names import NAME_PATTERN
 
     if not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(

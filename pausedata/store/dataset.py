@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from pausedata import __version__
@@ -35,7 +33,9 @@ from pausedata.store.manifest import (
     ShardEntry,
     TableEntry,
 )
-from pausedata.store.shards import read_shard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 POINTER = "pausedata.json"
 # The kinds of table that there may be several of, and what one of them is called.
@@ -80,6 +80,8 @@ class Table:
 
     def read(self, shard: ShardEntry, columns: list[str] | None = None) -> pa.Table:
         """The rows of one shard; DataError where its file is not what the manifest says."""
+        from pausedata.store.shards import read_shard  # with it comes pyarrow
+
         # The bytes are hashed while the values are decoded: both are work outside Python.
         with ThreadPoolExecutor(1) as beside:
             checked = beside.submit(require_whole, self.folder, [shard])
@@ -165,6 +167,9 @@ class Version:
 
     def token_texts(self, ids: Iterable[int]) -> dict[int, str]:
         """The text of each token id, from ``vocab``; ids that are not in it are left out."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         wanted = pa.array(sorted(set(ids)), pa.int32())
         texts: dict[int, str] = {}
         table = self.table("vocab")

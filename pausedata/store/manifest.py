@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pausedata.recipe import Split
+from pausedata.names import Split
 
 FORMAT = "pausedata/1"
 READER = 1  # what this release can read; a manifest's min_reader above it is refused

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from pausedata.invalid import NAME_PATTERN
+from pausedata.names import Name
 from pausedata.strategies.base import MOST_PAUSES, Batch, Choosing, Int, Placed, Strategy
 from pausedata.strategies.choose import with_counts
 from pausedata.strategies.places import choose_places
-
-_Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class Combine(Choosing):
     """Where other placements have pauses: in any of them, in all, or in the first alone."""
 
-    of: list[_Name] = Field(min_length=1, description="the placements, by name")
+    of: list[Name] = Field(min_length=1, description="the placements, by name")
     how: Literal["union", "intersection", "difference"] = Field(
         default="union", description="in any; in all; in the first and in no other"
     )
