@@ -397,7 +397,6 @@ def test_where_no_example_passes_nothing_else_is_read(version, read):
         ("PIVOT examples ON split USING sum(n_response) GROUP BY row ORDER BY row",
          [(0, 2, 9), (1, None, 4)]),
         ("SELECT count(*) FROM scores WHERE rank IS NULL", [(5,)]),
-        ("SELECT count(*) FROM query_table('examples')", [(5,)]),
         ("WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r, examples "
          "WHERE x < 3 AND n_response = 5) SELECT x FROM r ORDER BY x", [(1,), (2,), (3,)]),
     ],

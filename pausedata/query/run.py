@@ -10,7 +10,7 @@ import duckdb
 
 from pausedata.query.messages import translated
 from pausedata.query.session import Session
-from pausedata.query.statements import check_read_only
+from pausedata.query.statements import check_read_only, is_query, split
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,24 @@ class Result:
     """A query's result, which is worked out when its rows are fetched, once.
 
     ``columns`` are unique names (a repeated one gets ``_1``, ``_2`` …), ``types`` DuckDB's types.
+    A statement of an unsafe session that is no query has been run already: ``sql`` is None, and
+    ``columns`` are empty where it gives no rows.
     """
 
     session: Session
-    sql: str
+    sql: str | None
     relation: Any
     columns: list[str]
     types: list[Any]
 
     def batches(self, rows: int = 2048) -> Iterator[list[tuple[Any, ...]]]:
         """The rows as Python values, up to ``rows`` at a time, as they are found."""
+        if not self.columns:
+            return
         with translated(self.session):
+            if self.sql is None:
+                yield self.relation.fetchall()
+                return
             # Not from the relation, which would hold all rows.
             connection = self.session.connection.execute(self.sql)
             while batch := connection.fetchmany(rows):
@@ -46,13 +53,37 @@ class Result:
 def run(session: Session, sql: str) -> Result:
     """Prepare one query over the views: what is wrong with its words and names is a UsageError.
 
-    So is what does not only read, unless the session is unsafe.
+    So is what does not only read, unless the session is unsafe: then ``sql`` may be several
+    statements of any kind, which are run, and the result is the last one's.
     """
+    # Of its own, so that what runs on the connection goes on.
+    parser = session.connection.cursor()
     if not session.unsafe:
-        check_read_only(sql)
+        check_read_only(sql, parser)
+        return _query(session, sql)
+    *before, last = split(sql, parser)
+    for statement in before:
+        _execute(session, statement)
+    return _query(session, last) if is_query(last, parser) else _execute(session, last)
+
+
+def _query(session: Session, sql: str) -> Result:
     with translated(session):
         relation = session.connection.sql(sql)
     return Result(session, sql, relation, _unique(relation.columns), relation.types)
+
+
+def _execute(session: Session, sql: str) -> Result:
+    """Run a statement now, once."""
+    connection = session.connection
+    with translated(session):
+        connection.execute(sql)
+        new = hasattr(connection, "to_arrow_table")
+        table = connection.to_arrow_table() if new else connection.fetch_arrow_table()
+        relation = connection.from_arrow(table)
+    given = bool(table.num_rows)  # DuckDB calls nothing 'Success' or 'Count', with no row
+    columns = _unique(relation.columns) if given else []
+    return Result(session, None, relation, columns, relation.types if given else [])
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -16,6 +15,7 @@ import duckdb
 from pausedata.errors import PausedataError, UsageError
 from pausedata.progress import Progress, Silent
 from pausedata.query.macros import create_macros
+from pausedata.query.spill import SpillFolder
 from pausedata.query.views import VIEWS, create_views, identifier, literal
 from pausedata.store.dataset import Version
 
@@ -24,15 +24,30 @@ if TYPE_CHECKING:
 
 MAIN = "main"  # DuckDB's own schema: what stands there needs no prefix
 _RESERVED = {MAIN, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
+_MEMORY = re.compile(r"(\d+(\.\d+)?) ?[KMGT]i?B", re.IGNORECASE)
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a query may use; None leaves it to DuckDB (four fifths of the memory, all cores)."""
+    """What a query may use; None leaves it to DuckDB (four fifths of the memory, all cores).
 
-    memory: str | None = None  # as DuckDB reads it: '4GB', '500MiB'
+    Raises UsageError for what DuckDB could not work with.
+    """
+
+    memory: str | None = None  # '4GB', '500MiB': what DuckDB itself may take, at least 10 MB
     threads: int | None = None
     spill: Path | None = None  # the folder in which large sorts and joins spill
+
+    def __post_init__(self) -> None:
+        if self.memory is not None and not _is_memory(self.memory):
+            raise UsageError(
+                f"memory is {self.memory!r}: give a number and a unit, as in '4GB' or '500MiB', "
+                "10MB at least."
+            )
+        threads = self.threads
+        if threads is not None and not (type(threads) is int and 1 <= threads <= _MOST_THREADS):
+            raise UsageError(f"threads is {threads!r}: give a number from 1 to {_MOST_THREADS}.")
 
 
 @dataclass
@@ -55,22 +70,27 @@ class Session:
 
     def __post_init__(self) -> None:
         self.failures: list[PausedataError] = []  # of scans, whose kind DuckDB does not keep
-        self._spill = _spill_folder(self.limits.spill)
-        copies = [self._flat_copies(version) for version in self.versions()] if self.flat else []
-        self.connection = duckdb.connect(config=self._config())
-        if not self.unsafe:
-            readable = [str(path) for copy in copies for files in copy.values() for path in files]
-            listed = ", ".join(literal(path) for path in readable)
-            self.connection.execute(f"SET allowed_paths = [{listed}]")
-            self.connection.execute("SET enable_external_access = false")
         for name in self.attached:
             check_schema_name(name)
-            self.connection.execute(f"CREATE SCHEMA {identifier(name)}")
-        for name, version, copy in zip_longest([MAIN, *self.attached], self.versions(), copies):
-            create_views(self.connection, version, name, self._scan, copy)
-            create_macros(self.connection, version, name)
-        if not self.unsafe:
-            self.connection.execute("SET lock_configuration = true")
+        self._spill = SpillFolder(self.limits.spill)
+        try:
+            copies = [self._flat_copies(v) for v in self.versions()] if self.flat else []
+            self.connection = duckdb.connect(config=self._config())
+            if not self.unsafe:
+                readable = [path for copy in copies for files in copy.values() for path in files]
+                listed = ", ".join(literal(str(path)) for path in readable)
+                self.connection.execute(f"SET allowed_paths = [{listed}]")
+                self.connection.execute("SET enable_external_access = false")
+            for name in self.attached:
+                self.connection.execute(f"CREATE SCHEMA {identifier(name)}")
+            for name, version, copy in zip_longest([MAIN, *self.attached], self.versions(), copies):
+                create_views(self.connection, version, name, self._scan, copy)
+                create_macros(self.connection, version, name)
+            if not self.unsafe:
+                self.connection.execute("SET lock_configuration = true")
+        except BaseException:
+            self._spill.close()
+            raise
 
     def versions(self) -> list[Version]:
         """All versions that are read."""
@@ -79,7 +99,7 @@ class Session:
     def close(self) -> None:
         """Close the connection, and remove what it spilled."""
         self.connection.close()
-        self._spill.cleanup()
+        self._spill.close()
 
     def _flat_copies(self, version: Version) -> dict[str | None, list[Path]]:
         from pausedata.query.flat import flat_copy
@@ -96,8 +116,9 @@ class Session:
             # A misspelled view must be an error, not a Python variable of that name.
             "python_enable_replacements": "false",
             # In memory, DuckDB's own default is `.tmp` in the current folder. With external access
-            # off, this folder is the one that DuckDB may still use: so it is nobody else's.
-            "temp_directory": self._spill.name,
+            # off, this folder is the one that DuckDB may still use: so it is nobody else's, and
+            # check_read_only keeps queries from naming files in it.
+            "temp_directory": str(self._spill.path),
         }
         if self.limits.memory is not None:
             config["memory_limit"] = self.limits.memory
@@ -109,8 +130,23 @@ class Session:
                 "autoload_known_extensions": "false",
                 "allow_community_extensions": "false",
                 "allow_persistent_secrets": "false",
+                # Their defaults, of the environment and the home folder, would show in the settings
+                # (a proxy's with its password). Nothing that is allowed uses either.
+                "http_proxy": "none",
+                "secret_directory": "none",
             }
+            if duckdb.__version__ >= "2":
+                config["show_behavior"] = "table"  # `SHOW x` would show the setting x otherwise
         return config
+
+
+def _is_memory(text: str) -> bool:
+    """Whether ``text`` is an amount of memory with which DuckDB starts."""
+    found = _MEMORY.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return False
+    unit = text[found.end(1) :].strip().upper()
+    return float(found[1]) * 1000 ** ("KMGT".index(unit[0]) + 1) >= 10_000_000
 
 
 def check_schema_name(name: str) -> None:
@@ -120,14 +156,3 @@ def check_schema_name(name: str) -> None:
             f"--attach: '{name}' cannot name a dataset: use letters, digits and '_', beginning "
             f"with a letter, and none of {', '.join(sorted(_RESERVED))}."
         )
-
-
-def _spill_folder(under: Path | None) -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="pausedata-sql-", dir=under)
-    except OSError as error:
-        where = under or tempfile.gettempdir()
-        raise UsageError(
-            f"{where}: nothing can be written there ({error.strerror or error}). "
-            "Give a folder for what does not fit into memory."
-        ) from None

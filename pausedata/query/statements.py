@@ -1,8 +1,11 @@
-"""Which statements only read."""
+"""Which statements only read, and only the dataset."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import duckdb
 
@@ -14,33 +17,185 @@ _EXPLAIN = re.compile(r"explain\b", re.IGNORECASE)
 _ANALYZE = re.compile(r"(?:analy[sz]e|verbose)\b", re.IGNORECASE)
 _OPTIONS = re.compile(r"\([^()']*(?:'[^']*'[^()']*)*\)")
 _PIVOTING = re.compile(r"(?:\(|with\b|from\b|select\b|pivot\b|pivot_wider\b)", re.IGNORECASE)
+_WORD = re.compile(r'"((?:[^"]|"")*)"|(\w[\w$]*)')
+
+# A list of what is allowed, since every release of DuckDB adds functions. All others are refused:
+# those that read files (read_csv, glob, sniff_csv, parquet_metadata, read_duckdb …), change the
+# database or its settings (checkpoint, enable_logging, enable_profiling, *_external_resource …),
+# show settings, among them paths and a proxy's password of the environment (duckdb_settings,
+# duckdb_extensions, duckdb_secrets, which_secret …), take addresses of memory for arguments
+# (arrow_scan, pandas_scan, python_map_function, seq_scan …), or run SQL that is not seen here: a
+# text (query, query_table), or a tree that no parser made (json_execute_serialized_sql).
+_TABLE_FUNCTIONS = {
+    "duckdb_columns", "duckdb_databases", "duckdb_functions", "duckdb_keywords", "duckdb_schemas",
+    "duckdb_tables", "duckdb_types", "duckdb_views", "generate_series", "histogram",
+    "histogram_values", "icu_calendar_names", "json_each", "json_tree", "pg_timezone_names",
+    "pragma_collations", "pragma_show", "pragma_table_info", "pragma_version", "range", "repeat",
+    "repeat_row", "test_all_types", "unnest",
+}  # fmt: skip
+# Of the rest nearly all compute a value from values. These look at the machine (DuckDB's own
+# command line has getenv), or bind SQL that is not seen here, or write to DuckDB's log.
+_FUNCTIONS = {
+    "current_setting", "getenv", "json_execute_serialized_sql", "json_serialize_plan", "write_log",
+}  # fmt: skip
+_TABLES = {"pg_settings"}  # a view of duckdb_settings(); the other views show the catalogue
+# The kinds of a query's parts. DuckDB 2.0 calls `WITH x AS (COPY … TO …) FROM x` a SELECT.
+_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+_VERBS = {
+    "attach", "call", "checkpoint", "copy", "create", "delete", "detach", "drop", "execute",
+    "export", "import", "insert", "install", "load", "merge", "pragma", "prepare", "set", "update",
+    "vacuum",
+}  # fmt: skip
 
 
-def check_read_only(sql: str) -> None:
-    """UsageError unless ``sql`` is one statement that reads: SELECT, DESCRIBE, SHOW, EXPLAIN …"""
+def check_read_only(sql: str, connection: Any = duckdb) -> None:
+    """UsageError unless ``sql`` is one statement that reads: SELECT, DESCRIBE, SHOW, EXPLAIN …
+
+    And unless all functions in it are harmless. ``connection`` parses it and runs nothing of it.
+    This stands beside what the connection forbids (``Session``): that keeps DuckDB off files, but
+    not off the folder where it spills.
+    """
+    statements = _parsed(sql, connection)
+    start = _skip(sql, 0)
+    pivot = _is_pivot(sql, statements)
+    if len(statements) > 1 and not pivot:
+        raise UsageError(f"Give one statement, not {len(statements)}.")
+    kind = statements[0].type
+    if kind == duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains: that has to be a query, too.
+        check_read_only(_explained(sql, start), connection)
+        return
+    if kind != duckdb.StatementType.SELECT and not pivot:
+        raise _no_query(kind.name)
+    if statements[0].named_parameters:
+        raise UsageError("The query has parameters (? or $name): write the values in their places.")
+    tree = None if pivot else _tree(sql, connection)
+    if tree is None:
+        _check_words(sql, connection)
+    else:
+        _check_tree(tree, connection)
+
+
+def split(sql: str, connection: Any) -> list[str]:
+    """The statements of a script; UsageError where there is none, or one is no SQL."""
+    statements = _parsed(sql, connection)
+    if _is_pivot(sql, statements):
+        return [sql]
     try:
-        statements = duckdb.extract_statements(sql)
+        return [statement.query for statement in statements]
+    except IndexError:  # of DuckDB 1, which takes a PIVOT apart
+        raise UsageError("Give a PIVOT alone, not among other statements.") from None
+
+
+def is_query(sql: str, connection: Any) -> bool:
+    """Whether a statement may be prepared now and run later, since it is a SELECT or a PIVOT."""
+    statements = _parsed(sql, connection)
+    return statements[0].type == duckdb.StatementType.SELECT or _is_pivot(sql, statements)
+
+
+def _parsed(sql: str, connection: Any) -> list[Any]:
+    try:
+        statements = connection.extract_statements(sql)
     except duckdb.Error as error:
         raise UsageError(message(error)) from None
     if not statements:
         raise UsageError("The query is empty. Try: SELECT * FROM tokens LIMIT 10")
-    if len(statements) > 1:
-        raise UsageError(f"Give one statement, not {len(statements)}.")
-    kind = statements[0].type
-    start = _skip(sql, 0)
-    if kind == duckdb.StatementType.EXPLAIN:
-        # EXPLAIN ANALYZE runs what it explains: that has to be a query, too.
-        check_read_only(_explained(sql, start))
-        return
-    # DuckDB takes a PIVOT apart into several statements.
-    pivot = kind == duckdb.StatementType.MULTI and _PIVOTING.match(sql, start)
-    if kind != duckdb.StatementType.SELECT and not pivot:
-        raise UsageError(
-            f"{kind.name} is not a query: `sql` only reads. Use SELECT, DESCRIBE, SHOW, "
-            "SUMMARIZE or EXPLAIN; -o FILE writes the result."
-        )
-    if statements[0].named_parameters:
-        raise UsageError("The query has parameters (? or $name): write the values in their places.")
+    return statements
+
+
+def _is_pivot(sql: str, statements: list[Any]) -> bool:
+    """Whether the text is one PIVOT, which DuckDB takes apart into several statements."""
+    if not _PIVOTING.match(sql, _skip(sql, 0)):
+        return False
+    kinds = [statement.type for statement in statements]
+    if kinds == [duckdb.StatementType.MULTI]:
+        return True
+    # DuckDB 1 shows the parts, which have no text: the types of the columns, then the query.
+    *types, last = kinds
+    made = bool(types) and set(types) == {duckdb.StatementType.CREATE}
+    return made and last == duckdb.StatementType.SELECT and statements[0].query == ""
+
+
+def _tree(sql: str, connection: Any) -> Any:
+    """DuckDB's own parse of a query; None where it gives none (a PIVOT)."""
+    [text] = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
+    try:
+        tree = json.loads(text)
+    except RecursionError:
+        raise UsageError("The query is nested too deeply.") from None
+    return None if tree["error"] else tree["statements"]
+
+
+def _check_tree(tree: Any, connection: Any) -> None:
+    for node in _nodes(tree):
+        kind = str(node.get("type", ""))
+        if kind.endswith("_NODE") or "cte_map" in node:
+            if kind not in _NODES:
+                raise _no_query(kind.partition("_")[0])
+        elif kind == "TABLE_FUNCTION":
+            _check_table_function(node["function"]["function_name"], connection)
+        elif "function_name" in node and node["function_name"].lower() in _FUNCTIONS:
+            raise _refused(node["function_name"])
+        elif str(node.get("table_name", "")).lower() in _TABLES:
+            raise _refused(node["table_name"])
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    todo = [tree]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, dict):
+            yield part
+            todo += part.values()
+        elif isinstance(part, list):
+            todo += part
+
+
+def _check_table_function(name: str, connection: Any) -> None:
+    if name.lower() not in _TABLE_FUNCTIONS and _builtin([name], connection):
+        raise _refused(name)
+
+
+def _check_words(sql: str, connection: Any) -> None:
+    """The same of what has no tree, by its words: stricter, since it knows no columns' names."""
+    text = sql.encode()  # DuckDB counts bytes
+    names = set[str]()
+    for start, kind in duckdb.tokenize(sql):
+        word = _WORD.match(text[start:].decode())
+        if word is None or kind in (duckdb.token_type.string_const, duckdb.token_type.comment):
+            continue
+        bare, name = word[2], (word[1] or word[2]).replace('""', '"').lower()
+        if bare and name in _VERBS:
+            raise _no_query(bare.upper())
+        if name in _FUNCTIONS | _TABLES:
+            raise _refused(name)
+        names.add(name)
+    for name in _builtin(sorted(names - _TABLE_FUNCTIONS), connection):
+        raise _refused(name)
+
+
+def _builtin(names: list[str], connection: Any) -> list[str]:
+    """Which of ``names`` DuckDB itself has a table function for; the others are ours, or slips."""
+    found = connection.execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE internal "
+        "AND function_type IN ('table', 'table_macro', 'pragma') "
+        "AND list_contains(?, lower(function_name)) ORDER BY ALL",
+        [[name.lower() for name in names]],
+    )
+    return [name for (name,) in found.fetchall()]
+
+
+def _no_query(what: str) -> UsageError:
+    return UsageError(
+        f"{what} is not a query: `sql` only reads. Use SELECT, DESCRIBE, SHOW, "
+        "SUMMARIZE or EXPLAIN; -o FILE writes the result."
+    )
+
+
+def _refused(name: str) -> UsageError:
+    return UsageError(
+        f"'{name}': a query sees the dataset alone. --unsafe lets it read and write files."
+    )
 
 
 def _explained(sql: str, start: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from pausedata.errors import (
     nearest,
 )
 from pausedata.store.holds import Hold, take
-from pausedata.store.integrity import require_whole
+from pausedata.store.integrity import is_inside, require_placed, require_whole
 from pausedata.store.manifest import (
     FORMAT,
     READER,
@@ -82,6 +83,7 @@ class Table:
         """The rows of one shard; DataError where its file is not what the manifest says."""
         from pausedata.store.shards import read_shard  # with it comes pyarrow
 
+        require_placed(self.folder, [shard])
         # The bytes are hashed while the values are decoded: both are work outside Python.
         with ThreadPoolExecutor(1) as beside:
             checked = beside.submit(require_whole, self.folder, [shard])
@@ -286,6 +288,8 @@ def read_pointer(root: Path) -> Pointer | None:
 def read_version(root: Path, folder: Path, expected: str | None = None) -> Version:
     """The version in ``folder``, held; DataError where ``expected`` is not its manifest's hash."""
     path = folder / "manifest.json"
+    if not is_inside(os.path.realpath(root), path):
+        raise DataError(f"{path}: a link leads out of the dataset: it is not followed.")
     hold = take(path)
     try:
         raw = path.read_bytes()

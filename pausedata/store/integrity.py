@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from stat import S_ISREG
@@ -24,37 +25,64 @@ def problems_of(
 
     Large files that did not change since they were last read whole are read again only ``anew``.
     """
-    found: dict[str, str] = {}
-    whole = []
-    for entry in entries:
-        try:
-            stat = (folder / entry.path).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            stat = None
-        except OSError as error:
-            found[entry.path] = f"cannot be read ({error.strerror})"
-            continue
-        if stat is None:
-            found[entry.path] = "missing"
-        elif not S_ISREG(stat.st_mode):
-            found[entry.path] = "is no file"
-        elif stat.st_size != entry.bytes:
-            found[entry.path] = f"{stat.st_size} bytes, the manifest says {entry.bytes}"
-        else:
-            whole.append(entry)
+    found = misplaced(folder, entries)
+    whole = [entry for entry in entries if entry.path not in found]
     for entry, sha256 in zip(whole, _hashes(folder, whole, found, anew), strict=True):
         if sha256 is not None and sha256 != entry.sha256:
             found[entry.path] = "its sha256 is not the manifest's: the file was changed or damaged"
     return found
 
 
+def misplaced(folder: Path, entries: Sequence[FileEntry]) -> dict[str, str]:
+    """The same as far as it shows without opening a file: it may be a link, or a pipe."""
+    found: dict[str, str] = {}
+    root = dataset_of(folder)
+    for entry in entries:
+        try:
+            inside, stat = is_inside(root, folder / entry.path), (folder / entry.path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            found[entry.path] = "missing"
+            continue
+        except OSError as error:
+            found[entry.path] = f"cannot be read ({error.strerror})"
+            continue
+        if not inside:
+            found[entry.path] = "a link leads out of the dataset: it is not followed"
+        elif not S_ISREG(stat.st_mode):
+            found[entry.path] = "is no file"
+        elif stat.st_size != entry.bytes:
+            found[entry.path] = f"{stat.st_size} bytes, the manifest says {entry.bytes}"
+    return found
+
+
+def require_placed(folder: Path, entries: Sequence[FileEntry]) -> None:
+    """Raise DataError where a file may not even be opened: see ``misplaced``."""
+    _require(folder, misplaced(folder, entries))
+
+
 def require_whole(folder: Path, entries: Sequence[FileEntry]) -> None:
     """Raise DataError where a file is not what its entry says."""
-    found = problems_of(folder, entries)
+    _require(folder, problems_of(folder, entries))
+
+
+def _require(folder: Path, found: dict[str, str]) -> None:
     if found:
         path, why = next(iter(found.items()))
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise DataError(f"{folder / path}: {why}.{more} {ADVICE}")
+
+
+def dataset_of(folder: Path) -> str:
+    """The real path of the dataset that a version's or a stage's folder belongs to."""
+    return os.path.realpath(folder.parent.parent)
+
+
+def is_inside(root: str, path: Path) -> bool:
+    """Whether ``path``, with every link followed, lies under ``root``, a real path.
+
+    A dataset of a stranger's must not make us read, or hand on, other files of this machine.
+    """
+    return os.path.realpath(path).startswith(os.path.join(root, ""))
 
 
 def _hashes(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pausedata.names import Split
+from pausedata.names import NAME_PATTERN, Split
 
 FORMAT = "pausedata/1"
 READER = 1  # what this release can read; a manifest's min_reader above it is refused
@@ -107,6 +108,16 @@ class Manifest(Open):
     files: list[FileEntry] = Field(
         default_factory=list, description="files of the version that belong to no table: README.md"
     )
+
+    @field_validator("tables")
+    @classmethod
+    def _check_names(cls, tables: dict[str, TableEntry]) -> dict[str, TableEntry]:
+        """Runs, placements and exports are named in files, messages and commands."""
+        for table in tables:
+            _, slash, own = table.partition("/")
+            if slash and not re.fullmatch(NAME_PATTERN, own):
+                raise ValueError(f"{table!r} cannot name a table")
+        return tables
 
     def names(self, kind: str) -> list[str]:
         """The names under ``scores``, ``placements`` or ``exports``, in the manifest's order."""
