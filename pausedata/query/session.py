@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
+import weakref
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +17,15 @@ import duckdb
 
 from pausedata.errors import PausedataError, UsageError
 from pausedata.query.macros import create_macros
-from pausedata.query.views import VIEWS, create_views, identifier
+from pausedata.query.messages import message
+from pausedata.query.views import SCANS, VIEWS, create_views, identifier
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
     from pausedata.query.scan import Source
 
 MAIN = "main"  # DuckDB's own schema: what stands there needs no prefix
-_RESERVED = {MAIN, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
+_RESERVED = {MAIN, SCANS, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,12 @@ class Session:
     """One connection over ``version``, and over ``attached`` datasets under their names.
 
     The views of ``version`` need no prefix; those of a dataset attached as ``other`` are
-    ``other.tokens`` and so on. Queries read no file, write none, load no extension and reach no
-    network: DuckDB itself is given no access, pausedata reads the shards. ``unsafe`` gives it what
-    DuckDB allows by default.
+    ``other.tokens`` and so on. The connection's cursors see the same. Queries read no file, write
+    none, load no extension and reach no network: DuckDB itself is given no access, pausedata reads
+    the shards. ``unsafe`` gives it what DuckDB allows by default.
+
+    The versions are held, and the folder for what is spilled is there, until the last connection
+    to the database is closed or gone: a session may be let go of before its connection.
     """
 
     version: Version
@@ -49,9 +56,10 @@ class Session:
     unsafe: bool = False
 
     def __post_init__(self) -> None:
-        self.failures: list[PausedataError] = []  # of scans, whose kind DuckDB does not keep
-        self._spill = _spill_folder(self.limits.spill)
-        self.connection = duckdb.connect(config=self._config())
+        # The latest of scans, whose kind DuckDB does not keep.
+        self.failures: deque[PausedataError] = deque(maxlen=16)
+        self._spill = _SpillFolder(self.limits.spill)
+        self.connection = self._connect()
         self._add(self.version, MAIN)
         for name, version in self.attached.items():
             check_schema_name(name)
@@ -67,7 +75,7 @@ class Session:
     def close(self) -> None:
         """Close the connection, and remove what it spilled."""
         self.connection.close()
-        self._spill.cleanup()
+        self._spill.remove()
 
     def _add(self, version: Version, schema: str) -> None:
         create_views(self.connection, version, schema, self._scan)
@@ -76,7 +84,14 @@ class Session:
     def _scan(self, source: Source) -> Any:
         from pausedata.query.scan import Scan
 
-        return Scan(source, self.limits.threads or os.cpu_count() or 1, self.failures.append)
+        threads = self.limits.threads or os.cpu_count() or 1
+        return Scan(source, threads, self.failures.append, keep=self._spill)
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        try:
+            return duckdb.connect(config=self._config())
+        except duckdb.Error as error:  # what is wrong with a limit
+            raise UsageError(message(error)) from None
 
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -84,7 +99,7 @@ class Session:
             "python_enable_replacements": "false",
             # In memory, DuckDB's own default is `.tmp` in the current folder. With external access
             # off, this folder is the one that DuckDB may still use: so it is nobody else's.
-            "temp_directory": self._spill.name,
+            "temp_directory": str(self._spill.path),
         }
         if self.limits.memory is not None:
             config["memory_limit"] = self.limits.memory
@@ -110,12 +125,16 @@ def check_schema_name(name: str) -> None:
         )
 
 
-def _spill_folder(under: Path | None) -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="pausedata-sql-", dir=under)
-    except OSError as error:
-        where = under or tempfile.gettempdir()
-        raise UsageError(
-            f"{where}: nothing can be written there ({error.strerror or error}). "
-            "Give a folder for what does not fit into memory."
-        ) from None
+class _SpillFolder:
+    """A new folder below ``under``, there until it is removed or the last of its users is gone."""
+
+    def __init__(self, under: Path | None) -> None:
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="pausedata-sql-", dir=under))
+        except OSError as error:
+            where = under or tempfile.gettempdir()
+            raise UsageError(
+                f"{where}: nothing can be written there ({error.strerror or error}). "
+                "Give a folder for what does not fit into memory."
+            ) from None
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

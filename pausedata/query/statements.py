@@ -16,8 +16,11 @@ _OPTIONS = re.compile(r"\([^()']*(?:'[^']*'[^()']*)*\)")
 _PIVOTING = re.compile(r"(?:\(|with\b|from\b|select\b|pivot\b|pivot_wider\b)", re.IGNORECASE)
 
 
-def check_read_only(sql: str) -> None:
-    """UsageError unless ``sql`` is one statement that reads: SELECT, DESCRIBE, SHOW, EXPLAIN …"""
+def check_read_only(sql: str, parameters: bool = False) -> None:
+    """UsageError unless ``sql`` is one statement that reads: SELECT, DESCRIBE, SHOW, EXPLAIN …
+
+    ``parameters`` says that it may have some (``?``, ``$name``).
+    """
     try:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
@@ -30,7 +33,7 @@ def check_read_only(sql: str) -> None:
     start = _skip(sql, 0)
     if kind == duckdb.StatementType.EXPLAIN:
         # EXPLAIN ANALYZE runs what it explains: that has to be a query, too.
-        check_read_only(_explained(sql, start))
+        check_read_only(_explained(sql, start), parameters)
         return
     # DuckDB takes a PIVOT apart into several statements.
     pivot = kind == duckdb.StatementType.MULTI and _PIVOTING.match(sql, start)
@@ -39,7 +42,7 @@ def check_read_only(sql: str) -> None:
             f"{kind.name} is not a query: `sql` only reads. Use SELECT, DESCRIBE, SHOW, "
             "SUMMARIZE or EXPLAIN; -o FILE writes the result."
         )
-    if statements[0].named_parameters:
+    if statements[0].named_parameters and not parameters:
         raise UsageError("The query has parameters (? or $name): write the values in their places.")
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from pausedata.query.scan import Source
 
+# The schema of the scans that the views read: beside the views they would be listed with them.
+SCANS = "_scans"
+
 # The columns of every view with their SQL types, as the design lists them.
 VIEWS: dict[str, dict[str, str]] = {
     "examples": {
@@ -52,8 +55,9 @@ def create_views(
 ) -> None:
     """Create the views of ``version`` in the schema ``schema``, which is there.
 
-    ``scan`` makes of a source what DuckDB can read (``query.scan.Scan``). Raises DataError where
-    tables are not sharded alike.
+    ``scan`` makes of a source what DuckDB can read (``query.scan.Scan``). Views and scans belong to
+    the database, not to ``connection``: every cursor sees them, and the scans live for as long as
+    the database does. Raises DataError where tables are not sharded alike.
     """
     from pausedata.query.sources import Examples, Pauses, Stored, Tokens, Vocabulary
 
@@ -72,16 +76,19 @@ def create_views(
         "placements": {name: Stored(version, f"placements/{name}") for name in placements},
         "vocab": {None: Stored(version, "vocab")},
     }
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCANS}; SET schema = '{SCANS}'")
     for view, parts in sources.items():
         selects = []
         for number, (name, source) in enumerate(parts.items()):
-            registered = f"_{schema}_{view}_{number}"
-            connection.register(registered, scan(source))
+            scanned = f"{schema}_{view}_{number}"
+            # `connection.register` would make a view that no other cursor sees.
+            connection.from_arrow(scan(source)).create_view(scanned)
             # A run or placement is a constant, so that DuckDB reads no shards of those not asked.
             constant = {label[view]: name} if view in label else {}
-            selects.append(_select(VIEWS[view], constant, f"temp.{identifier(registered)}"))
+            selects.append(_select(VIEWS[view], constant, f"{SCANS}.{identifier(scanned)}"))
         body = _union(selects) if selects else _nothing(VIEWS[view])
         connection.execute(f"CREATE VIEW {identifier(schema)}.{view} AS {body}")
+    connection.execute("SET schema = 'main'")
 
 
 def placed_from(version: Version, placement: str) -> str | None:
