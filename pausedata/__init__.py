@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pausedata.build import build
     from pausedata.dataset import open_dataset as open
     from pausedata.errors import ConflictError, DataError, PausedataError, UsageError
+    from pausedata.query.python import connect
     from pausedata.recipe import load_recipe
 
 __all__ = [
@@ -22,12 +23,14 @@ __all__ = [
     "PausedataError",
     "UsageError",
     "build",
+    "connect",
     "load_recipe",
     "open",
 ]
 
 _HOMES = {
     "build": ("pausedata.build", "build"),
+    "connect": ("pausedata.query.python", "connect"),
     "load_recipe": ("pausedata.recipe", "load_recipe"),
     "open": ("pausedata.dataset", "open_dataset"),
     "ConflictError": ("pausedata.errors", "ConflictError"),

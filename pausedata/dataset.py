@@ -1,9 +1,10 @@
-"""A dataset in Python: its tables as ``pyarrow.dataset``, as record batches, as ``datasets``."""
+"""A dataset in Python: its tables as ``pyarrow.dataset``, in batches, as ``datasets``, in SQL."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ from pausedata.store.tables import is_known, schema_of
 
 if TYPE_CHECKING:
     import datasets
+    import duckdb
+
+    from pausedata.query.python import Parameters, Queries
 
 
 class Dataset:
@@ -40,6 +44,10 @@ class Dataset:
 
     def __init__(self, version: Version) -> None:
         self._version = version
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """In a process that it is sent to, a dataset has a connection for SQL of its own."""
+        return Dataset, (self._version,)
 
     def __repr__(self) -> str:
         return f"<pausedata dataset '{self.manifest.name}', version {self.version}>"
@@ -146,6 +154,27 @@ class Dataset:
         chosen = [self._table(name) for name in names]
         self._check_split(split)
         return self._batches(chosen, rows, split)
+
+    def sql(self, query: str, params: Parameters | None = None) -> duckdb.DuckDBPyRelation:
+        """The rows of a query over the views that ``pausedata sql`` has, as a relation of DuckDB's.
+
+        Nothing is worked out before the rows are asked for (``.df()``, ``.pl()``, ``.arrow()``,
+        ``.fetchall()``), and then each time; relations can be filtered, joined and so on before::
+
+            data.sql("SELECT token, ppl(logprob) FROM tokens WHERE run = ? GROUP BY ALL", ["base"])
+
+        ``params`` are the values of ``?`` (a sequence) or ``$name`` (a mapping). A query only
+        reads, and only this dataset: ``pausedata.connect`` may do more. What is wrong with its
+        words is a UsageError; what goes wrong when rows are fetched, DuckDB's own error. Any
+        thread may ask; a relation belongs to the thread that made it, and outlives the dataset.
+        """
+        return self._queries.ask(query, params)
+
+    @cached_property
+    def _queries(self) -> Queries:
+        from pausedata.query.python import Queries
+
+        return Queries(self._version)
 
     def to_datasets(
         self, table: str = "examples", split: str | None = None, cache_dir: str | Path | None = None

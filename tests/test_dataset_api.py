@@ -281,24 +281,74 @@ def test_batches_are_read_one_row_group_at_a_time(tmp_path: Path) -> None:
     assert most < 15_000_000  # 40 MB in all
 
 
-def test_the_page_on_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its blocks, one after another, as a reader would paste them."""
-    page = Path(__file__).parents[1] / "docs" / "python.md"
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) == 5
+ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "build" / "quickstart"
+
+
+def page_on_python() -> list[tuple[str, str]]:
+    """Its blocks of code, and what the page says that each prints (nothing where it does not)."""
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    pattern = r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```)?"
+    return re.findall(pattern, page, re.M | re.S)
+
+
+def run_page(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Run the blocks one after another, as a reader would paste them.
+
+    Gives the names they made, and of each block that has it, what it should print and printed.
+    """
+    names: dict[str, Any] = {}
+    printed = []
+    for code, expected in page_on_python():
+        capsys.readouterr()
+        exec(code, names)
+        if expected:
+            lines = capsys.readouterr().out.splitlines()
+            printed.append((expected, "".join(f"{line.rstrip()}\n" for line in lines if line)))
+    return names, printed
+
+
+def test_the_page_on_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("polars")
     root = tmp_path / "build" / "quickstart"
     commit_handmade(root)
     place(root, {"dit": Placement(strategy="lowest_logprob", positions=2)})  # type: ignore[call-arg]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(block, names)
+    names, printed = run_page(capsys)
     # Least: 1/64 in a, 1/1024 in b, 1/2 in c, 1/16 in d; and e^-1 is 1/2.7.
     assert names["worst"]["id"].to_pylist() == ["a", "b", "d"]
     assert names["pauses"] == 6  # two places in each of a, b and c
     assert list(names["splits"]) == ["train", "test"]
     assert names["examples"]["id"][:] == ["a", "b", "c"]
+    # The end has 3, 1, 1 and 4 bits: on average 2.25, which are 1.56 nats.
+    assert ("<eos>", 4, -1.6) in names["hard"].fetchall()
+    # Of the examples 3, 3, 1 and 2 bits, and 2 ** 2.25 is 4.76.
+    assert names["by_length"].fetchall() == [(0, 4, 4.8)]
+    # In a: 6 bits before the space, 3 before the end.
+    assert names["places"].fetchall() == [(1, " ", 6.0), (3, "<eos>", 3.0)]
+    # Two places in each: 6 + 3, 3 + 2, 1 + 1 and 4 + 0 of 36 bits, 8 of 14 tokens.
+    assert names["share"].rows() == [(False, 0.43, 0.44), (True, 0.57, 0.56)]
+    made = pausedata.connect(root).execute("ATTACH 'corpus.duckdb'")
+    assert made.execute("SELECT count(*) FROM corpus.tokens").fetchall() == [(14,)]
+    assert len(printed) == 5
+
+
+@pytest.mark.skipif(not QUICKSTART.is_dir(), reason="`make quickstart` builds it")
+def test_the_page_on_python_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("polars")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "quickstart").symlink_to(QUICKSTART)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    _, printed = run_page(capsys)
+    assert [shown for _, shown in printed] == [expected for expected, _ in printed]
 
 
 @pytest.mark.parametrize("name", ["a?b", "a*b", "a[b]", "a=b"])

@@ -40,7 +40,12 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import pausedata; pausedata.open", "import pausedata.query.run", "import pausedata.verify"],
+    [
+        "import pausedata; pausedata.open",
+        "import pausedata; pausedata.connect",
+        "import pausedata.query.run",
+        "import pausedata.verify",
+    ],
 )
 def test_reading_a_dataset_needs_neither_torch_nor_transformers(code: str) -> None:
     assert not loaded_after(code) & {"torch", "transformers", "datasets"}

@@ -25,7 +25,6 @@ _NO_VIEW = re.compile(r"Table with name (.+?) does not exist")
 @contextmanager
 def translated(session: Session) -> Iterator[None]:
     """DuckDB's errors as ours; what a scan of our own raised comes through as it was."""
-    session.failures.clear()
     try:
         yield
     except duckdb.OutOfMemoryException as error:
@@ -36,12 +35,21 @@ def translated(session: Session) -> Iterator[None]:
     except duckdb.InternalException:
         raise  # a defect of DuckDB's: the traceback is what helps
     except duckdb.Error as error:
-        if session.failures:
-            raise session.failures[0] from None
-        raise UsageError(message(error)) from None
+        raise _failure(session, error) or UsageError(message(error)) from None
+    except OSError as error:
+        # What a reader of Arrow raises in place of DuckDB's error. One of the system has a number.
+        if error.errno is not None:
+            raise
+        raise _failure(session, error) or UsageError(message(error)) from None
 
 
-def message(error: duckdb.Error) -> str:
+def _failure(session: Session, error: Exception) -> PausedataError | None:
+    """What a scan raised, if that is what ``error`` tells of: it may be another thread's."""
+    said = str(error)
+    return next((failure for failure in session.failures if str(failure) in said), None)
+
+
+def message(error: Exception) -> str:
     """What is wrong in one line, then DuckDB's line of the query with its caret."""
     text, _, place = str(error).partition("\n\nLINE ")
     # The overloads of a function can be dozens.
@@ -53,7 +61,8 @@ def message(error: duckdb.Error) -> str:
         what = f"No view '{name}'.{nearest(name, VIEWS)} There: {', '.join(VIEWS)}."
     elif path := _NO_ACCESS.search(text):
         what = (
-            f"'{path[1]}': a query sees the dataset alone. --unsafe lets it read and write files."
+            f"'{path[1]}': a query sees the dataset alone. `sql --unsafe`, or pausedata.connect in "
+            "Python, lets it read and write files."
         )
     elif extension := _NO_EXTENSION.search(text):
         what = f"This needs DuckDB's extension '{extension[1]}', which `sql` does not download."

@@ -54,14 +54,18 @@ class Source(Protocol):
 class Scan(ds.Dataset):
     """A source as DuckDB takes it. ``failed`` gets what goes wrong, since DuckDB hides its kind.
 
-    ``threads`` shards are read ahead, in their order.
+    ``threads`` shards are read ahead, in their order. ``keep`` is kept for as long as the scan is.
     """
 
     def __init__(
-        self, source: Source, threads: int, failed: Callable[[PausedataError], None]
+        self,
+        source: Source,
+        threads: int,
+        failed: Callable[[PausedataError], None],
+        keep: object = None,
     ) -> None:
         # The base class has no constructor of its own to call: it stands for files.
-        self._source, self._threads, self._failed = source, threads, failed
+        self._source, self._threads, self._failed, self._keep = source, threads, failed, keep
 
     @property
     def schema(self) -> pa.Schema:
@@ -88,7 +92,8 @@ class Scan(ds.Dataset):
                 while ahead:
                     yield from _cut(ahead.popleft().result(), schema)
             except PausedataError as error:
-                self._failed(error)
+                # A copy: the traceback of this one holds the shards' rows.
+                self._failed(type(error)(*error.args))
                 raise
             finally:  # also where a LIMIT has enough
                 pool.shutdown(wait=True, cancel_futures=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -16,14 +17,14 @@ from pausedata.errors import PausedataError, UsageError
 from pausedata.progress import Progress, Silent
 from pausedata.query.macros import create_macros
 from pausedata.query.spill import SpillFolder
-from pausedata.query.views import VIEWS, create_views, identifier, literal
+from pausedata.query.views import SCANS, VIEWS, create_views, identifier, literal
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
     from pausedata.query.scan import Source
 
 MAIN = "main"  # DuckDB's own schema: what stands there needs no prefix
-_RESERVED = {MAIN, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
+_RESERVED = {MAIN, SCANS, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
 _MEMORY = re.compile(r"(\d+(\.\d+)?) ?[KMGT]i?B", re.IGNORECASE)
 _MOST_THREADS = 1024
 
@@ -55,10 +56,14 @@ class Session:
     """One connection over ``version``, and over ``attached`` datasets under their names.
 
     The views of ``version`` need no prefix; those of a dataset attached as ``other`` are
-    ``other.tokens`` and so on. Queries read no file, write none, load no extension and reach no
-    network: DuckDB itself is given no access, pausedata reads the shards. ``unsafe`` gives it what
-    DuckDB allows by default. With ``flat``, ``tokens`` is read from flat copies in the user's
-    cache, which are made where they are not there yet; ``progress`` hears of it.
+    ``other.tokens`` and so on. The connection's cursors see the same. Queries read no file, write
+    none, load no extension and reach no network: DuckDB itself is given no access, pausedata reads
+    the shards. ``unsafe`` gives it what DuckDB allows by default. With ``flat``, ``tokens`` is read
+    from flat copies in the user's cache, which are made where they are not there yet; ``progress``
+    hears of it.
+
+    The versions are held, and the folder for what is spilled is there, until the last connection
+    to the database is closed or gone: a session may be let go of before its connection.
     """
 
     version: Version
@@ -69,7 +74,8 @@ class Session:
     progress: Progress = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
-        self.failures: list[PausedataError] = []  # of scans, whose kind DuckDB does not keep
+        # The latest of scans, whose kind DuckDB does not keep.
+        self.failures: deque[PausedataError] = deque(maxlen=16)
         for name in self.attached:
             check_schema_name(name)
         self._spill = SpillFolder(self.limits.spill)
@@ -109,7 +115,8 @@ class Session:
     def _scan(self, source: Source) -> Any:
         from pausedata.query.scan import Scan
 
-        return Scan(source, self.limits.threads or os.cpu_count() or 1, self.failures.append)
+        threads = self.limits.threads or os.cpu_count() or 1
+        return Scan(source, threads, self.failures.append, keep=self._spill)
 
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 from pausedata.errors import UsageError
@@ -19,31 +20,29 @@ _LOCK = "in-use"
 
 
 class SpillFolder:
-    """A new folder ``path`` under ``parent`` (None: the system's), removed by ``close``.
+    """A new folder ``path`` under ``parent`` (None: the system's).
 
-    What a killed process left in ``parent`` is removed first. UsageError where nothing can be
-    written there.
+    It is removed by ``close()``, or when nothing uses this object any more. What a killed process
+    left in ``parent`` is removed first. UsageError where nothing can be written there.
     """
 
     def __init__(self, parent: Path | None) -> None:
         under = Path(parent or tempfile.gettempdir())
         try:
             _remove_left(under)
-            self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=under)
-            self.path = Path(self._folder.name)
-            self._lock = _locked(self.path)
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=under))
+            self.close = weakref.finalize(self, _remove, self.path, _locked(self.path))
         except OSError as error:
             raise UsageError(
                 f"{under}: nothing can be written there ({error.strerror or error}). "
                 "Give a folder for what does not fit into memory (--spill)."
             ) from None
 
-    def close(self) -> None:
-        """Remove the folder."""
-        self._folder.cleanup()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+
+def _remove(folder: Path, lock: int | None) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
 
 
 def _locked(folder: Path) -> int | None:

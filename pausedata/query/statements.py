@@ -48,12 +48,12 @@ _VERBS = {
 }  # fmt: skip
 
 
-def check_read_only(sql: str, connection: Any = duckdb) -> None:
+def check_read_only(sql: str, connection: Any = duckdb, parameters: bool = False) -> None:
     """UsageError unless ``sql`` is one statement that reads: SELECT, DESCRIBE, SHOW, EXPLAIN …
 
     And unless all functions in it are harmless. ``connection`` parses it and runs nothing of it.
     This stands beside what the connection forbids (``Session``): that keeps DuckDB off files, but
-    not off the folder where it spills.
+    not off the folder where it spills. It may have ``parameters`` (``?``, ``$name``) if that is so.
     """
     statements = _parsed(sql, connection)
     start = _skip(sql, 0)
@@ -63,11 +63,11 @@ def check_read_only(sql: str, connection: Any = duckdb) -> None:
     kind = statements[0].type
     if kind == duckdb.StatementType.EXPLAIN:
         # EXPLAIN ANALYZE runs what it explains: that has to be a query, too.
-        check_read_only(_explained(sql, start), connection)
+        check_read_only(_explained(sql, start), connection, parameters)
         return
     if kind != duckdb.StatementType.SELECT and not pivot:
         raise _no_query(kind.name)
-    if statements[0].named_parameters:
+    if statements[0].named_parameters and not parameters:
         raise UsageError("The query has parameters (? or $name): write the values in their places.")
     tree = None if pivot else _tree(sql, connection)
     if tree is None:
@@ -118,7 +118,7 @@ def _is_pivot(sql: str, statements: list[Any]) -> bool:
 
 def _tree(sql: str, connection: Any) -> Any:
     """DuckDB's own parse of a query; None where it gives none (a PIVOT)."""
-    [text] = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
+    [[text]] = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     try:
         tree = json.loads(text)
     except RecursionError:

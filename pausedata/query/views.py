@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from pausedata.query.scan import Source
 
+# The schema of the scans that the views read: beside the views they would be listed with them.
+SCANS = "_scans"
+
 # The columns of every view with their SQL types, as the design lists them.
 VIEWS: dict[str, dict[str, str]] = {
     "examples": {
@@ -54,9 +57,10 @@ def create_views(
 ) -> None:
     """Create the views of ``version`` in the schema ``schema``, which is there.
 
-    ``scan`` makes of a source what DuckDB can read (``query.scan.Scan``). With ``flat``, the files
-    of each run's flat copy, DuckDB reads those for ``tokens``. Raises DataError where tables are
-    not sharded alike.
+    ``scan`` makes of a source what DuckDB can read (``query.scan.Scan``). Views and scans belong to
+    the database, not to ``connection``: every cursor sees them, and the scans live for as long as
+    the database does. With ``flat``, the files of each run's flat copy, DuckDB reads those for
+    ``tokens``. Raises DataError where tables are not sharded alike.
     """
     from pausedata.query.sources import Examples, Pauses, Stored, Tokens, Vocabulary
 
@@ -75,20 +79,23 @@ def create_views(
         "placements": {name: Stored(version, f"placements/{name}") for name in placements},
         "vocab": {None: Stored(version, "vocab")},
     }
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCANS}; SET schema = '{SCANS}'")
     for view, parts in sources.items():
         selects = []
         for number, (name, source) in enumerate(parts.items()):
             if view == "tokens" and flat is not None:
                 rows = _files(flat[name])
             else:
-                registered = f"_{schema}_{view}_{number}"
-                connection.register(registered, scan(source))
-                rows = f"temp.{identifier(registered)}"
+                scanned = f"{schema}_{view}_{number}"
+                # `connection.register` would make a view that no other cursor sees.
+                connection.from_arrow(scan(source)).create_view(scanned)
+                rows = f"{SCANS}.{identifier(scanned)}"
             # A run or placement is a constant, so that DuckDB reads no shards of those not asked.
             constant = {label[view]: name} if view in label else {}
             selects.append(_select(VIEWS[view], constant, rows))
         body = _union(selects) if selects else _nothing(VIEWS[view])
         connection.execute(f"CREATE VIEW {identifier(schema)}.{view} AS {body}")
+    connection.execute("SET schema = 'main'")
 
 
 def placed_from(version: Version, placement: str) -> str | None:
