@@ -74,6 +74,8 @@ class Session:
             for name, version in self.attached.items():
                 self.connection.execute(f"CREATE SCHEMA {identifier(name)}")
                 self._add(version, name)
+            # DuckDB draws one where it takes Python for a prompt, on whatever is standard output.
+            self.connection.execute("SET enable_progress_bar = false")
             if not self.unsafe:
                 self.connection.execute("SET lock_configuration = true")
         except BaseException:

@@ -82,7 +82,7 @@ def is_inside(root: str, path: Path) -> bool:
 
     A dataset of a stranger's must not make us read, or hand on, other files of this machine.
     """
-    return os.path.realpath(path).startswith(os.path.join(root, ""))
+    return Path(os.path.realpath(path)).is_relative_to(root)
 
 
 def _hashes(
