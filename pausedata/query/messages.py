@@ -32,6 +32,11 @@ def translated(session: Session) -> Iterator[None]:
             f"The query needs more memory than there is ({_shortened(str(error))}). "
             "Select fewer columns or rows."
         ) from None
+    except RuntimeError as error:
+        # DuckDB puts this in the place of what a signal's handler raised.
+        if str(error) == "Query interrupted":
+            raise error.__cause__ or error.__context__ or KeyboardInterrupt from None
+        raise
     except duckdb.InternalException:
         raise  # a defect of DuckDB's: the traceback is what helps
     except duckdb.Error as error:

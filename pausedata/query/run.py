@@ -78,8 +78,9 @@ def _execute(session: Session, sql: str) -> Result:
     connection = session.connection
     with translated(session):
         connection.execute(sql)
+        # DuckDB 1.4 has it under its older name alone.
         new = hasattr(connection, "to_arrow_table")
-        table = connection.to_arrow_table() if new else connection.fetch_arrow_table()
+        table = getattr(connection, "to_arrow_table" if new else "fetch_arrow_table")()
         relation = connection.from_arrow(table)
     given = bool(table.num_rows)  # DuckDB calls nothing 'Success' or 'Count', with no row
     columns = _unique(relation.columns) if given else []

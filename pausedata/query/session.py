@@ -92,6 +92,8 @@ class Session:
             for name, version, copy in zip_longest([MAIN, *self.attached], self.versions(), copies):
                 create_views(self.connection, version, name, self._scan, copy)
                 create_macros(self.connection, version, name)
+            # DuckDB draws one where it takes Python for a prompt, on whatever is standard output.
+            self.connection.execute("SET enable_progress_bar = false")
             if not self.unsafe:
                 self.connection.execute("SET lock_configuration = true")
         except BaseException:
