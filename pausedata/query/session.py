@@ -71,7 +71,7 @@ class Session:
 
     def _add(self, version: Version, schema: str) -> None:
         create_views(self.connection, version, schema, self._scan)
-        create_macros(self.connection, version, schema)
+        create_macros(self.connection, version, schema, self._scan)
 
     def _scan(self, source: Source) -> Any:
         from pausedata.query.scan import Scan

@@ -80,7 +80,7 @@ def create_views(
             # A run or placement is a constant, so that DuckDB reads no shards of those not asked.
             constant = {label[view]: name} if view in label else {}
             selects.append(_select(VIEWS[view], constant, f"temp.{identifier(registered)}"))
-        body = _union(selects) if selects else _nothing(VIEWS[view])
+        body = union(selects) if selects else _nothing(VIEWS[view])
         connection.execute(f"CREATE VIEW {identifier(schema)}.{view} AS {body}")
 
 
@@ -117,5 +117,6 @@ def _nothing(columns: dict[str, str]) -> str:
     return f"SELECT {listed} WHERE false"
 
 
-def _union(parts: Iterable[str]) -> str:
+def union(parts: Iterable[str]) -> str:
+    """One SELECT that gives the rows of all."""
     return " UNION ALL ".join(parts)
