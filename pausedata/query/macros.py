@@ -28,7 +28,7 @@ class Function(NamedTuple):
 # DuckDB puts a macro's arguments, as they are written, where its parameters stand. A column of the
 # query must not become one of the same name in here: so all names in here begin with `pd_`. What is
 # asked for stands in a SELECT of its own, so that `random()` gives one value, and so that DuckDB
-# looks for the few rows asked for among all that are read, instead of all among the few. It does not
+# looks for the few rows asked for among all that are read, not for all among the few. It does not
 # see that a constant there is one: the WHERE tells it, and of its rows alone the rest is read.
 _CONTEXT = """(
     SELECT CASE WHEN pd_at BETWEEN 1 AND len(pd_start) AND pd_near >= 0 THEN
