@@ -184,7 +184,7 @@ def test_only_texts_and_spans_are_read(version, monkeypatch):
     whole = Table.read
 
     def spy(table, shard, columns=None):
-        seen.update((table.name, column) for column in columns)
+        seen.update((table.name, column) for column in columns or [])
         return whole(table, shard, columns)
 
     monkeypatch.setattr(Table, "read", spy)

@@ -310,11 +310,11 @@ class Cuts:
     ) -> pa.ListArray:
         lengths, path = _lengths(positions), self._placement.shards[number].path
         begins = _at(starts, _flat(positions, lengths, path), lengths, path)
-        ends = np.repeat(pc.utf8_length(responses).to_numpy(), lengths)
+        characters = pc.utf8_length(responses)  # pyright: ignore[reportAttributeAccessIssue]
+        ends = np.repeat(characters.to_numpy(), lengths)
+        cuts = begins.fill_null(pa.array(ends, pa.int32()))
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return pa.ListArray.from_arrays(
-            pa.array(offsets, pa.int32()), pc.coalesce(begins, pa.array(ends, pa.int32()))
-        )
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), cuts)
 
     def read_stored(self, number: int, names: Sequence[str]) -> dict[str, pa.Array]:
         """The same: a row for each example."""
