@@ -12,7 +12,7 @@ from pausedata.store.dataset import Version, open_version
 
 RUN = "tuned"
 # Part of what a copy is recognised by: change one, and the run is made again.
-SETTINGS = {"every": 3, "examples_a_step": 2, "learning_rate": 5e-5, "seed": 0}
+SETTINGS = {"every": 3, "examples_a_step": 2, "layers": 8, "learning_rate": 2e-4, "seed": 0}
 
 
 def with_second_run(dataset: Path, model: Path, work: Path) -> Version:
@@ -38,7 +38,10 @@ def with_second_run(dataset: Path, model: Path, work: Path) -> Version:
 
 
 def fine_tune(version: Version, model: Path, output: Path) -> None:
-    """Train ``model`` on every third example's response, as it is tokenised, and save it."""
+    """Train ``model`` on every third example's response, as it is tokenised, and save it.
+
+    Its last layers alone, which takes half as long as all.
+    """
     import torch
 
     from pausedata.model_cache import in_cache
@@ -48,7 +51,9 @@ def fine_tune(version: Version, model: Path, output: Path) -> None:
     torch.manual_seed(SETTINGS["seed"])
     ref = in_cache(ModelRef.parse(str(model), None, Path.cwd()))
     network = load_model(ref, torch.float32, torch.device("cpu")).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=SETTINGS["learning_rate"])
+    network.requires_grad_(False)
+    trained = network.model.layers[-SETTINGS["layers"] :].requires_grad_(True)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=SETTINGS["learning_rate"])
     rows = [row for _, [table] in version.aligned("tokens") for row in table.to_pylist()]
     chosen = rows[:: SETTINGS["every"]]
     together = SETTINGS["examples_a_step"]
@@ -58,6 +63,7 @@ def fine_tune(version: Version, model: Path, output: Path) -> None:
             ids = torch.tensor([prompt + response])
             labels = torch.tensor([[-100] * len(prompt) + response])
             (network(input_ids=ids, labels=labels).loss / together).backward()
+        print(f"trained on {start + together} of {len(chosen)} examples", file=sys.stderr)
         optimizer.step()
         optimizer.zero_grad()
     network.save_pretrained(output)
