@@ -17,12 +17,13 @@ from pausedata.errors import PausedataError, UsageError
 from pausedata.progress import Progress, Silent
 from pausedata.query.macros import create_macros
 from pausedata.query.spill import SpillFolder
-from pausedata.query.views import SCANS, VIEWS, create_views, identifier, literal
+from pausedata.query.views import VIEWS, create_views, identifier, literal
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
     from pausedata.query.scan import Source
 
+SCANS = "_scans"  # a schema for what views and functions read: beside them it would be listed
 MAIN = "main"  # DuckDB's own schema: what stands there needs no prefix
 _RESERVED = {MAIN, SCANS, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
 _MEMORY = re.compile(r"(\d+(\.\d+)?) ?[KMGT]i?B", re.IGNORECASE)
@@ -87,11 +88,13 @@ class Session:
                 listed = ", ".join(literal(str(path)) for path in readable)
                 self.connection.execute(f"SET allowed_paths = [{listed}]")
                 self.connection.execute("SET enable_external_access = false")
-            for name in self.attached:
+            for name in (SCANS, *self.attached):
                 self.connection.execute(f"CREATE SCHEMA {identifier(name)}")
+            self.connection.execute(f"SET schema = '{SCANS}'")
             for name, version, copy in zip_longest([MAIN, *self.attached], self.versions(), copies):
                 create_views(self.connection, version, name, self._scan, copy)
-                create_macros(self.connection, version, name)
+                create_macros(self.connection, version, name, self._scan)
+            self.connection.execute(f"SET schema = '{MAIN}'")
             # DuckDB draws one where it takes Python for a prompt, on whatever is standard output.
             self.connection.execute("SET enable_progress_bar = false")
             if not self.unsafe:
@@ -114,11 +117,18 @@ class Session:
 
         return {run: flat_copy(version, run, self.progress) for run in version.runs or [None]}
 
-    def _scan(self, source: Source) -> Any:
+    def _scan(self, name: str, source: Source) -> str:
+        """Let DuckDB read ``source``, and give the name that it has in SQL.
+
+        It belongs to the database, not to the connection as what is registered there: every cursor
+        sees it, and it lives for as long as the database does.
+        """
         from pausedata.query.scan import Scan
 
         threads = self.limits.threads or os.cpu_count() or 1
-        return Scan(source, threads, self.failures.append, keep=self._spill)
+        scan = Scan(source, threads, self.failures.append, keep=self._spill)
+        self.connection.from_arrow(scan).create_view(name)
+        return f"{SCANS}.{identifier(name)}"
 
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from pausedata.query.scan import Source
 
-# The schema of the scans that the views read: beside the views they would be listed with them.
-SCANS = "_scans"
-
 # The columns of every view with their SQL types, as the design lists them.
 VIEWS: dict[str, dict[str, str]] = {
     "examples": {
@@ -52,15 +49,14 @@ def create_views(
     connection: duckdb.DuckDBPyConnection,
     version: Version,
     schema: str,
-    scan: Callable[[Source], object],
+    scan: Callable[[str, Source], str],
     flat: Mapping[str | None, list[Path]] | None = None,
 ) -> None:
     """Create the views of ``version`` in the schema ``schema``, which is there.
 
-    ``scan`` makes of a source what DuckDB can read (``query.scan.Scan``). Views and scans belong to
-    the database, not to ``connection``: every cursor sees them, and the scans live for as long as
-    the database does. With ``flat``, the files of each run's flat copy, DuckDB reads those for
-    ``tokens``. Raises DataError where tables are not sharded alike.
+    ``scan`` lets DuckDB read a source under a name, and gives that as it stands in SQL. With
+    ``flat``, the files of each run's flat copy, DuckDB reads those for ``tokens``. Raises DataError
+    where tables are not sharded alike.
     """
     from pausedata.query.sources import Examples, Pauses, Stored, Tokens, Vocabulary
 
@@ -79,23 +75,18 @@ def create_views(
         "placements": {name: Stored(version, f"placements/{name}") for name in placements},
         "vocab": {None: Stored(version, "vocab")},
     }
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCANS}; SET schema = '{SCANS}'")
     for view, parts in sources.items():
         selects = []
         for number, (name, source) in enumerate(parts.items()):
             if view == "tokens" and flat is not None:
                 rows = _files(flat[name])
             else:
-                scanned = f"{schema}_{view}_{number}"
-                # `connection.register` would make a view that no other cursor sees.
-                connection.from_arrow(scan(source)).create_view(scanned)
-                rows = f"{SCANS}.{identifier(scanned)}"
+                rows = scan(f"{schema}_{view}_{number}", source)
             # A run or placement is a constant, so that DuckDB reads no shards of those not asked.
             constant = {label[view]: name} if view in label else {}
             selects.append(_select(VIEWS[view], constant, rows))
-        body = _union(selects) if selects else _nothing(VIEWS[view])
+        body = union(selects) if selects else _nothing(VIEWS[view])
         connection.execute(f"CREATE VIEW {identifier(schema)}.{view} AS {body}")
-    connection.execute("SET schema = 'main'")
 
 
 def placed_from(version: Version, placement: str) -> str | None:
@@ -136,5 +127,6 @@ def _nothing(columns: dict[str, str]) -> str:
     return f"SELECT {listed} WHERE false"
 
 
-def _union(parts: Iterable[str]) -> str:
+def union(parts: Iterable[str]) -> str:
+    """One SELECT that gives the rows of all."""
     return " UNION ALL ".join(parts)
