@@ -16,14 +16,14 @@ import duckdb
 from pausedata.errors import PausedataError, UsageError
 from pausedata.progress import Progress, Silent
 from pausedata.query.macros import create_macros
-from pausedata.query.views import VIEWS, create_views, identifier, literal
+from pausedata.query.views import STORED, VIEWS, create_views, identifier, literal
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
     from pausedata.query.scan import Source
 
 MAIN = "main"  # DuckDB's own schema: what stands there needs no prefix
-_RESERVED = {MAIN, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
+_RESERVED = {MAIN, STORED, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Session:
         self._spill = _spill_folder(self.limits.spill)
         copies = [self._flat_copies(version) for version in self.versions()] if self.flat else []
         self.connection = duckdb.connect(config=self._config())
+        # DuckDB draws it on standard output, also into a pipe.
+        self.connection.execute("SET enable_progress_bar = false")
         if not self.unsafe:
             readable = [str(path) for copy in copies for files in copy.values() for path in files]
             listed = ", ".join(literal(path) for path in readable)

@@ -16,17 +16,31 @@ _OPTIONS = re.compile(r"\([^()']*(?:'[^']*'[^()']*)*\)")
 _PIVOTING = re.compile(r"(?:\(|with\b|from\b|select\b|pivot\b|pivot_wider\b)", re.IGNORECASE)
 
 
+def statements(text: str) -> list[str]:
+    """The statements of ``text``, each after as many empty lines as make its lines' numbers right.
+
+    UsageError where there is none, or where DuckDB cannot tell them apart.
+    """
+    found, at = list[str](), 0
+    for statement in _extracted(text):
+        at = text.index(statement.query, at)
+        found.append("\n" * text.count("\n", 0, at) + statement.query)
+        at += len(statement.query)
+    return found
+
+
+def is_complete(text: str) -> bool:
+    """Whether ``text`` ends with a ``;`` that ends a statement: none in a text or comment."""
+    starts = [at for at, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
+    return bool(starts) and text.encode()[starts[-1] : starts[-1] + 1] == b";"
+
+
 def check_read_only(sql: str) -> None:
     """UsageError unless ``sql`` is one statement that reads: SELECT, DESCRIBE, SHOW, EXPLAIN …"""
-    try:
-        statements = duckdb.extract_statements(sql)
-    except duckdb.Error as error:
-        raise UsageError(message(error)) from None
-    if not statements:
-        raise UsageError("The query is empty. Try: SELECT * FROM tokens LIMIT 10")
-    if len(statements) > 1:
-        raise UsageError(f"Give one statement, not {len(statements)}.")
-    kind = statements[0].type
+    found = _extracted(sql)
+    if len(found) > 1:
+        raise UsageError(f"Give one statement, not {len(found)}.")
+    kind = found[0].type
     start = _skip(sql, 0)
     if kind == duckdb.StatementType.EXPLAIN:
         # EXPLAIN ANALYZE runs what it explains: that has to be a query, too.
@@ -39,8 +53,18 @@ def check_read_only(sql: str) -> None:
             f"{kind.name} is not a query: `sql` only reads. Use SELECT, DESCRIBE, SHOW, "
             "SUMMARIZE or EXPLAIN; -o FILE writes the result."
         )
-    if statements[0].named_parameters:
+    if found[0].named_parameters:
         raise UsageError("The query has parameters (? or $name): write the values in their places.")
+
+
+def _extracted(text: str) -> list[duckdb.Statement]:
+    try:
+        found = duckdb.extract_statements(text)
+    except duckdb.Error as error:
+        raise UsageError(message(error)) from None
+    if not found:
+        raise UsageError("The query is empty. Try: SELECT * FROM tokens LIMIT 10")
+    return found
 
 
 def _explained(sql: str, start: int) -> str:

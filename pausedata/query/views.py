@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from pausedata.query.scan import Source
 
+STORED = "_stored"  # the schema of what views read: none that SHOW TABLES lists
+
 # The columns of every view with their SQL types, as the design lists them.
 VIEWS: dict[str, dict[str, str]] = {
     "examples": {
@@ -75,20 +77,22 @@ def create_views(
         "placements": {name: Stored(version, f"placements/{name}") for name in placements},
         "vocab": {None: Stored(version, "vocab")},
     }
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {STORED}; USE {STORED}")
     for view, parts in sources.items():
         selects = []
         for number, (name, source) in enumerate(parts.items()):
             if view == "tokens" and flat is not None:
                 rows = _files(flat[name])
             else:
-                registered = f"_{schema}_{view}_{number}"
-                connection.register(registered, scan(source))
-                rows = f"temp.{identifier(registered)}"
+                stored = f"{schema}_{view}_{number}"
+                connection.from_arrow(scan(source)).create_view(stored)
+                rows = f"{STORED}.{identifier(stored)}"
             # A run or placement is a constant, so that DuckDB reads no shards of those not asked.
             constant = {label[view]: name} if view in label else {}
             selects.append(_select(VIEWS[view], constant, rows))
         body = _union(selects) if selects else _nothing(VIEWS[view])
         connection.execute(f"CREATE VIEW {identifier(schema)}.{view} AS {body}")
+    connection.execute("USE main")
 
 
 def placed_from(version: Version, placement: str) -> str | None:
