@@ -69,7 +69,8 @@ class Shell:
     """What the prompt does with what is typed."""
 
     def __init__(self, session: Session, format: Format, limit: int | None) -> None:
-        self.session, self.format, self.limit = session, format, limit
+        self.session, self.limit = session, limit
+        self.format: Format = format
         self.timing = True
         self.left = False
 

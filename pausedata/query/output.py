@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pausedata.errors import UsageError, listing, nearest
 from pausedata.query.run import Result
@@ -80,9 +79,9 @@ def _write_csv(result: Result, sink: TextIO) -> int:
     sink.write(",".join(map(csv_quoted, result.columns)) + "\n")
     rows = 0
     for batch in _pieces(result):
-        texts = [csv_texts(c, kind) for c, kind in zip(batch.columns, result.types, strict=True)]
-        if len(texts) == 1:  # an empty line would be no row
-            texts = [pc.if_else(pc.equal(texts[0], ""), '""', texts[0])]
+        alone = batch.num_columns == 1
+        columns = zip(batch.columns, result.types, strict=True)
+        texts = [csv_texts(column, kind, alone) for column, kind in columns]
         parts = [part for text in texts for part in (",", text)][1:]
         sink.write(lines([*parts, "\n"]))
         rows += batch.num_rows

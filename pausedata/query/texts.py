@@ -3,6 +3,9 @@
 Whole columns at a time, in Arrow: row by row in Python, twenty million rows take many minutes.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported.
+
 from __future__ import annotations
 
 import base64
@@ -44,8 +47,11 @@ def json_texts(column: pa.Array, kind: Any) -> pa.Array:
     return pc.fill_null(texts, "null")
 
 
-def csv_texts(column: pa.Array, kind: Any) -> pa.Array:
-    """Each value as CSV has it, quoted where it needs it; null is empty, a list is JSON."""
+def csv_texts(column: pa.Array, kind: Any, alone: bool = False) -> pa.Array:
+    """Each value as CSV has it, quoted where it needs it; null is empty, a list is JSON.
+
+    In a column that stands ``alone``, an empty text is ``""``: an empty line would be no row.
+    """
     name = type_name(kind)
     if name in INTEGERS or name in LARGE_INTEGERS or name == "boolean":
         texts = pc.cast(column, pa.string())
@@ -57,7 +63,8 @@ def csv_texts(column: pa.Array, kind: Any) -> pa.Array:
         if name in ("list", "array", "struct", "map"):
             column = _nested(column, kind)
         texts = _where(column, _CSV_QUOTED, csv_quoted)
-    return pc.fill_null(texts, "")
+    texts = pc.fill_null(texts, "")
+    return pc.if_else(pc.equal(texts, ""), '""', texts) if alone else texts
 
 
 def csv_quoted(text: str) -> str:
