@@ -13,7 +13,7 @@ import pytest
 from pausedata.errors import DataError, UsageError
 from pausedata.query.run import run as run_sql
 from pausedata.query.session import Limits, Session
-from pausedata.query.statements import check_read_only
+from pausedata.query.statements import check_read_only, statements
 from pausedata.store.dataset import open_version
 from tests.small_dataset import make_dataset
 
@@ -209,9 +209,12 @@ def test_an_unsafe_session_runs_scripts_each_statement_once(world):
     assert run_sql(session, "CREATE TABLE t (a INTEGER)").columns == []
     assert list(run_sql(session, "INSERT INTO t VALUES (1)").batches()) == [[(1,)]]
     script = f"INSERT INTO t VALUES (2); COPY t TO '{out}'; SELECT sum(a), count(*) FROM '{out}'"
-    assert list(run_sql(session, script).batches()) == [[(3, 2)]]
-    attached = f"ATTACH '{world.folder / 'new.db'}' AS n; CREATE TABLE n.t AS FROM tokens"
-    run_sql(session, attached)
+    *_, last = [list(run_sql(session, one).batches()) for one in statements(script)]
+    assert last == [[(3, 2)]]
+    for one in statements(
+        f"ATTACH '{world.folder / 'new.db'}' AS n; CREATE TABLE n.t AS FROM tokens"
+    ):
+        run_sql(session, one)
     assert list(run_sql(session, "SELECT count(*) FROM n.t").batches()) == [[(30,)]]
     session.close()
 

@@ -1,8 +1,7 @@
-"""``place``, ``export``, ``sql``, ``show`` and ``verify``: what is done with a dataset."""
+"""``place``, ``export``, ``show`` and ``verify``: what is done with a dataset."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -192,43 +191,6 @@ def _export_outside(
 
 
 @command
-def sql(
-    dataset: DatasetPath,
-    query: Annotated[str, typer.Argument(help="The query; - reads it from standard input.")],
-    format: Annotated[
-        str | None,
-        typer.Option("--format", help="table, csv, json, jsonl or parquet; -o's ending tells too."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to this file.")
-    ] = None,
-    version: AtVersion = None,
-    json: AsJson = False,
-) -> None:
-    """Ask in SQL. Views: examples, tokens, pauses; as stored: tokens_nested, scores, placements,
-    vocab.
-
-    Example: pausedata sql build/gsm8k "select token, min(logprob) from tokens group by token"
-    """
-    from pausedata.query.output import chosen_format, write
-    from pausedata.query.run import run
-    from pausedata.query.session import Session
-    from pausedata.store.dataset import check_output, open_version
-
-    if output is not None:
-        check_output(output)
-        if not output.parent.is_dir():
-            raise UsageError(f"{output}: there is no folder {output.parent} to write it to.")
-    if query == "-":
-        query = sys.stdin.read()
-    chosen = chosen_format("json" if json else format, output)
-    session = Session(open_version(dataset, version))
-    rows = write(run(session, query), chosen, output, sys.stdout)
-    if output is not None:
-        say(f"wrote {output}" + (f": {rows:,} rows" if rows is not None else ""))
-
-
-@command
 def show(
     dataset: DatasetPath,
     id: Annotated[str | None, typer.Argument(help="The example's id (default: the first).")] = None,
@@ -301,4 +263,4 @@ def verify(dataset: DatasetPath, version: AtVersion = None, json: AsJson = False
         raise typer.Exit(1)
 
 
-COMMANDS = {"place": place, "export": export, "sql": sql, "show": show, "verify": verify}
+COMMANDS = {"place": place, "export": export, "show": show, "verify": verify}

@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import duckdb
 
-from pausedata.errors import PausedataError, UsageError, nearest
-from pausedata.query.views import VIEWS
+from pausedata.errors import PausedataError, UsageError, listing, nearest
+from pausedata.query.views import SCANS, VIEWS
 
 if TYPE_CHECKING:
     from pausedata.query.session import Session
 
 _MOST = 300  # characters of DuckDB's own words that are shown
-_NO_COLUMN = re.compile(r'Referenced (?:column|table) "(.+?)" not found|a column named "(.+?)"')
+_NO_COLUMN = re.compile(
+    r'Referenced column "(.+?)" not found|a column named "(.+?)"'
+    r'|Column "(.+?)" (?:in \w+ list not found|does not exist on)'
+)
+_NO_TABLE = re.compile(r'Referenced table "(.+?)" not found')
 _NO_EXTENSION = re.compile(r"required extension '(\w+)")
 _NO_ACCESS = re.compile(r'Cannot access (?:file|directory) "(.+?)"')
-_NO_VIEW = re.compile(r"Table with name (.+?) does not exist")
+_NO_VIEW = re.compile(r"Table with name (.+?) does not exist(?: because schema (.+?) does not)?")
+_NO_FUNCTION = re.compile(r"(?:Function|Macro) with name (.+?) does not exist")
+_WRONG_TYPE = re.compile(r"No function matches|Cannot (?:compare|mix|combine) values of type")
+_INTERNAL = re.compile(rf'"?(?:memory"?\."?)?{SCANS}"?\."?(\w+?)_(\w+?)_\d+"?')
+_WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 @contextmanager
-def translated(session: Session) -> Iterator[None]:
-    """DuckDB's errors as ours; what a scan of our own raised comes through as it was."""
+def translated(session: Session, sql: str = "") -> Iterator[None]:
+    """DuckDB's errors as ours; what a scan of our own raised comes through as it was.
+
+    ``sql`` is the query, where it is being prepared: for names that DuckDB's words leave out.
+    """
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         raise PausedataError(
             f"The query needs more memory than there is ({_shortened(str(error))}). "
-            "Select fewer columns or rows."
+            "Select fewer columns or rows, or give it more with --memory."
         ) from None
     except RuntimeError as error:
         # DuckDB puts this in the place of what a signal's handler raised.
@@ -39,13 +51,16 @@ def translated(session: Session) -> Iterator[None]:
         raise
     except duckdb.InternalException:
         raise  # a defect of DuckDB's: the traceback is what helps
-    except duckdb.Error as error:
-        raise _failure(session, error) or UsageError(message(error)) from None
-    except OSError as error:
-        # What a reader of Arrow raises in place of DuckDB's error. One of the system has a number.
-        if error.errno is not None:
+    except duckdb.InterruptException:
+        raise KeyboardInterrupt from None
+    except (duckdb.Error, OSError) as error:  # OSError: through Arrow's reader
+        if failure := _failure(session, error):
+            raise failure from None
+        if isinstance(error, OSError) and error.errno is not None:  # one of the system's
             raise
-        raise _failure(session, error) or UsageError(message(error)) from None
+        if str(error).startswith("INTERRUPT"):
+            raise KeyboardInterrupt from None
+        raise UsageError(message(_placed(error, session, sql), session)) from None
 
 
 def _failure(session: Session, error: Exception) -> PausedataError | None:
@@ -54,16 +69,26 @@ def _failure(session: Session, error: Exception) -> PausedataError | None:
     return next((failure for failure in session.failures if str(failure) in said), None)
 
 
-def message(error: Exception) -> str:
+def message(error: BaseException, session: Session | None = None) -> str:
     """What is wrong in one line, then DuckDB's line of the query with its caret."""
     text, _, place = str(error).partition("\n\nLINE ")
+    place = _without_tabs(place.rstrip())
+    pointed = _pointed_at(place)
     # The overloads of a function can be dozens.
     what = _shortened(text.partition("Candidate functions:")[0])
+    attached = list(session.attached) if session else []
     if column := _NO_COLUMN.search(text):
-        what = _no_column(column[1] or column[2], text)
+        what = _no_column(column[1] or column[2] or column[3], text)
+    elif table := _NO_TABLE.search(text):
+        there = re.findall(r'"([^"]+)"', text.partition("Candidate tables:")[2])
+        what = f"No view or alias '{table[1]}' in FROM." + (
+            nearest(table[1], [*there, *VIEWS, *attached])
+        )
     elif view := _NO_VIEW.search(text):
-        name = view[1].strip('"')
-        what = f"No view '{name}'.{nearest(name, VIEWS)} There: {', '.join(VIEWS)}."
+        what = _no_view(view[1].strip('"'), (view[2] or "").strip('"'), pointed, attached)
+    elif function := _NO_FUNCTION.search(text):
+        name = function[1].strip('"')
+        what = f"No function '{name}'." + nearest(name, function_names(session))
     elif path := _NO_ACCESS.search(text):
         what = (
             f"'{path[1]}': a query sees the dataset alone. `sql --unsafe`, or pausedata.connect in "
@@ -71,7 +96,71 @@ def message(error: Exception) -> str:
         )
     elif extension := _NO_EXTENSION.search(text):
         what = f"This needs DuckDB's extension '{extension[1]}', which `sql` does not download."
-    return what + (f"\nLINE {place.rstrip()}" if place else "")
+    elif _WRONG_TYPE.search(text) and (types := _types(place)):
+        what = what.replace(" You might need to add explicit type casts.", "")
+        what = f"{what} ({types})"
+    return what + (f"\nLINE {place}" if place else "")
+
+
+def function_names(session: Session | None) -> list[str]:
+    """The functions of ours and of DuckDB's that a query may call; operators are left out."""
+    from pausedata.query.macros import FUNCTIONS
+
+    if session is None:
+        return list(FUNCTIONS)
+    with session.connection.cursor() as other:  # the session's own may be busy with a result
+        rows = other.execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() "
+            "WHERE function_type <> 'pragma' AND regexp_matches(function_name, '^[a-z]\\w*$')"
+        ).fetchall()
+    return sorted({*FUNCTIONS, *(name for (name,) in rows)})
+
+
+def _placed(error: Exception, session: Session, sql: str) -> Exception:
+    """The same error with its place in ``sql``, which DuckDB leaves out where it makes a relation.
+
+    Explaining a query does not run it.
+    """
+    if sql and "\n\nLINE " not in str(error):
+        try:
+            with session.connection.cursor() as other:
+                other.execute(f"EXPLAIN\n{sql}")
+        except duckdb.Error as again:
+            what, _, place = str(again).partition("\n\nLINE ")
+            number, _, rest = place.partition(":")
+            if number.isdigit() and type(again) is type(error):
+                indent = len(number) - len(str(int(number) - 1))  # LINE 10 is LINE 9
+                line, _, carets = rest.partition("\n")
+                rest = f"{line}\n{carets[indent:]}"
+                return type(error)(f"{what}\n\nLINE {int(number) - 1}:{rest}")
+        except RuntimeError:
+            pass
+    return error
+
+
+def _without_tabs(place: str) -> str:
+    """A space for each tab, and the caret below the same word: DuckDB takes tabs to be no wider
+    than nothing.
+    """
+    line, newline, carets = place.partition("\n")
+    if "\t" not in line or not carets:
+        return place
+    start, width, tabs = len(carets) - len(carets.lstrip()), 0, 0
+    for character in f"LINE {line}":
+        if character == "\t":
+            tabs += 1
+        elif width >= start:
+            break
+        else:
+            width += _width(character)
+    return line.replace("\t", " ") + newline + " " * tabs + carets
+
+
+def _width(character: str) -> int:
+    """How many columns of a terminal a character takes."""
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _no_column(name: str, text: str) -> str:
@@ -88,7 +177,44 @@ def _no_column(name: str, text: str) -> str:
     return f"No column '{name}'." + (hint or " `DESCRIBE tokens` lists a view's columns.")
 
 
+def _no_view(name: str, schema: str, pointed: str, attached: list[str]) -> str:
+    """Names the nearest view, with the dataset that it was looked for in."""
+    if "/" in name or name.lower().endswith((".csv", ".parquet", ".json", ".jsonl", ".gz")):
+        return f"'{name}': a query sees the dataset alone. --unsafe lets it read and write files."
+    *before, name = name.split(".")
+    if schema:
+        near = nearest(schema, attached)
+        there = f"There: {listing(attached)}." if attached else "None is: --attach NAME=PATH."
+        return f"No dataset is attached as '{schema}'.{near} {there}"
+    prefix = before[-1] if before else pointed.rpartition(".")[0].rpartition(".")[2].strip('"')
+    known = [f"{prefix}.{view}" for view in VIEWS] if prefix in attached else list(VIEWS)
+    looked_for = f"{prefix}.{name}" if prefix in attached else name
+    return f"No view '{looked_for}'.{nearest(looked_for, known)} There: {', '.join(VIEWS)}."
+
+
+def _pointed_at(place: str) -> str:
+    """The words of the query under DuckDB's caret."""
+    line, _, carets = place.partition("\n")
+    line = f"LINE {line}"
+    start = len(carets) - len(carets.lstrip())
+    return line[start : start + carets.count("^")] if carets else ""
+
+
+def _types(place: str) -> str:
+    """The types of the columns that DuckDB's caret points at, or that stand beside it."""
+    types = {name: kind for columns in VIEWS.values() for name, kind in columns.items()}
+    line, _, carets = place.partition("\n")
+    start = len(carets) - len(carets.lstrip()) - len("LINE ")
+    end = start + carets.count("^")
+    under = _WORD.findall(line[start:end])
+    if not under:  # an operator
+        under = [*_WORD.findall(line[:start])[-1:], *_WORD.findall(line[end:])[:1]]
+    named = [name for name in dict.fromkeys(word.lower() for word in under) if name in types]
+    return ", ".join(f"{name} is {types[name]}" for name in named)
+
+
 def _shortened(text: str) -> str:
     """DuckDB's words on one line, without its name for the kind of error."""
     line = " ".join(re.sub(r"^[A-Z][\w -]*Error: ", "", text.strip()).split())
+    line = _INTERNAL.sub(r"\2", line)
     return line if len(line) <= _MOST else line[: _MOST - 1] + "…"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TextIO, get_args
 
+import pyarrow as pa
+
 from pausedata.errors import UsageError, listing, nearest
-from pausedata.query.messages import translated
 from pausedata.query.run import Result
-from pausedata.query.values import Convert, converter
+from pausedata.query.values import converter
 from pausedata.store.files import replacing
 
 Format = Literal["table", "csv", "json", "jsonl", "parquet"]
 FORMATS: tuple[str, ...] = get_args(Format)
+_PIECE_BYTES = 4 << 20
+_GROUP_ROWS, _GROUP_BYTES = 122_880, 64 << 20
 
 
 def write(
@@ -25,12 +26,12 @@ def write(
     output: Path | None,
     stream: TextIO,
     console_width: int | None = None,
-) -> int | None:
-    """Write ``result`` to the file ``output``, atomically, or else to ``stream``.
+) -> int:
+    """Write ``result`` to the file ``output``, atomically, or else to ``stream``; how many rows.
 
     Values in JSON, and in lists in CSV: FLOAT with the fewest digits that tell it apart, NaN and
     infinities null, BLOB as base64, dates, times, decimals and UUIDs as strings. ``table`` is as
-    wide as ``console_width`` (None: the terminal). Returns the number of rows, None for ``table``.
+    wide as ``console_width`` (None: the terminal, and whole where there is none).
     Raises UsageError for ``parquet`` without ``output``, and where ``output`` cannot be written.
     """
     if format == "parquet":
@@ -46,8 +47,7 @@ def write(
             return _write_lines(result, sink)
         from pausedata.report.table import print_result
 
-        print_result(result, sink, console_width)
-        return None
+        return print_result(result, sink, console_width)
 
 
 def chosen_format(format: str | None, output: Path | None) -> Format:
@@ -74,71 +74,90 @@ def json_rows(result: Result) -> Iterator[dict[str, Any]]:
 
 
 def _write_csv(result: Result, sink: TextIO) -> int:
-    converts = [converter(kind) for kind in result.types]
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(result.columns)
+    from pausedata.query.texts import csv_quoted, csv_texts, lines
+
+    sink.write(",".join(map(csv_quoted, result.columns)) + "\n")
     rows = 0
-    for batch in result.batches():
-        for row in batch:
-            writer.writerow(_cell(v, c) for v, c in zip(row, converts, strict=True))
-        rows += len(batch)
+    for batch in _pieces(result):
+        alone = batch.num_columns == 1
+        columns = zip(batch.columns, result.types, strict=True)
+        texts = [csv_texts(column, kind, alone) for column, kind in columns]
+        parts = [part for text in texts for part in (",", text)][1:]
+        sink.write(lines([*parts, "\n"]))
+        rows += batch.num_rows
     return rows
-
-
-def _cell(value: Any, convert: Convert) -> Any:
-    fit = convert(value)
-    if isinstance(value, float) and fit is None:
-        return str(value)  # CSV, unlike JSON, has words for these: nan, inf, -inf
-    if isinstance(fit, bool):
-        return "true" if fit else "false"
-    return _dumps(fit) if isinstance(fit, list | dict) else fit
 
 
 def _write_json(result: Result, sink: TextIO) -> int:
     rows = 0
     sink.write("[")
-    for row in json_rows(result):
-        sink.write(",\n " if rows else "\n ")
-        sink.write(_dumps(row))
-        rows += 1
+    for text, count in _objects(result, ",\n ", ""):
+        sink.write(text if rows else text[1:])
+        rows += count
     sink.write("\n]\n" if rows else "]\n")
     return rows
 
 
 def _write_lines(result: Result, sink: TextIO) -> int:
     rows = 0
-    for row in json_rows(result):
-        sink.write(_dumps(row) + "\n")
-        rows += 1
+    for text, count in _objects(result, "", "\n"):
+        sink.write(text)
+        rows += count
     return rows
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+def _objects(result: Result, before: str, after: str) -> Iterator[tuple[str, int]]:
+    """Rows as JSON objects, each between ``before`` and ``after``, and how many they are."""
+    from pausedata.query.texts import dumps, json_texts, lines
+
+    keys = [f"{', ' if k else '{'}{dumps(name)}: " for k, name in enumerate(result.columns)]
+    for batch in _pieces(result):
+        texts = (json_texts(c, kind) for c, kind in zip(batch.columns, result.types, strict=True))
+        parts = [part for pair in zip(keys, texts, strict=True) for part in pair]
+        yield lines([before, *parts, "}" + after]), batch.num_rows
+
+
+def _pieces(result: Result) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of a few megabytes: lists become Python's, which are far larger."""
+    for batch in result.arrow(as_text=True):
+        rows = max(1, min(batch.num_rows, _PIECE_BYTES * batch.num_rows // (batch.nbytes or 1)))
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
 
 
 def _write_parquet(result: Result, output: Path) -> int:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = 0
     with _naming(output), replacing(output) as temporary:
         reader = result.arrow()
-        schema = pa.schema(
-            [f.with_name(n) for f, n in zip(reader.schema, result.columns, strict=True)]
-        )
         try:
-            writer = pq.ParquetWriter(temporary, schema, compression="zstd")
+            writer = pq.ParquetWriter(temporary, reader.schema, compression="zstd")
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UsageError(
                 f"{output}: Parquet has no such type ({str(error).splitlines()[0]}). "
                 "Cast the column, for example CAST(x AS VARCHAR)."
             ) from None
-        with writer, translated(result.session):
-            for batch in reader:
-                writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
-                rows += batch.num_rows
+        with writer:
+            for group in _groups(reader):
+                writer.write_table(group)
+                rows += group.num_rows
     return rows
+
+
+def _groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """The rows in tables that are worth a row group each, and do not fill the memory."""
+    held: list[pa.RecordBatch] = []
+    for batch in reader:
+        held.append(batch)
+        if (
+            sum(b.num_rows for b in held) >= _GROUP_ROWS
+            or sum(b.nbytes for b in held) >= _GROUP_BYTES
+        ):
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 @contextmanager

@@ -2,89 +2,159 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from pausedata.query.messages import translated
 from pausedata.query.session import Session
-from pausedata.query.statements import check_read_only, is_query, split
+from pausedata.query.statements import check_read_only, is_query
+from pausedata.query.values import as_python, portable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 8_192
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
     """A query's result, which is worked out when its rows are fetched, once.
 
     ``columns`` are unique names (a repeated one gets ``_1``, ``_2`` …), ``types`` DuckDB's types.
-    A statement of an unsafe session that is no query has been run already: ``sql`` is None, and
-    ``columns`` are empty where it gives no rows.
+    ``limit`` is how many rows are given at most; ``more`` says afterwards whether it left any out.
     """
 
     session: Session
-    sql: str | None
-    relation: Any
+    relation: Any  # None for a statement that gives no rows and is done
     columns: list[str]
     types: list[Any]
+    limit: int | None = None
+    more: bool = False
 
     def batches(self, rows: int = 2048) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows as Python values, up to ``rows`` at a time, as they are found."""
-        if not self.columns:
-            return
-        with translated(self.session):
-            if self.sql is None:
-                yield self.relation.fetchall()
-                return
-            # Not from the relation, which would hold all rows.
-            connection = self.session.connection.execute(self.sql)
-            while batch := connection.fetchmany(rows):
-                yield batch
+        """The rows as Python values, up to ``rows`` at a time, as they are found.
 
-    def arrow(self, rows: int = 65_536) -> Any:
-        """The rows as a ``pyarrow.RecordBatchReader``, instead of ``batches``."""
-        with translated(self.session):
-            # DuckDB 1.4 has it under its older name alone.
-            new = hasattr(duckdb.DuckDBPyRelation, "to_arrow_reader")
-            relation = self.relation
-            return relation.to_arrow_reader(rows) if new else relation.fetch_arrow_reader(rows)
+        Dates, times, decimals and other types that Arrow and Python have otherwise are texts.
+        """
+        convert = [as_python(kind) for kind in self.types]
+        for batch in self.arrow(rows, as_text=True):
+            columns = [
+                [f(value) for value in column.to_pylist()] if f else column.to_pylist()
+                for f, column in zip(convert, batch.columns, strict=True)
+            ]
+            yield list(zip(*columns, strict=True))
+
+    def arrow(self, rows: int = BATCH_ROWS, as_text: bool = False) -> pa.RecordBatchReader:
+        """The rows as record batches of up to ``rows``, instead of ``batches``.
+
+        With ``as_text``, what JSON has no type for, and integers of more than 64 bits, are texts.
+        The query runs beside, one batch ahead, so that Ctrl-C can stop it at any time.
+        """
+        import pyarrow as pa
+
+        relation = self.relation
+        if relation is None:
+            return pa.RecordBatchReader.from_batches(pa.schema([]), iter([]))
+        if self.limit is not None:
+            relation = relation.limit(self.limit + 1)
+        kinds = [portable(kind) for kind in self.types] if as_text else []
+        if any(kinds):
+            relation = relation.project(
+                ", ".join(
+                    f"CAST(#{number} AS {kind})" if kind else f"#{number}"
+                    for number, kind in enumerate(kinds, 1)
+                )
+            )
+        worker = ThreadPoolExecutor(1, thread_name_prefix="query")
+        # DuckDB 1.4 has it under its older name alone.
+        new = hasattr(duckdb.DuckDBPyRelation, "to_arrow_reader")
+        start = relation.to_arrow_reader if new else relation.fetch_arrow_reader
+        try:
+            with translated(self.session):
+                reader = self._wait(worker.submit(start, rows))
+        except BaseException:
+            worker.shutdown()
+            raise
+        schema = pa.schema(
+            [f.with_name(n) for f, n in zip(reader.schema, self.columns, strict=True)]
+        )
+        return pa.RecordBatchReader.from_batches(schema, self._read(reader, schema, worker))
+
+    def _read(self, reader: Any, schema: Any, worker: ThreadPoolExecutor) -> Iterator[Any]:
+        import pyarrow as pa
+
+        left = self.limit
+        ahead = worker.submit(next, reader, None)
+        try:
+            while True:
+                with translated(self.session):
+                    batch = self._wait(ahead)
+                if batch is None:
+                    return
+                if left is not None:
+                    self.more = batch.num_rows > left
+                    batch = batch.slice(0, left)
+                    left -= batch.num_rows
+                if not self.more:
+                    ahead = worker.submit(next, reader, None)
+                if batch.num_rows:
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+                if self.more:
+                    return
+        finally:  # also where the rows are not wanted any longer
+            if not ahead.done():
+                self.session.connection.interrupt()
+            worker.shutdown()
+            reader.close()
+
+    def _wait(self, future: Future[Any]) -> Any:
+        """What ``future`` gives; a signal stops DuckDB, which does not see it by itself."""
+        try:
+            return future.result()
+        except BaseException:
+            # More than once: an interrupt that comes before the query begins is lost.
+            while not future.done():
+                self.session.connection.interrupt()
+                wait([future], timeout=0.05)
+            raise
 
 
-def run(session: Session, sql: str) -> Result:
+def run(session: Session, sql: str, limit: int | None = None) -> Result:
     """Prepare one query over the views: what is wrong with its words and names is a UsageError.
 
-    So is what does not only read, unless the session is unsafe: then ``sql`` may be several
-    statements of any kind, which are run, and the result is the last one's.
+    So is what does not only read, unless the session is unsafe: then a statement that is no query
+    is run, once. ``limit`` is the most rows that are given (None: all).
     """
     # Of its own, so that what runs on the connection goes on.
     parser = session.connection.cursor()
     if not session.unsafe:
         check_read_only(sql, parser)
-        return _query(session, sql)
-    *before, last = split(sql, parser)
-    for statement in before:
-        _execute(session, statement)
-    return _query(session, last) if is_query(last, parser) else _execute(session, last)
-
-
-def _query(session: Session, sql: str) -> Result:
-    with translated(session):
+    elif not is_query(sql, parser):
+        return _execute(session, sql, limit)
+    with translated(session, sql):
         relation = session.connection.sql(sql)
-    return Result(session, sql, relation, _unique(relation.columns), relation.types)
+    return Result(session, relation, _unique(relation.columns), relation.types, limit)
 
 
-def _execute(session: Session, sql: str) -> Result:
-    """Run a statement now, once."""
+def _execute(session: Session, sql: str, limit: int | None) -> Result:
+    """Run a statement now: a relation of it would run it again when its rows are fetched."""
     connection = session.connection
-    with translated(session):
+    with translated(session, sql):
         connection.execute(sql)
         # DuckDB 1.4 has it under its older name alone.
         new = hasattr(connection, "to_arrow_table")
-        table = getattr(connection, "to_arrow_table" if new else "fetch_arrow_table")()
+        with warnings.catch_warnings():  # that it makes a copy of these few rows
+            warnings.simplefilter("ignore", UserWarning)
+            table = getattr(connection, "to_arrow_table" if new else "fetch_arrow_table")()
         relation = connection.from_arrow(table)
-    given = bool(table.num_rows)  # DuckDB calls nothing 'Success' or 'Count', with no row
-    columns = _unique(relation.columns) if given else []
-    return Result(session, None, relation, columns, relation.types if given else [])
+    if not table.num_rows:  # DuckDB calls nothing 'Success' or 'Count', with no row
+        return Result(session, None, [], [])
+    return Result(session, relation, _unique(relation.columns), relation.types, limit)
 
 
 def _unique(names: list[str]) -> list[str]:

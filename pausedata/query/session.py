@@ -17,13 +17,12 @@ from pausedata.errors import PausedataError, UsageError
 from pausedata.progress import Progress, Silent
 from pausedata.query.macros import create_macros
 from pausedata.query.spill import SpillFolder
-from pausedata.query.views import VIEWS, create_views, identifier, literal
+from pausedata.query.views import SCANS, VIEWS, create_views, identifier, literal
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
     from pausedata.query.scan import Source
 
-SCANS = "_scans"  # a schema for what views and functions read: beside them it would be listed
 MAIN = "main"  # DuckDB's own schema: what stands there needs no prefix
 _RESERVED = {MAIN, SCANS, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
 _MEMORY = re.compile(r"(\d+(\.\d+)?) ?[KMGT]i?B", re.IGNORECASE)

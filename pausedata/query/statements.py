@@ -76,15 +76,29 @@ def check_read_only(sql: str, connection: Any = duckdb, parameters: bool = False
         _check_tree(tree, connection)
 
 
-def split(sql: str, connection: Any) -> list[str]:
-    """The statements of a script; UsageError where there is none, or one is no SQL."""
-    statements = _parsed(sql, connection)
-    if _is_pivot(sql, statements):
-        return [sql]
+def statements(text: str, connection: Any = duckdb) -> list[str]:
+    """The statements of ``text``, each after as many empty lines as make its lines' numbers right.
+
+    UsageError where there is none, or where DuckDB cannot tell them apart.
+    """
+    parsed = _parsed(text, connection)
+    if _is_pivot(text, parsed):
+        return [text]
+    found, at = list[str](), 0
     try:
-        return [statement.query for statement in statements]
+        for statement in parsed:
+            at = text.index(statement.query, at)
+            found.append("\n" * text.count("\n", 0, at) + statement.query)
+            at += len(statement.query)
     except IndexError:  # of DuckDB 1, which takes a PIVOT apart
         raise UsageError("Give a PIVOT alone, not among other statements.") from None
+    return found
+
+
+def is_complete(text: str) -> bool:
+    """Whether ``text`` ends with a ``;`` that ends a statement: none in a text or comment."""
+    starts = [at for at, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
+    return bool(starts) and text.encode()[starts[-1] : starts[-1] + 1] == b";"
 
 
 def is_query(sql: str, connection: Any) -> bool:

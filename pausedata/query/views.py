@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from pausedata.query.scan import Source
 
+SCANS = "_scans"  # the schema of what views and functions read: SHOW TABLES does not list it
+
 # The columns of every view with their SQL types, as the design lists them.
 VIEWS: dict[str, dict[str, str]] = {
     "examples": {

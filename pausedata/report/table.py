@@ -6,21 +6,25 @@ import datetime
 import decimal
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pausedata.query.run import Result
-from pausedata.query.values import converter
+from pausedata.query.values import converter, type_name
 from pausedata.report.visible import visible
 
-MOST_ROWS = 100
+MOST_ROWS = 100  # on a terminal
 MOST_COUNTED = 100_000  # rows left out are counted up to here, so that a preview ends soon
 _MOST_CHARACTERS = 2_000  # of a cell, before it is cut to the terminal's width
+_BLOCK_ROWS = 1_000  # away from a terminal, columns are as wide as so many rows need
+_LEAST_WIDTH = 8  # a column of text that is cut to less says nothing
+_GAP = "  "
 _NUMBERS = {
     "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger",
     "ubigint", "uhugeint", "float", "double", "decimal", "bignum",
@@ -29,35 +33,145 @@ _NUMBERS = {
 
 def print_result(
     result: Result, stream: TextIO, width: int | None = None, most_rows: int = MOST_ROWS
-) -> None:
-    """Print ``result`` to ``stream``, ``width`` columns wide (None: as wide as the terminal)."""
-    Console(file=stream, width=width, highlight=False).print(render_result(result, most_rows))
+) -> int:
+    """Print ``result`` to ``stream`` as a table; how many rows it has, as far as they were counted.
+
+    On a terminal, or where ``width`` is given, cells are cut to fit into so many columns, the first
+    ``most_rows`` are shown, and a note says how many more there are; where not even the columns'
+    beginnings fit side by side, each row is a block with a line for each column. Elsewhere, in a
+    file or pipe, nothing is cut but cells of more than 2,000 characters, and every row is there.
+    """
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    numeric = [type_name(kind) in _NUMBERS for kind in result.types]
+    if width is None and not console.is_terminal:
+        return _print_all(result, stream, numeric)
+    rows, total = _first(result, most_rows)
+    if _is_plan(result):
+        stream.writelines(f"{row[1]}\n" for row in rows)
+        return total
+    texts = _texts(result, rows)
+    names = [visible(name) for name in result.columns]
+    widths = _fitted(_widths(names, texts), numeric, console.width)
+    if widths is None:
+        _print_records(names, texts, console)
+    else:
+        header, rule = _header(names, widths, numeric)
+        console.print(Text(header, style="bold"), soft_wrap=True)
+        stream.write(rule + "\n")
+        stream.writelines(_line(row, widths, numeric) + "\n" for row in texts)
+    if left := total - len(rows):
+        count = f"more than {MOST_COUNTED:,}" if left >= MOST_COUNTED else f"{left:,}"
+        stream.write(f"{count} more row{'' if left == 1 else 's'}; -o FILE writes all\n")
+    return total
 
 
-def render_result(result: Result, most_rows: int = MOST_ROWS) -> RenderableType:
-    """The first ``most_rows`` rows of ``result`` as a Rich table, and how many more there are."""
+def _first(result: Result, most: int) -> tuple[list[tuple[Any, ...]], int]:
+    """The first ``most`` rows, and how many there are (not counted on beyond MOST_COUNTED more)."""
     rows: list[tuple[Any, ...]] = []
     total = 0
     for batch in result.batches():
-        rows += batch[: max(0, most_rows - len(rows))]
+        rows += batch[: max(0, most - len(rows))]
         total += len(batch)
-        if total - most_rows >= MOST_COUNTED:
+        if total - most >= MOST_COUNTED:
             break
-    if [c.lower() for c in result.columns] == ["explain_key", "explain_value"]:
-        return Text("\n".join(str(row[1]) for row in rows))  # a drawing of DuckDB's own
-    numeric = [getattr(kind, "id", str(kind).lower()) in _NUMBERS for kind in result.types]
-    table = make_table(result.columns, numeric)
+    return rows, total
+
+
+def _print_all(result: Result, stream: TextIO, numeric: list[bool]) -> int:
+    """Every row, in columns as wide as the first rows need, wider ones where later rows do."""
+    names = [visible(name) for name in result.columns]
+    widths: list[int] = []
+    total = 0
+    for batch in result.batches(_BLOCK_ROWS):
+        total += len(batch)
+        if _is_plan(result):
+            stream.writelines(f"{row[1]}\n" for row in batch)
+            continue
+        texts = _texts(result, batch)
+        first, widths = not widths, _widths(names, texts, widths)
+        if first:
+            stream.writelines(f"{line}\n" for line in _header(names, widths, numeric))
+        stream.writelines(_line(row, widths, numeric) + "\n" for row in texts)
+    if not total and names:
+        header = _header(names, _widths(names, []), numeric)
+        stream.writelines(f"{line}\n" for line in header)
+    return total
+
+
+def _print_records(names: list[str], rows: list[list[str]], console: Console) -> None:
+    """A block for each row, a line for each column, cut to the terminal's width."""
+    most = max(3, console.width // 2)
+    own = min(most, max(map(cell_len, names)))
+    for number, row in enumerate(rows, 1):
+        console.file.write(f"── {number} ".ljust(min(console.width, 40), "─") + "\n")
+        for name, text in zip(names, row, strict=True):
+            room = max(1, console.width - own - len(_GAP))
+            line = _padded(name, own, False) + _GAP + _cut(text, room)
+            console.file.write(line.rstrip() + "\n")
+
+
+def _texts(result: Result, rows: list[tuple[Any, ...]]) -> list[list[str]]:
     converts = [converter(kind) for kind in result.types]
-    for row in rows:
-        table.add_row(
-            *(cell(v if isinstance(v, float) else c(v)) for v, c in zip(row, converts, strict=True))
-        )
-    left = total - len(rows)
-    if not left:
-        return table
-    count = f"more than {MOST_COUNTED:,}" if left >= MOST_COUNTED else f"{left:,}"
-    plural = "" if left == 1 else "s"
-    return Group(table, Text(f"{count} more row{plural}; -o FILE writes all"))
+    return [
+        [
+            _text(v if isinstance(v, float) else c(v))[:_MOST_CHARACTERS]
+            for v, c in zip(row, converts, strict=True)
+        ]
+        for row in rows
+    ]
+
+
+def _widths(names: list[str], rows: list[list[str]], least: Sequence[int] = ()) -> list[int]:
+    """How wide each column is, in a terminal's cells: an emoji has two."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    found = [
+        max([cell_len(name), *map(cell_len, column)])
+        for name, column in zip(names, columns, strict=True)
+    ]
+    return [max(pair) for pair in zip(found, least, strict=True)] if least else found
+
+
+def _fitted(widths: list[int], numeric: list[bool], room: int) -> list[int] | None:
+    """Widths that fit into ``room``: the widest texts are cut first, numbers never.
+
+    None where that would leave next to nothing of a text.
+    """
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - room
+    if over <= 0:
+        return widths
+    texts = sorted(w for w, right in zip(widths, numeric, strict=True) if not right)
+    # The largest width that the texts may have.
+    most = max(texts, default=0)
+    while most > _LEAST_WIDTH and sum(max(0, w - most) for w in texts) < over:
+        most -= 1
+    if sum(max(0, w - most) for w in texts) < over:
+        return None
+    return [w if right else min(w, most) for w, right in zip(widths, numeric, strict=True)]
+
+
+def _header(names: list[str], widths: list[int], numeric: list[bool]) -> tuple[str, str]:
+    whole = sum(widths) + len(_GAP) * (len(widths) - 1)
+    return _line(names, widths, numeric), "─" * whole
+
+
+def _line(texts: list[str], widths: list[int], numeric: list[bool]) -> str:
+    cells = (_padded(t, w, r) for t, w, r in zip(texts, widths, numeric, strict=True))
+    return _GAP.join(cells).rstrip(" ")
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    text = _cut(text, width)
+    gap = " " * (width - cell_len(text))
+    return gap + text if right else text + gap
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip(" ") + "…"
+
+
+def _is_plan(result: Result) -> bool:
+    """Whether it is what EXPLAIN gives: a drawing of DuckDB's own."""
+    return [c.lower() for c in result.columns] == ["explain_key", "explain_value"]
 
 
 def make_table(columns: Iterable[str], numeric: Iterable[bool], colour: bool = True) -> Table:
