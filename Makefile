@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 
 .DEFAULT_GOAL := help
 .PHONY: help install model quickstart test coverage test-model test-crash test-vllm lint types docs \
-	docs-check schemas schemas-check check clean
+	docs-sql docs-sql-check docs-check schemas schemas-check check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -83,6 +83,16 @@ lint: $(VENV)/.dev ## ruff: lint and format
 
 types: $(VENV)/.dev ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The cookbook's answers need the quickstart's dataset, and a second run that is trained and scored.
+docs-sql: $(VENV)/.dev $(VENV)/.model $(DATASET) ## write the answers of docs/sql.md anew
+	$(BIN)/python scripts/make_sql_docs.py --dataset $(DATASET)
+
+docs-sql-check: $(VENV)/.dev $(VENV)/.model $(DATASET)
+	$(BIN)/python scripts/make_sql_docs.py --dataset $(DATASET) --check
+
+$(DATASET):
+	$(BIN)/pausedata build recipes/quickstart.yaml
 
 docs: $(VENV)/.dev ## generate docs/cli.md and docs/strategies.md
 	$(BIN)/python scripts/make_cli_docs.py

@@ -46,8 +46,8 @@ def test_numbers_stand_to_the_right_and_data_is_no_markup(version):
     assert lines == [
         "token     logprob  rank",
         "───────────────────────",
-        " The      -1.0000     2",
-        " [bold]x  -7.0000    80",
+        " The         -1.0     2",
+        " [bold]x     -7.0    80",
     ]
 
 

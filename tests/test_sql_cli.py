@@ -94,7 +94,7 @@ def test_another_dataset_is_attached_by_name_at_a_version(run, root, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--memory", "4"], "give a number and a unit"), (["--format", "cvs"], "Did you mean 'csv'?"),
+        (["--memory", "4"], "a number and a unit"), (["--format", "cvs"], "Did you mean 'csv'?"),
         (["--json", "--format", "csv"], "leave out"), (["--spill", "/no/such"], "/no/such"),
         (["--format", "parquet"], "-o FILE"),
     ],

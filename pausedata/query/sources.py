@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pausedata.errors import DataError
@@ -308,6 +307,8 @@ class Cuts:
     def _cut(
         self, positions: pa.ListArray, starts: pa.ListArray, responses: pa.Array, number: int
     ) -> pa.ListArray:
+        import pyarrow.compute as pc  # it takes a while, and nothing else needs it
+
         lengths, path = _lengths(positions), self._placement.shards[number].path
         begins = _at(starts, _flat(positions, lengths, path), lengths, path)
         characters = pc.utf8_length(responses)  # pyright: ignore[reportAttributeAccessIssue]

@@ -111,14 +111,27 @@ def _print_records(names: list[str], rows: list[list[str]], console: Console) ->
 
 
 def _texts(result: Result, rows: list[tuple[Any, ...]]) -> list[list[str]]:
-    converts = [converter(kind) for kind in result.types]
-    return [
-        [
-            _text(v if isinstance(v, float) else c(v))[:_MOST_CHARACTERS]
-            for v, c in zip(row, converts, strict=True)
-        ]
-        for row in rows
-    ]
+    columns = []
+    for values, kind in zip(zip(*rows, strict=True), result.types, strict=bool(rows)):
+        convert, decimals = converter(kind), _decimals(values)
+        columns.append(
+            [
+                (number(v, decimals) if isinstance(v, float) else _text(convert(v)))[
+                    :_MOST_CHARACTERS
+                ]
+                for v in values
+            ]
+        )
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _decimals(values: Iterable[Any]) -> int:
+    """The fewest decimals that show the floats of a column as they are, four at most.
+
+    So what a query rounds to two places has two, and numbers stand below each other.
+    """
+    floats = {v for v in values if isinstance(v, float) and 0.001 <= abs(v) < 1e9}
+    return next((d for d in range(1, 4) if all(round(v, d) == round(v, 4) for v in floats)), 4)
 
 
 def _widths(names: list[str], rows: list[list[str]], least: Sequence[int] = ()) -> list[int]:
@@ -216,10 +229,10 @@ def _text(value: Any) -> str:
     return visible(str(value))
 
 
-def number(value: float) -> str:
-    """Four decimals; four significant digits where that would show nothing, or far too much."""
+def number(value: float, decimals: int = 4) -> str:
+    """So many decimals; four significant digits where that would show nothing, or far too much."""
     if not math.isfinite(value):
         return str(value)
     if value and (abs(value) < 0.001 or abs(value) >= 1e9):
         return f"{value:.4g}"
-    return f"{value:.4f}"
+    return f"{value:.{decimals}f}"
