@@ -32,7 +32,6 @@ import pyarrow as pa
 from common import ROOT, machine, peak_mib
 from synthetic import RUNS, make, vocabulary
 
-from pausedata.query.macros import FUNCTIONS
 from pausedata.query.session import Session
 from pausedata.query.views import literal
 from pausedata.store.dataset import POINTER, Version, open_version
@@ -44,8 +43,8 @@ TOKENS = """
     SELECT token, avg(logprob) AS mean, count(*) AS n FROM tokens
     GROUP BY token HAVING n >= 100 ORDER BY mean, token LIMIT 20"""
 CONTEXT = f"""
-    SELECT id, run, pos, token, logprob, context(id, pos, 5) AS around FROM ({_HARDEST})
-    ORDER BY logprob"""
+    SELECT id, run, pos, token, logprob, translate(context(id, pos, 5), '⟦⟧', '') AS around
+    FROM ({_HARDEST}) ORDER BY logprob"""
 CONTEXT_FLAT = f"""
     SELECT h.id, h.run, h.pos, h.token, h.logprob, string_agg(t.token, '' ORDER BY t.pos) AS around
     FROM ({_HARDEST}) AS h JOIN tokens AS t
@@ -148,13 +147,9 @@ def connect(folder: Path, side: str) -> Ask:
 
 def questions() -> dict[str, tuple[str, str]]:
     """What is asked, of the views and of the file."""
-    if "context" in FUNCTIONS:
-        hardest = ("the 100 least likely tokens with context", CONTEXT, CONTEXT_FLAT)
-    else:
-        hardest = ("the 100 least likely tokens", _HARDEST, _HARDEST)
     return {
         "mean log-probability by token text": (TOKENS, TOKENS),
-        hardest[0]: hardest[1:],
+        "the 100 least likely tokens with context": (CONTEXT, CONTEXT_FLAT),
         "quantiles of log-probability by split and run": (QUANTILES, QUANTILES),
     }
 

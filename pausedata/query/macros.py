@@ -95,7 +95,8 @@ def create_macros(
 
     ``scan`` gives the SQL name of a source, as for ``create_views``.
     """
-    from pausedata.query.sources import Cuts, Spans, Vocabulary
+    from pausedata.query.sources import Vocabulary
+    from pausedata.query.spans import Cuts, Spans
 
     cuts = []
     for number, name in enumerate(version.placements):

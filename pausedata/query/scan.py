@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pausedata.errors import PausedataError
 
 BATCH_ROWS = 262_144  # a thread of DuckDB's takes one batch at a time
+AHEAD_BYTES = 256_000_000  # of files that are decoded at a time, a few times as much in memory
 Rows = NDArray[np.int64]  # numbers of stored rows of a shard, ascending
 
 
@@ -36,6 +37,11 @@ class Source(Protocol):
     @property
     def stored(self) -> frozenset[str]:
         """The columns with one value for each stored row."""
+        ...
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest shard's files."""
         ...
 
     def __len__(self) -> int:
@@ -54,7 +60,8 @@ class Source(Protocol):
 class Scan(ds.Dataset):
     """A source as DuckDB takes it. ``failed`` gets what goes wrong, since DuckDB hides its kind.
 
-    ``threads`` shards are read ahead, in their order. ``keep`` is kept for as long as the scan is.
+    Up to ``threads`` shards are read ahead, in their order, fewer where they are large. ``keep`` is
+    kept for as long as the scan is.
     """
 
     def __init__(
@@ -65,7 +72,8 @@ class Scan(ds.Dataset):
         keep: object = None,
     ) -> None:
         # The base class has no constructor of its own to call: it stands for files.
-        self._source, self._threads, self._failed, self._keep = source, threads, failed, keep
+        self._source, self._failed, self._keep = source, failed, keep
+        self._ahead = max(1, min(threads, AHEAD_BYTES // max(1, source.largest)))
 
     @property
     def schema(self) -> pa.Schema:
@@ -82,12 +90,12 @@ class Scan(ds.Dataset):
 
     def _batches(self, schema: pa.Schema, filter: Any) -> Iterator[pa.RecordBatch]:
         """Batches in the shards' order, the next shards being read meanwhile."""
-        with ThreadPoolExecutor(self._threads) as pool:
+        with ThreadPoolExecutor(self._ahead) as pool:
             ahead: deque[Any] = deque()
             try:
                 for number in range(len(self._source)):
                     ahead.append(pool.submit(self._shard, number, schema.names, filter))
-                    if len(ahead) > self._threads:
+                    if len(ahead) > self._ahead:
                         yield from _cut(ahead.popleft().result(), schema)
                 while ahead:
                     yield from _cut(ahead.popleft().result(), schema)
