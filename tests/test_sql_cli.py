@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import math
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -264,3 +267,18 @@ def test_wide_characters_take_two_columns_and_controls_are_shown(session):
     assert lines == ["a       b", "─────────", "中🙂    1", "␛[31m  22"]
     lines = table(session, "SELECT repeat('中', 40) AS a, 1 AS b", 20)
     assert lines[2] == "中" * 8 + "…  1"
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_a_query_and_leaves_nothing(root, tmp_path, sent, status):
+    endless = "SELECT sum(a.range * b.range) FROM range(1_000_000_000) a, range(1_000_000_000) b"
+    process = start("sql", root, endless, "--spill", tmp_path)
+    while not list(tmp_path.glob("*/in-use")):  # the session is being made
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (status, "")
+    assert err.startswith("error: ") and len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
