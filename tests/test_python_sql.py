@@ -319,7 +319,7 @@ def test_a_wrong_option_is_said(root: Path, options: Any, told: str) -> None:
 
 
 def test_a_name_that_is_taken_is_not_attached(root: Path) -> None:
-    with pytest.raises(UsageError, match="cannot name a dataset"):
+    with pytest.raises(UsageError, match="cannot name an attached dataset"):
         pausedata.connect(root, attached={"_scans": root})
 
 

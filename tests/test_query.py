@@ -15,7 +15,7 @@ from pausedata.errors import DataError, UsageError
 from pausedata.query.output import json_rows, write
 from pausedata.query.run import run
 from pausedata.query.session import Limits, Session
-from pausedata.query.statements import check_read_only
+from pausedata.query.statements import reading
 from pausedata.store.dataset import Table
 from pausedata.store.tables import schema_of
 from tests.small_dataset import SHARDS, VOCAB, make_dataset, resealed
@@ -214,7 +214,7 @@ def test_what_reads_is_allowed(version, sql):
 )  # fmt: skip
 def test_what_writes_is_refused(sql):
     with pytest.raises(UsageError):
-        check_read_only(sql)
+        reading(sql)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from pausedata.errors import DataError, UsageError
 from pausedata.query.run import run as run_sql
 from pausedata.query.session import Limits, Session
-from pausedata.query.statements import check_read_only, statements
+from pausedata.query.statements import reading, statements
 from pausedata.store.dataset import open_version
 from tests.small_dataset import make_dataset
 
@@ -265,6 +265,44 @@ def test_links_out_of_a_dataset_are_not_followed(tmp_path):
 
 
 def test_what_no_tree_is_made_of_is_checked_by_its_words():
-    check_read_only("PIVOT (SELECT 'glob(' AS \"copy\", 'é' AS b) ON \"copy\" USING count(b)")
+    reading("PIVOT (SELECT 'glob(' AS \"copy\", 'é' AS b) ON \"copy\" USING count(b)")
     with pytest.raises(UsageError, match="'glob'"):
-        check_read_only("PIVOT (SELECT 'é', file FROM \"GLOB\"('*')) ON file")
+        reading("PIVOT (SELECT 'é', file FROM \"GLOB\"('*')) ON file")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        # What ends EXPLAIN's options for a pattern does not for DuckDB.
+        "EXPLAIN (ANALYZE /* ) SELECT 1 -- */ ) CREATE OR REPLACE VIEW tokens AS FROM vocab",
+        "EXPLAIN (ANALYZE, FORMAT json -- ) SELECT 1 /*\n ) CREATE TABLE evil AS SELECT 1 -- */",
+        "EXPLAIN ANALYZE --\r CREATE TABLE evil AS --\n SELECT 1",
+        "EXPLAIN ANALYZE /* /* */ CREATE TABLE evil AS SELECT 1 /* */ */ SELECT 1",
+        # Spaces for the parser, letters for the tokenizer.
+        "PIVOT (SELECT name, value FROM\u00a0duckdb_settings()) ON name USING first(value)",
+        "PIVOT (SELECT run,\u3000current_setting('temp_directory') AS x) ON x USING max(run)",
+        "WITH c AS (\u2003COPY tokens TO 'b.csv') PIVOT tokens ON run USING count(*)",
+        "PIVOT (SELECT run,\u200bgetenv('HOME') AS x FROM tokens) ON run USING max(x)",
+    ],
+)
+def test_spaces_and_comments_hide_nothing(world, sql):
+    session = Session(world.version)
+    try:
+        with pytest.raises(UsageError):
+            list(run_sql(session, sql).batches())
+        assert list(run_sql(session, "SELECT count(*) FROM tokens").batches()) == [[(30,)]]
+        with pytest.raises(UsageError, match="No view 'evil'"):
+            run_sql(session, "FROM evil")
+    finally:
+        session.close()
+
+
+def test_what_slips_by_the_check_can_change_nothing(world, monkeypatch):
+    """Nothing does, as far as is known: so the check is taken away."""
+    monkeypatch.setattr("pausedata.query.run.reading", lambda sql, connection: sql)
+    session = Session(world.version)
+    for sql in ("CREATE OR REPLACE VIEW tokens AS SELECT 1", "CREATE TABLE evil AS SELECT 1"):
+        with pytest.raises(UsageError, match="read-only"):
+            list(run_sql(session, sql).batches())
+    assert list(run_sql(session, "SELECT count(*) FROM tokens").batches()) == [[(30,)]]
+    session.close()

@@ -40,7 +40,7 @@ _CONTEXT = """(
     FROM (
         SELECT *, greatest(pd_at - pd_near, 1) AS pd_from,
             least(pd_at + pd_near, len(pd_start)) AS pd_to
-        FROM (SELECT id AS pd_asked, pos::BIGINT + 1 AS pd_at, n::INTEGER::BIGINT AS pd_near)
+        FROM (SELECT id AS pd_asked, pos::BIGINT + 1 AS pd_at, n::BIGINT AS pd_near)
         JOIN {spans} ON pd_id = pd_asked
         WHERE pd_id = id
     )
@@ -73,7 +73,11 @@ _NO_CUTS = """
 """
 
 FUNCTIONS: dict[str, Function] = {
-    "ppl": Function("logprob", "exp(-avg(logprob))", "perplexity of the tokens: an aggregate"),
+    "ppl": Function(
+        "logprob",
+        "exp(-avg(logprob))",
+        "perplexity of the tokens, an aggregate; no FILTER or DISTINCT",
+    ),
     "surprisal": Function("logprob", "(0 - logprob) / ln(2)", "a log-probability in bits"),
     "context": Function(
         "id, pos, n", _CONTEXT, "the token at pos as ⟦token⟧, between the n tokens before and after"

@@ -40,6 +40,11 @@ def translated(session: Session, sql: str = "") -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
+        if "max_temp_directory_size" in str(error):
+            raise PausedataError(
+                "The query needs more room for what does not fit into memory than there is: give "
+                "another folder with --spill, or more memory with --memory."
+            ) from None
         raise PausedataError(
             f"The query needs more memory than there is ({_shortened(str(error))}). "
             "Select fewer columns or rows, or give it more with --memory."
@@ -89,6 +94,8 @@ def message(error: BaseException, session: Session | None = None) -> str:
     elif function := _NO_FUNCTION.search(text):
         name = function[1].strip('"')
         what = f"No function '{name}'." + nearest(name, function_names(session))
+    elif "is a Macro Function" in text:
+        what = "ppl takes no FILTER, DISTINCT or ORDER BY: ppl(CASE WHEN … THEN logprob END) does."
     elif path := _NO_ACCESS.search(text):
         what = (
             f"'{path[1]}': a query sees the dataset alone. `sql --unsafe`, or pausedata.connect in "

@@ -12,7 +12,7 @@ import duckdb
 from pausedata.dataset import Dataset
 from pausedata.query.messages import translated
 from pausedata.query.session import Limits, Session
-from pausedata.query.statements import check_read_only
+from pausedata.query.statements import reading
 from pausedata.store.dataset import open_version
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Queries:
                 self._session = Session(self._version)
         session = self._session
         connection = self._connection(session)
-        check_read_only(query, connection, parameters=True)
+        query = reading(query, connection, parameters=True)
         with translated(session):
             return connection.sql(query, params=params)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import duckdb
 
 from pausedata.query.messages import translated
 from pausedata.query.session import Session
-from pausedata.query.statements import check_read_only, is_query
+from pausedata.query.statements import is_query, reading
 from pausedata.query.values import as_python, portable
 
 if TYPE_CHECKING:
@@ -133,12 +134,22 @@ def run(session: Session, sql: str, limit: int | None = None) -> Result:
     # Of its own, so that what runs on the connection goes on.
     parser = session.connection.cursor()
     if not session.unsafe:
-        check_read_only(sql, parser)
+        sql = reading(sql, parser)
+        _begin(session.connection)
     elif not is_query(sql, parser):
         return _execute(session, sql, limit)
     with translated(session, sql):
         relation = session.connection.sql(sql)
     return Result(session, relation, _unique(relation.columns), relation.types, limit)
+
+
+def _begin(connection: duckdb.DuckDBPyConnection) -> None:
+    """Begin a transaction in which nothing can be written: if something slipped by, in spite of
+    ``reading``, what later queries are answered from stays as it is.
+    """
+    with suppress(duckdb.Error):
+        connection.rollback()  # of the query before
+    connection.execute("BEGIN TRANSACTION READ ONLY")
 
 
 def _execute(session: Session, sql: str, limit: int | None) -> Result:

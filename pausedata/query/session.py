@@ -134,8 +134,7 @@ class Session:
             # A misspelled view must be an error, not a Python variable of that name.
             "python_enable_replacements": "false",
             # In memory, DuckDB's own default is `.tmp` in the current folder. With external access
-            # off, this folder is the one that DuckDB may still use: so it is nobody else's, and
-            # check_read_only keeps queries from naming files in it.
+            # off, this folder is the one that DuckDB may still use: so it is nobody else's.
             "temp_directory": str(self._spill.path),
         }
         if self.limits.memory is not None:
@@ -164,13 +163,13 @@ def _is_memory(text: str) -> bool:
     if found is None:
         return False
     unit = text[found.end(1) :].strip().upper()
-    return float(found[1]) * 1000 ** ("KMGT".index(unit[0]) + 1) >= 10_000_000
+    return 10_000_000 <= float(found[1]) * 1000 ** ("KMGT".index(unit[0]) + 1) < 2**63
 
 
 def check_schema_name(name: str) -> None:
     """UsageError unless a dataset can be attached as ``name``."""
     if not re.fullmatch(r"[A-Za-z_]\w{0,62}", name, re.ASCII) or name.lower() in _RESERVED:
         raise UsageError(
-            f"--attach: '{name}' cannot name a dataset: use letters, digits and '_', beginning "
+            f"'{name}' cannot name an attached dataset: use letters, digits and '_', beginning "
             f"with a letter, and none of {', '.join(sorted(_RESERVED))}."
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from pausedata.errors import UsageError
@@ -17,6 +19,7 @@ except ImportError:  # Windows, where nothing is left to find: a dead process's 
 
 _PREFIX = "pausedata-sql-"
 _LOCK = "in-use"
+_LEFT_AFTER_S = 86_400
 
 
 class SpillFolder:
@@ -69,7 +72,10 @@ def _remove_left(under: Path) -> None:
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue
             descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:  # gone meanwhile, or not yet locked
+        except OSError:  # gone meanwhile, or not yet locked: or never, where that was cut short
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime > _LEFT_AFTER_S:
+                    shutil.rmtree(folder, ignore_errors=True)
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

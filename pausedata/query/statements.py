@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +13,10 @@ import duckdb
 from pausedata.errors import UsageError
 from pausedata.query.messages import message
 
-_GAP = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
+_GAP = re.compile(r"(?:\s|--[^\r\n]*|/\*.*?\*/)*", re.DOTALL)
 _EXPLAIN = re.compile(r"explain\b", re.IGNORECASE)
 _ANALYZE = re.compile(r"(?:analy[sz]e|verbose)\b", re.IGNORECASE)
-_OPTIONS = re.compile(r"\([^()']*(?:'[^']*'[^()']*)*\)")
+_OPTIONS = re.compile(r"\([\w ,]*\)", re.ASCII)
 _PIVOTING = re.compile(r"(?:\(|with\b|from\b|select\b|pivot\b|pivot_wider\b)", re.IGNORECASE)
 _WORD = re.compile(r'"((?:[^"]|"")*)"|(\w[\w$]*)')
 
@@ -48,32 +49,34 @@ _VERBS = {
 }  # fmt: skip
 
 
-def check_read_only(sql: str, connection: Any = duckdb, parameters: bool = False) -> None:
-    """UsageError unless ``sql`` is one statement that reads: SELECT, DESCRIBE, SHOW, EXPLAIN …
+def reading(sql: str, connection: Any = duckdb, parameters: bool = False) -> str:
+    """``sql`` as it may be run: one statement that reads (SELECT, DESCRIBE, SHOW, EXPLAIN …).
 
-    And unless all functions in it are harmless. ``connection`` parses it and runs nothing of it.
-    This stands beside what the connection forbids (``Session``): that keeps DuckDB off files, but
-    not off the folder where it spills. It may have ``parameters`` (``?``, ``$name``) if that is so.
+    UsageError where it is none, or where not all functions in it are harmless. ``connection``
+    parses it and runs nothing of it. This stands beside what the connection forbids (``Session``):
+    that keeps DuckDB off files, but not off the folder where it spills. It may have ``parameters``
+    (``?``, ``$name``) if that is so.
     """
-    statements = _parsed(sql, connection)
-    start = _skip(sql, 0)
-    pivot = _is_pivot(sql, statements)
-    if len(statements) > 1 and not pivot:
-        raise UsageError(f"Give one statement, not {len(statements)}.")
-    kind = statements[0].type
+    parsed = _parsed(sql, connection)
+    pivot = _is_pivot(sql, parsed)
+    if len(parsed) > 1 and not pivot:
+        raise UsageError(f"Give one statement, not {len(parsed)}.")
+    kind = parsed[0].type
     if kind == duckdb.StatementType.EXPLAIN:
-        # EXPLAIN ANALYZE runs what it explains: that has to be a query, too.
-        check_read_only(_explained(sql, start), connection, parameters)
-        return
+        # EXPLAIN ANALYZE runs what it explains: that has to be a query, too. It is put together
+        # anew, so that what is run is what was looked at, however its beginning was read.
+        start, explained = _explained(sql)
+        return start + reading(explained, connection, parameters)
     if kind != duckdb.StatementType.SELECT and not pivot:
-        raise _no_query(kind.name)
-    if statements[0].named_parameters and not parameters:
+        raise _no_query(_first_word(sql) or kind.name)
+    if parsed[0].named_parameters and not parameters:
         raise UsageError("The query has parameters (? or $name): write the values in their places.")
     tree = None if pivot else _tree(sql, connection)
     if tree is None:
         _check_words(sql, connection)
     else:
         _check_tree(tree, connection)
+    return sql
 
 
 def statements(text: str, connection: Any = duckdb) -> list[str]:
@@ -97,6 +100,8 @@ def statements(text: str, connection: Any = duckdb) -> list[str]:
 
 def is_complete(text: str) -> bool:
     """Whether ``text`` ends with a ``;`` that ends a statement: none in a text or comment."""
+    if "\udc80" <= max(text, default="") <= "\udcff":
+        return True  # bytes that are no text, which the parser refuses
     starts = [at for at, kind in duckdb.tokenize(text) if kind != duckdb.token_type.comment]
     return bool(starts) and text.encode()[starts[-1] : starts[-1] + 1] == b";"
 
@@ -112,6 +117,10 @@ def _parsed(sql: str, connection: Any) -> list[Any]:
         statements = connection.extract_statements(sql)
     except duckdb.Error as error:
         raise UsageError(message(error)) from None
+    except TypeError:
+        if not isinstance(sql, str):
+            raise
+        raise UsageError("The query is not text in UTF-8.") from None
     if not statements:
         raise UsageError("The query is empty. Try: SELECT * FROM tokens LIMIT 10")
     return statements
@@ -119,7 +128,7 @@ def _parsed(sql: str, connection: Any) -> list[Any]:
 
 def _is_pivot(sql: str, statements: list[Any]) -> bool:
     """Whether the text is one PIVOT, which DuckDB takes apart into several statements."""
-    if not _PIVOTING.match(sql, _skip(sql, 0)):
+    if not _PIVOTING.match(sql, _skip(sql)):
         return False
     kinds = [statement.type for statement in statements]
     if kinds == [duckdb.StatementType.MULTI]:
@@ -172,6 +181,11 @@ def _check_table_function(name: str, connection: Any) -> None:
 
 def _check_words(sql: str, connection: Any) -> None:
     """The same of what has no tree, by its words: stricter, since it knows no columns' names."""
+    # Some count as spaces for DuckDB's parser, and as letters for what tells words apart.
+    if odd := [
+        c for c in sql if c not in "\t\r\n" and unicodedata.category(c)[0] in "ZC" and c != " "
+    ]:
+        raise UsageError(f"A PIVOT may hold no character U+{ord(odd[0]):04X}: write plain spaces.")
     text = sql.encode()  # DuckDB counts bytes
     names = set[str]()
     for start, kind in duckdb.tokenize(sql):
@@ -208,23 +222,29 @@ def _no_query(what: str) -> UsageError:
 
 def _refused(name: str) -> UsageError:
     return UsageError(
-        f"'{name}': a query sees the dataset alone. --unsafe lets it read and write files."
+        f"'{name}': a query sees the dataset alone, not this machine. --unsafe lifts that."
     )
 
 
-def _explained(sql: str, start: int) -> str:
-    """The statement that an EXPLAIN explains."""
-    word = _EXPLAIN.match(sql, start)
-    at = _skip(sql, word.end() if word else start)
+def _explained(sql: str) -> tuple[str, str]:
+    """The beginning of an EXPLAIN, in plain words, and the statement that it explains."""
+    start, at = "EXPLAIN ", _skip(sql, _EXPLAIN.match(sql, _skip(sql)))
     if found := _ANALYZE.match(sql, at):
-        at = _skip(sql, found.end())
+        start, at = start + "ANALYZE ", _skip(sql, found)
     # `(FORMAT json)` are options, `(SELECT 1)` is the query.
-    if (found := _OPTIONS.match(sql, at)) and _skip(sql, found.end()) < len(sql.rstrip("; \n")):
-        at = found.end()
-    return sql[at:]
+    found = _OPTIONS.match(sql, at)
+    if found and (after := _skip(sql, found)) < len(sql.rstrip("; \n")):
+        start, at = f"{start}{found[0]} ", after
+    return start, sql[at:]
 
 
-def _skip(sql: str, at: int) -> int:
-    """The index of the first character at or after ``at`` that is no space or comment."""
+def _first_word(sql: str) -> str:
+    found = re.compile(r"[A-Za-z]+").match(sql, _skip(sql))
+    return found[0].upper() if found else ""
+
+
+def _skip(sql: str, after: re.Match[str] | None = None) -> int:
+    """The index of the first character behind a match that is no space or comment."""
+    at = after.end() if after else 0
     gap = _GAP.match(sql, at)
     return gap.end() if gap else at
