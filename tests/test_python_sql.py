@@ -174,6 +174,11 @@ def test_an_error_in_fetching_is_duckdbs_and_says_the_same(tmp_path: Path) -> No
     assert not (tmp_path / "never.csv").exists()
 
 
+def test_a_run_that_is_not_there_is_warned_of(data: Dataset) -> None:
+    with pytest.warns(UserWarning, match="There is no run 'bsae'. Did you mean 'base'"):
+        assert data.sql("FROM tokens WHERE run = 'bsae'").fetchall() == []
+
+
 def test_a_missing_shard_is_met_only_by_who_asks_for_it(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "d").root
     damage(root, "scores/other/train-00001-of-00003.parquet")

@@ -282,3 +282,33 @@ def test_a_signal_stops_a_query_and_leaves_nothing(root, tmp_path, sent, status)
     assert (process.returncode, out) == (status, "")
     assert err.startswith("error: ") and len(err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a.parqet", "Did you mean 'parquet'?"), ("a.tsv", "--format")]
+)
+def test_an_ending_that_is_no_format_is_refused(run, root, tmp_path, name, said):
+    done = run("sql", root, "SELECT 1", "-o", tmp_path / name)
+    assert done.status == 2 and said in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipe_gets_long_values_whole(session):
+    stream = io.StringIO()
+    print_result(query(session, "SELECT range(300) AS l, repeat('x', 5000) || 'END' AS t"), stream)
+    row = stream.getvalue().splitlines()[2]
+    assert row.startswith("[0, 1,") and "299]" in row and row.endswith("xEND")
+
+
+def test_columns_that_many_rows_have_no_room_for_are_named(session):
+    stream = io.StringIO()
+    print_result(query(session, "FROM tokens"), stream, 50)
+    *rows, note = stream.getvalue().splitlines()
+    assert max(map(len, rows)) <= 50 and rows[0].startswith("id  split  run")
+    assert note.startswith("too narrow for") or rows[-1].startswith("too narrow for")
+
+
+def test_a_query_that_is_no_text_is_refused(run, root):
+    done = run("sql", root, "SELECT '\udcff'")
+    assert (done.status, done.err) == (2, "error: The query is not text in UTF-8.\n")
+    assert run("sql", root, "SELECT 1", "--memory", "999999999999TB").status == 2

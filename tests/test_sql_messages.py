@@ -36,6 +36,12 @@ def said(session, sql):
         ("FROM tokens t JOIN examples e ON t.id = e.idd", "No column 'idd'. Did you mean 'id'?"),
         ("SELECT tokns.id FROM tokens", "No view or alias 'tokns' in FROM. Did you mean 'tokens'?"),
         ("FROM tokns", "No view 'tokns'. Did you mean 'tokens'?"),
+        ('FROM tokens WHERE run = "base"', 'No column "base": a text stands in single quotes'),
+        (
+            'FROM "scores/base"',
+            "No view 'scores/base': FROM scores WHERE run = 'base'",
+        ),
+        ("FROM pauses WHERE run = 'base'", "No column 'run' here; it is in tokens, scores."),
         ("FROM other.tokns", "No view 'other.tokns'. Did you mean 'other.tokens'?"),
         ("FROM othr.tokens", "No dataset is attached as 'othr'. Did you mean 'other'?"),
         ("SELECT pplx(logprob) FROM tokens", "No function 'pplx'. Did you mean 'ppl'?"),
@@ -92,6 +98,8 @@ def test_names_that_are_pausedatas_own_are_not_shown(session):
         ("FROM examples WHERE split IN ('test', 'trian')", ["split 'trian'. Did you mean 'train'"]),
         ("WITH a AS (FROM tokens WHERE run = 'zz') FROM a WHERE id IN "
          "(SELECT id FROM examples WHERE split = 'qq')", ["split 'qq'.", "run 'zz'."]),
+        ("SELECT pause_text(id, 'thre') FROM examples", ["placement 'thre'. Did you mean 'three'"]),
+        ("SELECT pause_text(id, 'three') FROM examples", []),
         ("FROM tokens WHERE run = 'base' AND split = 'train'", []),
         ("FROM examples WHERE prompt = 'run' -- run = 'x'", []),
         ("FROM tokens WHERE run = id", []),
@@ -122,3 +130,32 @@ def test_statements_keep_the_numbers_of_their_lines(session):
 )  # fmt: skip
 def test_a_statement_is_complete_with_a_semicolon_of_its_own(text, complete):
     assert is_complete(text) == complete
+
+
+def test_a_long_line_is_cut_around_its_caret(session):
+    before, after = (
+        "SELECT '" + "中" * 60 + "', ",
+        ", " + ", ".join(f"{k} AS c{k}" for k in range(60)),
+    )
+    for sql in (
+        before + "logprop" + after + " FROM tokens",
+        "SELECT logprop" + after + " FROM tokens",
+    ):
+        _, place, caret = said(session, sql)
+        columns = [2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in place]
+        assert sum(columns) <= 79
+        start = caret.index("^")
+        under = [
+            c for k, c in enumerate(place) if start <= sum(columns[:k]) < start + caret.count("^")
+        ]
+        assert "".join(under) == "logprop"
+
+
+def test_a_column_of_meta_is_asked_for_as_json_is(session):
+    [first, *_] = said(session, "SELECT meta.level FROM examples")
+    assert first == "meta is JSON: meta->>'$.level' gives a column of it."
+
+
+def test_what_ppl_does_not_take_is_told(session):
+    [first, *_] = said(session, "SELECT ppl(logprob) FILTER (WHERE pos > 1) FROM tokens")
+    assert "ppl(CASE WHEN" in first

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from pausedata.query.session import Session
 
 _HELP = """\
-A query ends with ; and may take several lines. Ctrl-C stops a running one, or clears the line;
-Ctrl-D leaves. Tab completes views, columns, functions, and names of runs, placements and splits.
+A query ends with ; and may take several lines. Ctrl-C stops a running
+one, or clears what is typed; Ctrl-D leaves. Tab completes views, columns
+and functions, and names behind run = ', placement = ' and split = '.
 
 .tables              the views, with those of attached datasets
 .schema [VIEW]       the columns of a view, or of all
@@ -45,6 +46,7 @@ Ctrl-D leaves. Tab completes views, columns, functions, and names of runs, place
 .quit                leave
 
 Try: SELECT token, logprob FROM tokens ORDER BY logprob LIMIT 10;"""
+_WORDS = {"exit", "quit", "help"}  # what people type without a dot
 _KEYWORDS = [
     "SELECT", "FROM", "WHERE", "GROUP", "BY", "ORDER", "LIMIT", "OFFSET", "HAVING", "QUALIFY",
     "JOIN", "LEFT", "USING", "ON", "AS", "AND", "OR", "NOT", "IN", "IS", "NULL", "LIKE", "ILIKE",
@@ -91,8 +93,9 @@ class Shell:
     def answer(self, text: str) -> None:
         """Run what was typed: a dot command, or statements. What is wrong is told, and no more."""
         try:
-            if text.lstrip().startswith("."):
-                self._command(*text.split())
+            word = text.strip().rstrip(";").lower()
+            if word in _WORDS or text.lstrip().startswith("."):
+                self._command(*("." + word if word in _WORDS else text.strip().rstrip(";")).split())
             elif text.strip():
                 for statement in statements(text):
                     self._query(statement)
@@ -114,7 +117,8 @@ class Shell:
             say(f"note: {note}")
         if self.timing:
             seconds = time.perf_counter() - start
-            say(f"{rows:,} row{'' if rows == 1 else 's'} in {seconds:.3f} s")
+            counted = "" if result.done else "more than "  # a table shows the first ones
+            say(f"{counted}{rows:,} row{'' if rows == 1 else 's'} in {seconds:.3f} s")
 
     def _command(self, word: str, *given: str) -> None:
         commands: dict[str, Callable[..., None]] = {
@@ -222,7 +226,7 @@ def _asker(completer: Completer) -> PromptSession[str]:
     def _(event: Any) -> None:
         buffer = event.current_buffer
         text = buffer.text.strip()
-        if not text or text.startswith(".") or is_complete(text):
+        if not text or text.startswith(".") or text.lower() in _WORDS or is_complete(text):
             buffer.validate_and_handle()
         else:
             buffer.insert_text("\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pausedata.cli.common import AsJson, AtVersion, DatasetPath, command, progress, say
+from pausedata.cli.common import AsJson, AtVersion, DatasetPath, command, fail, progress, say
 from pausedata.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def sql(
 
     Example: pausedata sql build/gsm8k "select token, min(logprob) from tokens group by token"
 
-    Example: pausedata sql build/gsm8k -f questions.sql --format csv -o answers.csv
+    Example: pausedata sql build/gsm8k -f question.sql --format csv -o answer.csv
 
     Example: pausedata sql base --attach tuned=build/tuned "select avg(logprob) from tuned.tokens"
     """
@@ -113,6 +113,8 @@ def sql(
         from pausedata.cli.prompt import prompt
 
         prompt(session, chosen, limit)
+    except KeyboardInterrupt as error:
+        fail("stopped.", 130, error)
     finally:
         session.close()
 
@@ -138,6 +140,8 @@ def _text(query: str | None, file: Path | None) -> str | None:
     if file is not None:
         if query is not None:
             raise UsageError("Give the query or -f FILE, not both.")
+        if str(file) == "-":
+            return sys.stdin.read()
         try:
             return file.read_text(encoding="utf-8-sig")
         except OSError as error:
@@ -160,7 +164,7 @@ def _answer(
     found = statements(text)
     if len(found) > 1 and (output is not None or format == "json"):
         raise UsageError(
-            f"{'-o' if output is not None else '--json'} takes one statement, not {len(found)}."
+            f"{'-o' if output is not None else 'JSON'} takes one statement, not {len(found)}."
         )
     for statement in found:
         result = run(session, statement, limit)

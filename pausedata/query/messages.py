@@ -16,6 +16,7 @@ from pausedata.query.views import SCANS, VIEWS
 if TYPE_CHECKING:
     from pausedata.query.session import Session
 
+_LINE = 64  # columns of the query that are shown where an error points at
 _MOST = 300  # characters of DuckDB's own words that are shown
 _NO_COLUMN = re.compile(
     r'Referenced column "(.+?)" not found|a column named "(.+?)"'
@@ -83,7 +84,7 @@ def message(error: BaseException, session: Session | None = None) -> str:
     what = _shortened(text.partition("Candidate functions:")[0])
     attached = list(session.attached) if session else []
     if column := _NO_COLUMN.search(text):
-        what = _no_column(column[1] or column[2] or column[3], text)
+        what = _no_column(column[1] or column[2] or column[3], text, pointed)
     elif table := _NO_TABLE.search(text):
         there = re.findall(r'"([^"]+)"', text.partition("Candidate tables:")[2])
         what = f"No view or alias '{table[1]}' in FROM." + (
@@ -94,6 +95,9 @@ def message(error: BaseException, session: Session | None = None) -> str:
     elif function := _NO_FUNCTION.search(text):
         name = function[1].strip('"')
         what = f"No function '{name}'." + nearest(name, function_names(session))
+    elif 'expression "meta" because it is not a struct' in text:
+        field = re.search(r"field '(.+?)'", text)
+        what = f"meta is JSON: meta->>'$.{field[1] if field else 'column'}' gives a column of it."
     elif "is a Macro Function" in text:
         what = "ppl takes no FILTER, DISTINCT or ORDER BY: ppl(CASE WHEN … THEN logprob END) does."
     elif path := _NO_ACCESS.search(text):
@@ -106,7 +110,30 @@ def message(error: BaseException, session: Session | None = None) -> str:
     elif _WRONG_TYPE.search(text) and (types := _types(place)):
         what = what.replace(" You might need to add explicit type casts.", "")
         what = f"{what} ({types})"
-    return what + (f"\nLINE {place}" if place else "")
+    return what + (f"\n{_narrow(place)}" if place else "")
+
+
+def _narrow(place: str) -> str:
+    """DuckDB's line and caret, cut on both sides of the caret to what any terminal shows."""
+    line, newline, carets = place.partition("\n")
+    number, _, query = line.partition(":")
+    at = len(carets) - len(carets.lstrip()) - len(f"LINE {number}:")
+    if not carets or at < 0 or _columns(query) <= _LINE:
+        return f"LINE {place}"
+    first, end = 0, len(query)
+    while at - _columns(query[:first]) > _LINE // 2:
+        first += 1
+    while _columns(query[first:end]) > _LINE:
+        end -= 1
+    lead = f"LINE {number}:{' …' if first else ''}"
+    gap = len(lead) + at - _columns(query[:first])
+    marks = max(1, min(carets.count("^"), len(lead) + _columns(query[first:end]) - gap))
+    shown = query[first:end] + ("…" if end < len(query) else "")
+    return f"{lead}{shown}{newline}{' ' * gap}{'^' * marks}"
+
+
+def _columns(text: str) -> int:
+    return sum(map(_width, text))
 
 
 def function_names(session: Session | None) -> list[str]:
@@ -170,8 +197,10 @@ def _width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _no_column(name: str, text: str) -> str:
+def _no_column(name: str, text: str, pointed: str) -> str:
     """Names the columns nearest to ``name``: DuckDB's candidates are those of the query's views."""
+    if pointed.startswith('"'):
+        return f"No column {pointed}: a text stands in single quotes, '{name}'."
     _, _, listed = text.partition("Candidate bindings:")
     hint = nearest(name, re.findall(r'"([^"]+)"', listed))
     homes: dict[str, list[str]] = {}
@@ -179,13 +208,17 @@ def _no_column(name: str, text: str) -> str:
         for column in columns:
             homes.setdefault(column, []).append(view)
     if name in homes:
-        return f"No column '{name}' here; it is in {', '.join(homes[name])}." + hint
+        return f"No column '{name}' here; it is in {', '.join(homes[name])}."
     hint = hint or nearest(name, homes)
     return f"No column '{name}'." + (hint or " `DESCRIBE tokens` lists a view's columns.")
 
 
 def _no_view(name: str, schema: str, pointed: str, attached: list[str]) -> str:
     """Names the nearest view, with the dataset that it was looked for in."""
+    kind, slash, own = name.partition("/")
+    if slash and kind in ("scores", "placements"):
+        column = {"scores": "run", "placements": "placement"}[kind]
+        return f"No view '{name}': FROM {kind} WHERE {column} = '{own}' is that table."
     if "/" in name or name.lower().endswith((".csv", ".parquet", ".json", ".jsonl", ".gz")):
         return f"'{name}': a query sees the dataset alone. --unsafe lets it read and write files."
     *before, name = name.split(".")

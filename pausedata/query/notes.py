@@ -18,7 +18,7 @@ _LABELS = {
     "placement": lambda version: version.placements,
     "split": lambda version: version.splits,
 }
-_MENTIONED = re.compile(r"\b(?:run|placement|split)\b", re.IGNORECASE)
+_MENTIONED = re.compile(r"\b(?:run|placement|split|pause_text)\b", re.IGNORECASE)
 
 
 def missing_names(session: Session, sql: str) -> list[str]:
@@ -50,12 +50,18 @@ def _parsed(session: Session, sql: str) -> Any:
 
 
 def _compared(node: Any) -> Iterator[tuple[str, str]]:
-    """``(label, text)`` for each comparison of a column ``run``, ``placement`` or ``split``."""
+    """``(label, text)`` for each comparison of a column ``run``, ``placement`` or ``split``, and
+    for each placement of ``pause_text``.
+    """
     if isinstance(node, list):
         for item in node:
             yield from _compared(item)
     if not isinstance(node, dict):
         return
+    if node.get("function_name") == "pause_text":
+        # DuckDB 1.4 calls them children.
+        given = [a["expression"] for a in node.get("arguments") or []] or node.get("children") or []
+        yield from (("placement", text) for a in given[1:] if (text := _text(a)) is not None)
     kind = node.get("type")
     sides: list[Any] = []
     if kind in ("COMPARE_EQUAL", "COMPARE_NOTEQUAL"):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TextIO, get_args
+from typing import Literal, TextIO, get_args
 
 import pyarrow as pa
 
 from pausedata.errors import UsageError, listing, nearest
 from pausedata.query.run import Result
-from pausedata.query.values import converter
 from pausedata.store.files import replacing
 
 Format = Literal["table", "csv", "json", "jsonl", "parquet"]
@@ -56,21 +55,19 @@ def chosen_format(format: str | None, output: Path | None) -> Format:
     UsageError names the nearest format where there is no such one.
     """
     if format is None:
-        ending = output.suffix.removeprefix(".") if output else ""
-        return ending if ending in FORMATS else "table"  # type: ignore[return-value]
+        ending = output.suffix.removeprefix(".").lower() if output else ""
+        if ending in ("", "txt"):
+            return "table"
+        if ending not in FORMATS:
+            raise UsageError(
+                f"{output}: no format has the ending .{ending}.{nearest(ending, FORMATS)} "
+                "Say which with --format."
+            )
+        return ending  # type: ignore[return-value]
     if format not in FORMATS:
         hint = nearest(format, FORMATS) or f" There: {listing(FORMATS)}."
         raise UsageError(f"--format: unknown format '{format}'.{hint}")
     return format  # type: ignore[return-value]
-
-
-def json_rows(result: Result) -> Iterator[dict[str, Any]]:
-    """The rows as objects that ``json.dumps(…, allow_nan=False)`` takes, keyed by column."""
-    converts = [converter(kind) for kind in result.types]
-    for batch in result.batches():
-        for row in batch:
-            values = (c(v) for c, v in zip(converts, row, strict=True))
-            yield dict(zip(result.columns, values, strict=True))
 
 
 def _write_csv(result: Result, sink: TextIO) -> int:

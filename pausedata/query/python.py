@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import duckdb
 
 from pausedata.dataset import Dataset
 from pausedata.query.messages import translated
+from pausedata.query.notes import missing_names
 from pausedata.query.session import Limits, Session
 from pausedata.query.statements import reading
 from pausedata.store.dataset import open_version
@@ -38,8 +40,11 @@ class Queries:
         session = self._session
         connection = self._connection(session)
         query = reading(query, connection, parameters=True)
-        with translated(session):
-            return connection.sql(query, params=params)
+        with translated(session, query):
+            relation = connection.sql(query, params=params)
+        for note in missing_names(session, query):
+            warnings.warn(note, stacklevel=3)
+        return relation
 
     def _connection(self, session: Session) -> duckdb.DuckDBPyConnection:
         """This thread's connection, since two threads cannot use one at the same time.
@@ -66,10 +71,9 @@ def connect(
     """A connection to DuckDB with the views of the dataset at ``path``, for tools that take one.
 
     It can do what a connection of DuckDB's can: make tables, attach databases, read and write
-    files. With ``safe`` it reaches no file and no network, as in ``pausedata sql``; use that for
-    queries that others wrote. The dataset itself is never written to. ``attached`` names other
-    datasets (a path, or what ``pausedata.open`` gave), whose views are then ``NAME.tokens`` and so
-    on. ``memory`` ('4GB') and ``threads`` limit what a query uses, ``spill`` is the folder for what
+    files. With ``safe`` it reaches no file and no network, and changes no setting; what it can make
+    in memory, it still can. ``attached`` names other datasets (a path, or what ``pausedata.open``
+    gave), whose views are then ``NAME.tokens`` and so on. ``memory`` ('4GB') and ``threads`` limit what a query uses, ``spill`` is the folder for what
     does not fit into memory. `gc` leaves the versions alone until the connection, its cursors and
     its relations are closed or gone. Errors are DuckDB's own, but for those of this call.
     """

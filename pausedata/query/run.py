@@ -27,7 +27,8 @@ class Result:
     """A query's result, which is worked out when its rows are fetched, once.
 
     ``columns`` are unique names (a repeated one gets ``_1``, ``_2`` …), ``types`` DuckDB's types.
-    ``limit`` is how many rows are given at most; ``more`` says afterwards whether it left any out.
+    ``limit`` is how many rows are given at most; ``more`` says afterwards whether it left any out,
+    ``done`` whether all rows were fetched.
     """
 
     session: Session
@@ -36,6 +37,7 @@ class Result:
     types: list[Any]
     limit: int | None = None
     more: bool = False
+    done: bool = False
 
     def batches(self, rows: int = 2048) -> Iterator[list[tuple[Any, ...]]]:
         """The rows as Python values, up to ``rows`` at a time, as they are found.
@@ -96,6 +98,7 @@ class Result:
                 with translated(self.session):
                     batch = self._wait(ahead)
                 if batch is None:
+                    self.done = True
                     return
                 if left is not None:
                     self.more = batch.num_rows > left

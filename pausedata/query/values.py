@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pausedata.query.views import identifier
+
 Convert = Callable[[Any], Any]
 
 # Of these Arrow and JSON have the same idea; everything else is turned into text by DuckDB.
@@ -41,7 +43,7 @@ def portable(kind: Any) -> str:
         fields = [(key, portable(child), child) for key, child in kind.children]
         if not any(cast for _, cast, _ in fields):
             return ""
-        listed = (f"{_identifier(key)} {cast or child}" for key, cast, child in fields)
+        listed = (f"{identifier(key)} {cast or child}" for key, cast, child in fields)
         return f"STRUCT({', '.join(listed)})"
     if name == "map":
         key, value = (child for _, child in kind.children)
@@ -108,7 +110,3 @@ def _nested(kind: Any, convert: Callable[[Any], Convert]) -> Convert:
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

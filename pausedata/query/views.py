@@ -80,7 +80,7 @@ def create_views(
     for view, parts in sources.items():
         selects = []
         for number, (name, source) in enumerate(parts.items()):
-            if view == "tokens" and flat is not None:
+            if view == "tokens" and flat is not None and flat[name]:
                 rows = _files(flat[name])
             else:
                 rows = scan(f"{schema}_{view}_{number}", source)
@@ -121,7 +121,7 @@ def _select(columns: dict[str, str], constants: dict[str, str | None], source: s
 
 def _files(paths: Iterable[Path]) -> str:
     listed = ", ".join(literal(str(path)) for path in paths)
-    return f"read_parquet([{listed}], hive_partitioning = false)" if listed else ""
+    return f"read_parquet([{listed}], hive_partitioning = false)"
 
 
 def _nothing(columns: dict[str, str]) -> str:

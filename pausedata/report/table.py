@@ -24,6 +24,7 @@ MOST_COUNTED = 100_000  # rows left out are counted up to here, so that a previe
 _MOST_CHARACTERS = 2_000  # of a cell, before it is cut to the terminal's width
 _BLOCK_ROWS = 1_000  # away from a terminal, columns are as wide as so many rows need
 _LEAST_WIDTH = 8  # a column of text that is cut to less says nothing
+_FEW_ROWS = 3
 _GAP = "  "
 _NUMBERS = {
     "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger",
@@ -37,9 +38,9 @@ def print_result(
     """Print ``result`` to ``stream`` as a table; how many rows it has, as far as they were counted.
 
     On a terminal, or where ``width`` is given, cells are cut to fit into so many columns, the first
-    ``most_rows`` are shown, and a note says how many more there are; where not even the columns'
-    beginnings fit side by side, each row is a block with a line for each column. Elsewhere, in a
-    file or pipe, nothing is cut but cells of more than 2,000 characters, and every row is there.
+    ``most_rows`` are shown, and a note says how many more there are. Where not even the columns'
+    beginnings fit side by side, the last ones are left out, and named; a few rows are then blocks
+    with a line for each column. Elsewhere, in a file or pipe, every row is there, and whole.
     """
     console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
     numeric = [type_name(kind) in _NUMBERS for kind in result.types]
@@ -52,17 +53,39 @@ def print_result(
     texts = _texts(result, rows)
     names = [visible(name) for name in result.columns]
     widths = _fitted(_widths(names, texts), numeric, console.width)
-    if widths is None:
+    if widths is None and len(texts) <= _FEW_ROWS:
         _print_records(names, texts, console)
     else:
+        hidden: list[str] = []
+        if widths is None:
+            names, texts, numeric, widths, hidden = _first_columns(
+                names, texts, numeric, console.width
+            )
         header, rule = _header(names, widths, numeric)
-        console.print(Text(header, style="bold"), soft_wrap=True)
+        style = "" if console.no_color else "bold"
+        console.print(Text(header, style=style), soft_wrap=True)
         stream.write(rule + "\n")
         stream.writelines(_line(row, widths, numeric) + "\n" for row in texts)
+        if hidden:
+            note = Text(f"too narrow for {', '.join(hidden)}: name the columns that you want")
+            console.print(note)
     if left := total - len(rows):
         count = f"more than {MOST_COUNTED:,}" if left >= MOST_COUNTED else f"{left:,}"
         stream.write(f"{count} more row{'' if left == 1 else 's'}; -o FILE writes all\n")
     return total
+
+
+def _first_columns(
+    names: list[str], texts: list[list[str]], numeric: list[bool], room: int
+) -> tuple[list[str], list[list[str]], list[bool], list[int], list[str]]:
+    """As many columns as fit, and the names of the others."""
+    for count in range(len(names) - 1, 0, -1):
+        shown = [row[:count] for row in texts]
+        widths = _fitted(_widths(names[:count], shown), numeric[:count], room)
+        if widths is not None or count == 1:
+            fitting = widths or [room]
+            return names[:count], shown, numeric[:count], fitting, names[count:]
+    raise AssertionError("a single column fits anywhere")
 
 
 def _first(result: Result, most: int) -> tuple[list[tuple[Any, ...]], int]:
@@ -87,7 +110,7 @@ def _print_all(result: Result, stream: TextIO, numeric: list[bool]) -> int:
         if _is_plan(result):
             stream.writelines(f"{row[1]}\n" for row in batch)
             continue
-        texts = _texts(result, batch)
+        texts = _texts(result, batch, whole=True)
         first, widths = not widths, _widths(names, texts, widths)
         if first:
             stream.writelines(f"{line}\n" for line in _header(names, widths, numeric))
@@ -110,15 +133,19 @@ def _print_records(names: list[str], rows: list[list[str]], console: Console) ->
             console.file.write(line.rstrip() + "\n")
 
 
-def _texts(result: Result, rows: list[tuple[Any, ...]]) -> list[list[str]]:
+def _texts(result: Result, rows: list[tuple[Any, ...]], whole: bool = False) -> list[list[str]]:
+    """The values as they are shown, null as NULL; ``whole``, however long they are."""
+    most = None if whole else _MOST_CHARACTERS
     columns = []
     for values, kind in zip(zip(*rows, strict=True), result.types, strict=bool(rows)):
         convert, decimals = converter(kind), _decimals(values)
         columns.append(
             [
-                (number(v, decimals) if isinstance(v, float) else _text(convert(v)))[
-                    :_MOST_CHARACTERS
-                ]
+                "NULL"
+                if v is None
+                else number(v, decimals)
+                if isinstance(v, float)
+                else _text(convert(v), most)
                 for v in values
             ]
         )
@@ -210,10 +237,10 @@ def make_table(columns: Iterable[str], numeric: Iterable[bool], colour: bool = T
 
 def cell(value: Any) -> Text:
     """A value as one line of text; data is never read as Rich's markup."""
-    return Text(_text(value)[:_MOST_CHARACTERS], no_wrap=True, overflow="ellipsis")
+    return Text(_text(value), no_wrap=True, overflow="ellipsis")
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, most: int | None = _MOST_CHARACTERS) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -224,9 +251,11 @@ def _text(value: Any) -> str:
         return str(value)
     if isinstance(value, list | dict):
         # Only the beginning can be seen: a list of a long response's scores is not formatted whole.
-        head = value[:200] if isinstance(value, list) else value
-        return visible(json.dumps(head, ensure_ascii=False))
-    return visible(str(value))
+        head = value[:most] if isinstance(value, list) else value
+        text = visible(json.dumps(head, ensure_ascii=False))
+    else:
+        text = visible(str(value))
+    return text if most is None or len(text) <= most else text[:most] + "…"
 
 
 def number(value: float, decimals: int = 4) -> str:
