@@ -73,9 +73,10 @@ def connect(
     It can do what a connection of DuckDB's can: make tables, attach databases, read and write
     files. With ``safe`` it reaches no file and no network, and changes no setting; what it can make
     in memory, it still can. ``attached`` names other datasets (a path, or what ``pausedata.open``
-    gave), whose views are then ``NAME.tokens`` and so on. ``memory`` ('4GB') and ``threads`` limit what a query uses, ``spill`` is the folder for what
-    does not fit into memory. `gc` leaves the versions alone until the connection, its cursors and
-    its relations are closed or gone. Errors are DuckDB's own, but for those of this call.
+    gave), whose views are then ``NAME.tokens`` and so on. ``memory`` ('4GB') and ``threads`` limit
+    what a query uses, ``spill`` is the folder for what does not fit into memory. `gc` leaves the
+    versions alone until the connection, its cursors and its relations are closed or gone. Errors
+    are DuckDB's own, but for those of this call.
     """
     others = {
         name: open_version(other.root, other.version)
