@@ -338,9 +338,9 @@ def read(monkeypatch):
     seen = set()
     whole = Table.read
 
-    def spy(table, shard, columns=None):
+    def spy(table, shard, columns=None, **options):
         seen.update((table.name, column) for column in columns)
-        return whole(table, shard, columns)
+        return whole(table, shard, columns, **options)
 
     monkeypatch.setattr(Table, "read", spy)
     return seen

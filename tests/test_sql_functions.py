@@ -183,9 +183,9 @@ def test_only_texts_and_spans_are_read(version, monkeypatch):
     seen = set()
     whole = Table.read
 
-    def spy(table, shard, columns=None):
+    def spy(table, shard, columns=None, **options):
         seen.update((table.name, column) for column in columns or [])
-        return whole(table, shard, columns)
+        return whole(table, shard, columns, **options)
 
     monkeypatch.setattr(Table, "read", spy)
     connection = Session(version).connection

@@ -52,7 +52,7 @@ def columns_of(
     names = list(dict.fromkeys(names))
     if not names:
         return {}
-    read = table.read(table.shards[number], names)
+    read = table.read(table.shards[number], names, threads=False)  # others are read meanwhile
     if rows is not None:
         read = read.take(pa.array(rows))
     schema = schema_of(table.name)
@@ -91,14 +91,14 @@ def lengths_of(lists: pa.ListArray) -> NDArray[np.int64]:
 def constant(text: str | None, count: int) -> pa.DictionaryArray:
     """``text`` so many times, stored once."""
     return pa.DictionaryArray.from_arrays(
-        pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string())
+        pa.array(np.zeros(count, np.int32)), pa.array([text], pa.string()), safe=False
     )
 
 
 def repeated(values: pa.Array, lengths: NDArray[np.int64]) -> pa.DictionaryArray:
     """Each value ``lengths`` times, stored once."""
     numbers = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-    return pa.DictionaryArray.from_arrays(pa.array(numbers), values)
+    return pa.DictionaryArray.from_arrays(pa.array(numbers), values, safe=False)
 
 
 def items_of(lists: pa.Array, lengths: NDArray[np.int64], path: str) -> pa.Array:

@@ -120,9 +120,9 @@ class Tokens(SideBySide):
             if name == "id":
                 columns[name] = repeated(ids, lengths)
             elif name == "pos":
-                starts = np.cumsum(lengths) - lengths
-                within = np.arange(total) - np.repeat(starts, lengths)
-                columns[name] = pa.array(within.astype(np.int32))
+                within = np.arange(total, dtype=np.int32)
+                within -= np.repeat((np.cumsum(lengths) - lengths).astype(np.int32), lengths)
+                columns[name] = pa.array(within)
             elif name in self._of_tokens:
                 flat = items_of(parts[self._of_tokens[name]], lengths, shard.path)
                 columns[name] = self._vocabulary.texts(flat) if name == "token" else flat
@@ -195,12 +195,12 @@ class Vocabulary:
     def texts(self, ids: pa.Array) -> pa.DictionaryArray:
         """The text of each id; null for those that are null or not in ``vocab``."""
         texts, known = self._by_id
-        numbers = ids.fill_null(-1).to_numpy()
+        numbers = (ids.fill_null(-1) if ids.null_count else ids).to_numpy()
         if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(known) or texts.null_count):
             there = (numbers >= 0) & (numbers < len(known))
             there[there] = known[numbers[there]]
             ids = pa.array(numbers, mask=~there)
-        return pa.DictionaryArray.from_arrays(ids, texts)
+        return pa.DictionaryArray.from_arrays(ids, texts, safe=False)  # they were looked at
 
     @cached_property
     def _by_id(self) -> tuple[pa.Array, NDArray[np.bool_]]:

@@ -79,8 +79,13 @@ class Table:
         """
         require_whole(self.folder, self.files())
 
-    def read(self, shard: ShardEntry, columns: list[str] | None = None) -> pa.Table:
-        """The rows of one shard; DataError where its file is not what the manifest says."""
+    def read(
+        self, shard: ShardEntry, columns: list[str] | None = None, threads: bool = True
+    ) -> pa.Table:
+        """The rows of one shard; DataError where its file is not what the manifest says.
+
+        Columns are decoded in ``threads``, unless several shards are read at the same time anyway.
+        """
         from pausedata.store.shards import read_shard  # with it comes pyarrow
 
         require_placed(self.folder, [shard])
@@ -88,7 +93,7 @@ class Table:
         with ThreadPoolExecutor(1) as beside:
             checked = beside.submit(require_whole, self.folder, [shard])
             try:
-                return read_shard(self.folder / shard.path, columns)
+                return read_shard(self.folder / shard.path, columns, threads)
             finally:
                 checked.result()  # what it raises says more than what a reader stumbled over
 
