@@ -54,11 +54,11 @@ _TOKEN_AT = """(
     WHERE pd_id = id
 )"""
 _PAUSE_TEXT = """(
-    SELECT array_to_string(list_transform(
+    SELECT coalesce(array_to_string(list_transform(
         pd_cut, lambda pd_until, pd_nth:
             substr(pd_response, pd_from[pd_nth] + 1, pd_until - pd_from[pd_nth])
             || repeat({pause}, pd_count[pd_nth])
-    ), '') || substr(pd_response, pd_from[-1] + 1)
+    ), ''), '') || substr(pd_response, pd_from[-1] + 1)
     FROM (
         SELECT *, list_concat([0], pd_cut) AS pd_from
         FROM (SELECT example AS pd_asked, placement AS pd_of)
