@@ -22,11 +22,10 @@ from pygments.lexers.sql import SqlLexer
 
 from pausedata.cache import cache_folder
 from pausedata.cli.common import say
+from pausedata.cli.sql import answer
 from pausedata.errors import PausedataError, UsageError, nearest
 from pausedata.query.messages import function_names
-from pausedata.query.notes import missing_names
-from pausedata.query.output import Format, chosen_format, write
-from pausedata.query.run import run
+from pausedata.query.output import Format, chosen_format
 from pausedata.query.statements import is_complete, statements
 from pausedata.query.views import VIEWS
 
@@ -108,16 +107,10 @@ class Shell:
 
     def _query(self, statement: str) -> None:
         start = time.perf_counter()
-        result = run(self.session, statement, self.limit)
-        rows = write(result, self.format, None, sys.stdout) if result.relation is not None else 0
-        sys.stdout.flush()
-        if result.more:
-            say(f"There are more rows: --limit {self.limit} left them out.")
-        for note in missing_names(self.session, statement):
-            say(f"note: {note}")
+        rows, done = answer(self.session, statement, self.format, None, self.limit)
         if self.timing:
             seconds = time.perf_counter() - start
-            counted = "" if result.done else "more than "  # a table shows the first ones
+            counted = "" if done else "more than "  # a table shows the first ones
             say(f"{counted}{rows:,} row{'' if rows == 1 else 's'} in {seconds:.3f} s")
 
     def _command(self, word: str, *given: str) -> None:
@@ -137,7 +130,7 @@ class Shell:
                 print(prefix + view)
 
     def _schema(self, name: str = "") -> None:
-        prefix, _, view = name.rstrip(";").rpartition(".")
+        prefix, _, view = name.rpartition(".")
         if view and (view not in VIEWS or (prefix and prefix not in self.session.attached)):
             raise UsageError(f"No view '{name}'.{nearest(view, VIEWS)} .tables lists them.")
         for one in [view] if view else VIEWS:

@@ -156,9 +156,6 @@ def _text(query: str | None, file: Path | None) -> str | None:
 def _answer(
     session: Session, text: str, format: Format, output: Path | None, limit: int | None
 ) -> None:
-    from pausedata.query.notes import missing_names
-    from pausedata.query.output import write
-    from pausedata.query.run import run
     from pausedata.query.statements import statements
 
     found = statements(text)
@@ -167,17 +164,29 @@ def _answer(
             f"{'-o' if output is not None else 'JSON'} takes one statement, not {len(found)}."
         )
     for statement in found:
-        result = run(session, statement, limit)
-        if result.relation is None and output is None:
-            continue
+        answer(session, statement, format, output, limit)
+
+
+def answer(
+    session: Session, statement: str, format: Format, output: Path | None, limit: int | None
+) -> tuple[int, bool]:
+    """Run one statement and write its rows; how many were counted, and whether those are all."""
+    from pausedata.query.notes import missing_names
+    from pausedata.query.output import write
+    from pausedata.query.run import run
+
+    result = run(session, statement, limit)
+    rows = 0
+    if result.relation is not None or output is not None:
         rows = write(result, format, output, sys.stdout)
         sys.stdout.flush()
-        if output is not None:
-            say(f"wrote {output}: {rows:,} row{'' if rows == 1 else 's'}")
-        if result.more:
-            say(f"There are more rows: --limit {limit} left them out.")
-        for note in missing_names(session, statement):
-            say(f"note: {note}")
+    if output is not None:
+        say(f"wrote {output}: {rows:,} row{'' if rows == 1 else 's'}")
+    if result.more:
+        say(f"There are more rows: --limit {limit} left them out.")
+    for note in missing_names(session, statement):
+        say(f"note: {note}")
+    return rows, result.done
 
 
 def _attached(given: list[str]) -> dict[str, Version]:

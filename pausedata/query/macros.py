@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from pausedata.query.scan import Source
+    from pausedata.query.sources import Vocabulary
     from pausedata.store.dataset import Version
 
 
@@ -93,13 +94,13 @@ def create_macros(
     connection: duckdb.DuckDBPyConnection,
     version: Version,
     schema: str,
+    vocabulary: Vocabulary,
     scan: Callable[[str, Source], str],
 ) -> None:
     """Create the functions in the schema ``schema``, over the dataset that its views show.
 
     ``scan`` gives the SQL name of a source, as for ``create_views``.
     """
-    from pausedata.query.sources import Vocabulary
     from pausedata.query.spans import Cuts, Spans
 
     cuts = []
@@ -109,7 +110,7 @@ def create_macros(
     of_dataset = {
         "schema": identifier(schema),
         "pause": literal(version.manifest.pause.token),
-        "spans": scan(f"{schema}_spans", Spans(version, Vocabulary(version))),
+        "spans": scan(f"{schema}_spans", Spans(version, vocabulary)),
         "cuts": union(cuts) if cuts else _NO_CUTS,
     }
     for name, function in FUNCTIONS.items():

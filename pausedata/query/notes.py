@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import duckdb
-
 from pausedata.errors import listing, nearest
 from pausedata.query.session import Session
+from pausedata.query.statements import tree
 
 # label → what is there of it in a version
 _LABELS = {
@@ -29,7 +27,7 @@ def missing_names(session: Session, sql: str) -> list[str]:
     """
     if not _MENTIONED.search(sql):
         return []
-    found = dict.fromkeys(_compared(_parsed(session, sql)))
+    found = dict.fromkeys(_compared(tree(sql, session.connection.cursor())))
     notes = []
     for label, name in found:
         there = list(dict.fromkeys(n for v in session.versions() for n in _LABELS[label](v)))
@@ -37,16 +35,6 @@ def missing_names(session: Session, sql: str) -> list[str]:
             hint = nearest(name, there)
             notes.append(f"There is no {label} '{name}'.{hint} There: {listing(there)}.")
     return notes
-
-
-def _parsed(session: Session, sql: str) -> Any:
-    """The query as DuckDB reads it; None where it is no SELECT: those alone it tells."""
-    try:
-        with session.connection.cursor() as other:
-            row = other.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
-    except duckdb.Error:
-        return None
-    return json.loads(row[0]) if row else None
 
 
 def _compared(node: Any) -> Iterator[tuple[str, str]]:

@@ -74,6 +74,8 @@ class Session:
     progress: Progress = field(default_factory=Silent)
 
     def __post_init__(self) -> None:
+        from pausedata.query.sources import Vocabulary
+
         # The latest of scans, whose kind DuckDB does not keep.
         self.failures: deque[PausedataError] = deque(maxlen=16)
         for name in self.attached:
@@ -91,8 +93,9 @@ class Session:
                 self.connection.execute(f"CREATE SCHEMA {identifier(name)}")
             self.connection.execute(f"SET schema = '{SCANS}'")
             for name, version, copy in zip_longest([MAIN, *self.attached], self.versions(), copies):
-                create_views(self.connection, version, name, self._scan, copy)
-                create_macros(self.connection, version, name, self._scan)
+                vocabulary = Vocabulary(version)  # one for both: it is read once
+                create_views(self.connection, version, name, vocabulary, self._scan, copy)
+                create_macros(self.connection, version, name, vocabulary, self._scan)
             self.connection.execute(f"SET schema = '{MAIN}'")
             # DuckDB draws one where it takes Python for a prompt, on whatever is standard output.
             self.connection.execute("SET enable_progress_bar = false")

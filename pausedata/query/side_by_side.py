@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ TEXT = pa.dictionary(pa.int32(), pa.string())  # few different values, or each m
 _ADVICE = "`pausedata verify` says what is wrong."
 
 
-class SideBySide:
+class SideBySide(ABC):
     """What the sources (``query.scan.Source``) have in common; DataError where shards differ."""
 
     schema: pa.Schema
@@ -36,9 +37,9 @@ class SideBySide:
     def __len__(self) -> int:
         return self._count
 
+    @abstractmethod
     def read(self, number: int, names: Sequence[str], rows: Rows | None) -> dict[str, pa.Array]:
         """Columns of a shard."""
-        raise NotImplementedError
 
     def read_stored(self, number: int, names: Sequence[str]) -> dict[str, pa.Array]:
         """The same, of a source that has a row for each stored row."""

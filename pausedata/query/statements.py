@@ -71,11 +71,11 @@ def reading(sql: str, connection: Any = duckdb, parameters: bool = False) -> str
         raise _no_query(_first_word(sql) or kind.name)
     if parsed[0].named_parameters and not parameters:
         raise UsageError("The query has parameters (? or $name): write the values in their places.")
-    tree = None if pivot else _tree(sql, connection)
-    if tree is None:
+    parts = None if pivot else tree(sql, connection)
+    if parts is None:
         _check_words(sql, connection)
     else:
-        _check_tree(tree, connection)
+        _check_tree(parts, connection)
     return sql
 
 
@@ -139,14 +139,14 @@ def _is_pivot(sql: str, statements: list[Any]) -> bool:
     return made and last == duckdb.StatementType.SELECT and statements[0].query == ""
 
 
-def _tree(sql: str, connection: Any) -> Any:
+def tree(sql: str, connection: Any) -> Any:
     """DuckDB's own parse of a query; None where it gives none (a PIVOT)."""
     [[text]] = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     try:
-        tree = json.loads(text)
+        parsed = json.loads(text)
     except RecursionError:
         raise UsageError("The query is nested too deeply.") from None
-    return None if tree["error"] else tree["statements"]
+    return None if parsed["error"] else parsed["statements"]
 
 
 def _check_tree(tree: Any, connection: Any) -> None:

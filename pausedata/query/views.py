@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from pausedata.query.scan import Source
+    from pausedata.query.sources import Vocabulary
 
 SCANS = "_scans"  # the schema of what views and functions read: SHOW TABLES does not list it
 
@@ -51,6 +52,7 @@ def create_views(
     connection: duckdb.DuckDBPyConnection,
     version: Version,
     schema: str,
+    vocabulary: Vocabulary,
     scan: Callable[[str, Source], str],
     flat: Mapping[str | None, list[Path]] | None = None,
 ) -> None:
@@ -60,9 +62,8 @@ def create_views(
     ``flat``, the files of each run's flat copy, DuckDB reads those for ``tokens``. Raises DataError
     where tables are not sharded alike.
     """
-    from pausedata.query.sources import Examples, Pauses, Stored, Tokens, Vocabulary
+    from pausedata.query.sources import Examples, Pauses, Stored, Tokens
 
-    vocabulary = Vocabulary(version)
     label = {"tokens": "run", "pauses": "placement", "scores": "run", "placements": "placement"}
     runs, placements = version.runs, version.placements
     sources: dict[str, dict[str | None, Source]] = {
