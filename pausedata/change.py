@@ -15,6 +15,7 @@ from pausedata.progress import Progress, Silent
 from pausedata.recipe import Export, Placement
 from pausedata.references import check_references, dependents, recorded_placements
 from pausedata.runs import Asked
+from pausedata.steps.tokenizer import tokenizer_of
 from pausedata.store.commit import current_version
 from pausedata.store.dataset import KINDS, Version, open_version
 from pausedata.store.repair import mend
@@ -88,14 +89,21 @@ def export(
     *,
     command: str = "export",
     replace: bool = False,
+    tokenizer: str | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Add the export ``name`` in a new version; with ``replace``, remake one that differs."""
+    """Add the export ``name`` in a new version; with ``replace``, remake one that differs.
+
+    ``tokenizer`` names the model whose tokenizer reads text back, where the dataset knows none.
+    """
     progress = progress or Silent()
 
     def make() -> Outcome:
         table = f"exports/{name}"
         with _work(root, progress, table) as work:
+            base, tables = work.base, work.tables
+            assert base is not None
+            work.find_tokenizer = lambda: tokenizer_of(root, base, tables, progress, tokenizer)
             refuse_overwriting(work, table, work.export_inputs(name, spec), replace)
             work.export(name, spec)
             return work.commit(command)

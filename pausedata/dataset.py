@@ -257,7 +257,7 @@ class Dataset:
         if table.name.startswith("exports/"):
             known = exporters.recorded(table.entry.provenance.get("inputs", {}))
             if known is not None:
-                return known[0].schema
+                return known[0].schema(known[1])
         elif is_known(table.name):
             return schema_of(table.name)
         return shard_schema(table.paths()[0]) if table.shards else pa.schema([])

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pausedata.choice import told
 from pausedata.errors import DataError
 from pausedata.store.dataset import (
     Version,
@@ -239,5 +240,5 @@ def _origin(manifest: Manifest, name: str) -> str:
         run = f" of {inputs['run']}" if inputs.get("run") else ""
         return f"{inputs['strategy']}{run}"
     if kind == "exports" and "format" in inputs:
-        return f"{inputs['format']} of {inputs['placement']}"
+        return f"{inputs['format']} of {told(inputs['placement'])}"
     return ""

@@ -9,6 +9,7 @@ from typing import Any
 from pausedata import estimate, runs
 from pausedata.build import FIRST, examples_differ, known_runs
 from pausedata.change import refuse_overwriting
+from pausedata.choice import told
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.forecast import Forecast, forecast
 from pausedata.models import ModelRef
@@ -125,8 +126,9 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
     for placement in remade:
         result.steps.append(StepPlan(f"placements/{placement}", "remake", f"from {spec.table}"))
     for export, of in recorded_exports(base).items():
-        if of.placement in remade:
-            result.steps.append(StepPlan(f"exports/{export}", "remake", f"of {of.placement}"))
+        if not remade.keys().isdisjoint(of.placements):
+            why = f"of {told(of.placement)}"
+            result.steps.append(StepPlan(f"exports/{export}", "remake", why))
     _estimate_time(spec.model, base, result)
     _estimate_size(base, None, result)
     return result
@@ -259,11 +261,11 @@ def _plan_rest(
         kept = (
             work is not None
             and table in work.tables
-            and f"placements/{spec.placement}" not in changing
+            and changing.isdisjoint(f"placements/{name}" for name in spec.placements)
             and work.has(table, work.export_inputs(name, spec))
         )
         action = "keep" if kept else ("remake" if base and table in base.tables else "make")
-        result.steps.append(StepPlan(table, action, f"{spec.format} of {spec.placement}"))
+        result.steps.append(StepPlan(table, action, f"{spec.format} of {told(spec.placement)}"))
 
 
 def _count_exactly(tokens: Table, result: Plan) -> None:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic.json_schema import models_json_schema
 
+from pausedata.choice import names_in
 from pausedata.errors import UsageError, nearest
 from pausedata.invalid import PAUSE_PATTERN, find_invalid
 from pausedata.names import Name, Split
@@ -174,12 +175,29 @@ class Placement(BaseModel):
         return dict(self.model_extra or {})
 
 
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Export(BaseModel):
     """An export: a placement in a format, and the format's own options beside."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    placement: Name
+    placement: Name | dict[Name, Weight] | list[Name] = Field(
+        description="a placement; several with weights, mixed by example; or one for each epoch"
+    )
     format: str
+
+    @field_validator("placement")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("name a placement")
+        return value
+
+    @property
+    def placements(self) -> list[str]:
+        """The placements that it is made from, each once."""
+        return names_in(self.placement)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -259,8 +277,21 @@ def load_recipe(path: Path, overrides: dict[str, Any] | None = None) -> LoadedRe
         raise UsageError(f"{path}: a recipe is a mapping of keys. `pausedata init` shows one.")
     for key, value in (overrides or {}).items():
         _override(data, key, value)
+    _read_templates(data, path)
     recipe = parse_recipe(data, str(path))
     return LoadedRecipe(recipe=recipe, folder=path.resolve().parent, label=str(path))
+
+
+def _read_templates(data: dict[str, Any], path: Path) -> None:
+    """Put the content of chat templates that exports name as files in their place."""
+    from pausedata.exporters.templates import read_template
+
+    exports = data.get("exports")
+    for name, export in exports.items() if isinstance(exports, dict) else ():
+        given = export.get("chat_template") if isinstance(export, dict) else None
+        if isinstance(given, str):
+            where = f"{path}: exports.{name}.chat_template"
+            export["chat_template"] = read_template(given, path.parent, where)
 
 
 def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
@@ -286,11 +317,12 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
         # A run may also be one that `score` added to the dataset: build looks for it there.
     for name, export in recipe.exports.items():
         where = f"{label}: exports.{name}"
-        if export.placement not in recipe.placements:
-            raise UsageError(
-                f"{where}.placement: no placement '{export.placement}'."
-                f"{nearest(export.placement, recipe.placements)}"
-            )
+        for placement in export.placements:
+            if placement not in recipe.placements:
+                raise UsageError(
+                    f"{where}.placement: no placement '{placement}'."
+                    f"{nearest(placement, recipe.placements)}"
+                )
         exporters.parse(exporters.get(export.format, f"{where}.format"), export.options, where)
     if recipe.scoring:
         from pausedata.scorers import check_backend

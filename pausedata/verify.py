@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import ShardEntry
 from pausedata.store.marks import MANIFEST, marks
 from pausedata.store.tables import is_known, list_parts, schema_of
+from pausedata.verify_exports import export_problems
 
 PORTION = 64  # files that are hashed together
 
@@ -121,7 +121,11 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
                     f"{name}: a later release made it; its files and content hash are checked, "
                     "what its rows mean is not known here"
                 )
-            elif name != "vocab" and len(table.shards) != len(tokens.shards):
+            elif (
+                name != "vocab"
+                and not name.startswith("exports/")  # of which each shard is made again below
+                and len(table.shards) != len(tokens.shards)
+            ):
                 yield f"{name}: {len(table.shards)} shards where tokens has {len(tokens.shards)}"
                 continue
             lost = 0  # shards whose problem is known
@@ -140,7 +144,8 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
                     if rows.num_rows != shard.rows:
                         yield f"{shard.path}: {rows.num_rows} rows, the manifest says {shard.rows}"
                     if schema is not None:
-                        beside = None if name == "vocab" else tokens.read(tokens.shards[number])
+                        alone = name == "vocab" or name.startswith("exports/")
+                        beside = None if alone else tokens.read(tokens.shards[number])
                         known = rows.select(schema.names)
                         for problem in _shard(
                             version, table, shard, known, beside, vocabulary, seen
@@ -153,7 +158,8 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
             if not lost and content.hexdigest() != table.entry.content:
                 yield f"{name}: its values do not hash to the manifest's content hash"
         if not damaged:
-            yield from _trainer_files(version)
+            for name in version.exports:
+                yield from export_problems(version, name, progress)
 
 
 def _row_numbers(table: Table) -> Iterator[str]:
@@ -180,7 +186,7 @@ def _schema(table: Table) -> pa.Schema | None:
     """The columns of a table, as this release knows them; None where a later one made it."""
     if table.name.startswith("exports/"):
         known = exporters.recorded(table.entry.provenance.get("inputs", {}))
-        return known[0].schema if known else None
+        return known[0].schema(known[1]) if known else None
     return schema_of(table.name) if is_known(table.name) else None
 
 
@@ -203,13 +209,12 @@ def _shard(
     seen: set[str],
 ) -> Iterator[str]:
     kind = table.name.split("/")[0]
+    if kind == "exports":
+        return  # _exports does
     if tokens is None:
         ids = rows.column("token_id").to_numpy()
         if (np.diff(ids) <= 0).any() or (len(ids) and ids[0] < 0):
             yield "token ids do not ascend from 0"
-        return
-    if kind == "exports":
-        yield from _export(version, table, shard, rows, tokens)
         return
     if rows.column("id").combine_chunks() != tokens.column("id").combine_chunks():
         yield "its ids are not those of tokens"
@@ -311,41 +316,3 @@ def _placement(rows: pa.Table, tokens: pa.Table) -> Iterator[str]:
     within = position < lengths[example]
     if not begins[token_offsets[example[within]] + position[within]].all():
         yield "a pause inside a character"
-
-
-def _export(
-    version: Version, table: Table, shard: ShardEntry, rows: pa.Table, tokens: pa.Table
-) -> Iterator[str]:
-    """The rows are those that the placement gives, and without pauses they are the tokens."""
-    made_from = table.entry.provenance["inputs"]
-    format = exporters.get(made_from["format"])
-    placement = version.table(f"placements/{made_from['placement']}")
-    number = table.shards.index(shard)
-    sequences = exporters.insert_pauses(
-        tokens, placement.read(placement.shards[number]), version.manifest.pause.id
-    )
-    options = exporters.parse(format, made_from["options"], table.name)
-    if not format.rows(sequences, options).equals(rows.cast(format.schema)):
-        yield "its rows are not what the placement gives"
-    offsets, ids = list_parts(rows, "input_ids")
-    kept = ids != version.manifest.pause.id
-    plain = np.concatenate([[0], np.cumsum(kept)])[offsets]
-    for i in range(rows.num_rows):
-        expected = tokens["prompt_ids"][i].as_py() + tokens["response_ids"][i].as_py()
-        if ids[kept][plain[i] : plain[i + 1]].tolist() != expected:
-            yield f"row {i}: without its pauses it is not the original tokens"
-            return
-
-
-def _trainer_files(version: Version) -> Iterator[str]:
-    """The trainer's files beside an export's shards hold the same rows."""
-    for name in version.exports:
-        table = version.table(f"exports/{name}")
-        known = exporters.recorded(table.entry.provenance.get("inputs", {}))
-        if known is None:
-            continue
-        layout = known[0].layout
-        folder = PurePosixPath(table.name, layout.inside)
-        rows = {split: table.read_all(split) for split in table.splits()}
-        for problem in layout.problems(version.folder / folder, rows):
-            yield f"{folder}/{problem}"

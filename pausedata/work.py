@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pausedata import exporters, strategies
-from pausedata.errors import UsageError
+from pausedata.choice import Choice
+from pausedata.errors import UnreachableError, UsageError
+from pausedata.exporters.refused import Refused
 from pausedata.progress import Progress
 from pausedata.recipe import Export, Placement
 from pausedata.references import (
     check_references,
     in_order,
-    missing,
     recorded_exports,
     tables_read,
 )
 from pausedata.steps import export as export_step
 from pausedata.steps import place as place_step
+from pausedata.steps.export_rows import Origin
+from pausedata.steps.tokenizer import tokenizer_of
 from pausedata.store import repair
 from pausedata.store.card import card
 from pausedata.store.commit import Change, commit
 from pausedata.store.dataset import KINDS, Table, Version
 from pausedata.store.manifest import FileEntry, PauseEntry, TableEntry
 from pausedata.store.staging import Staging
+from pausedata.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,12 @@ class Work:
         self.name = base.manifest.name if base else ""
         self.pause: PauseEntry | None = base.manifest.pause if base else None
         self.default_run: str | None = base.default_run if base else None
+        # What checks exports of text; asked for only where there are some to make.
+        self.find_tokenizer: Callable[[], Tokenizer] = self._recorded_tokenizer
+
+    def _recorded_tokenizer(self) -> Tokenizer:
+        assert self.base is not None  # else a recipe names the tokenizer
+        return tokenizer_of(self.root, self.base, self.tables, self.progress)
 
     def __enter__(self) -> Work:
         return self
@@ -185,21 +195,12 @@ class Work:
         where = f"exports.{name}"
         format = exporters.get(spec.format, where)
         options = exporters.parse(format, spec.options, where)
-        origin = self.origin(spec.placement)
-        return export_step.inputs(format, options, origin.placement, origin.tokens, origin.pause)
+        return export_step.inputs(format, options, self.origin(spec.placement))
 
-    def origin(self, placement: str) -> export_step.Origin:
-        """What an export of ``placement`` is made from."""
-        if f"placements/{placement}" not in self.tables:
-            raise UsageError(missing(f"placements/{placement}", self.tables))
+    def origin(self, choice: Choice) -> Origin:
+        """What an export of the placement, or placements, of ``choice`` is made from."""
         assert self.pause is not None
-        return export_step.Origin(
-            dataset=self.name,
-            placement=self.tables[f"placements/{placement}"],
-            tokens=self.tables["tokens"],
-            vocab=self.tables["vocab"],
-            pause=self.pause,
-        )
+        return Origin.of(self.name, self.pause, self.tables, choice, self.find_tokenizer)
 
     def export(self, name: str, spec: Export) -> None:
         """Make the export ``name`` unless it is there, made from the same inputs."""
@@ -214,12 +215,25 @@ class Work:
         """Make ``specs``, and remake every other export whose placement changed."""
         self.drop_stale("placements/")
         for name, spec in (recorded_exports(self.base) | specs).items():
-            if f"placements/{spec.placement}" in self.damaged:
+            placements = [f"placements/{placement}" for placement in spec.placements]
+            if any(placement in self.damaged for placement in placements):
                 continue  # said already
-            if f"placements/{spec.placement}" in self.tables:
+            gone = [placement for placement in placements if placement not in self.tables]
+            if gone:
+                own = gone[0].removeprefix("placements/")
+                self.drop(f"exports/{name}", f"placement '{own}' could not be remade")
+            elif name in specs:
                 self.export(name, spec)
             else:
-                self.drop(f"exports/{name}", f"placement '{spec.placement}' could not be remade")
+                self._remake(name, spec)
+
+    def _remake(self, name: str, spec: Export) -> None:
+        """Make an export that nobody asked for by name; leave it out where that cannot be."""
+        try:
+            self.export(name, spec)
+        except (UnreachableError, UsageError, Refused) as error:
+            reason = str(error).splitlines()[0]
+            self.drop(f"exports/{name}", f"it could not be remade: {reason}")
 
     def _put_back(self, table: Table) -> bool:
         """Put a remade table's files where damaged ones were, if they are what those were."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
-
-from pausedata.exporters import hf_disk, tokenized
-from pausedata.exporters.base import Format, Options, Rows, insert_pauses
+from pausedata.exporters import hf_disk, prompt_completion, tokenized
+from pausedata.exporters.base import Format, Options
+from pausedata.exporters.sequences import Sequences, insert_pauses
 from pausedata.registry import Registry
 
 __all__ = [
     "Format",
     "Options",
-    "Rows",
+    "Sequences",
     "describe",
     "get",
     "insert_pauses",
@@ -27,7 +26,7 @@ __all__ = [
 
 _registry = Registry(
     "format",
-    [tokenized.FORMAT, hf_disk.FORMAT],
+    [tokenized.FORMAT, hf_disk.FORMAT, prompt_completion.FORMAT],
     group="pausedata.exporters",
     accepts=Format,
     base=Options,
@@ -41,17 +40,22 @@ get = _registry.get
 _INPUTS = {"format", "options", "placement", "placement_content", "tokens", "pause"}
 
 
-def parse(format: Format, values: dict[str, Any], where: str) -> BaseModel:
+def parse(format: Format, values: dict[str, Any], where: str) -> Options:
     """``values`` as the format's typed options; UsageError begins with ``where``."""
     return _registry.parse(format, values, where)
 
 
 def describe(name: str) -> dict[str, Any]:
     """What the format ``name`` says of itself, JSON-able, with the trainers that read it."""
-    return _registry.describe(name) | {"readers": get(name).readers}
+    format = get(name)
+    return _registry.describe(name) | {
+        "readers": format.readers,
+        "loss": format.loss,
+        "pause_label_masked": format.pause_label_masked,
+    }
 
 
-def recorded(inputs: dict[str, Any]) -> tuple[Format, BaseModel] | None:
+def recorded(inputs: dict[str, Any]) -> tuple[Format, Options] | None:
     """The format and options of a stored export, from its provenance's ``inputs``.
 
     None where a later release made it, in a way that this one does not know.

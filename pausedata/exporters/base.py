@@ -1,19 +1,21 @@
-"""What every format starts from: token sequences with the pauses in their places."""
+"""What every format is: its options, its columns, its rows, its files, and what it says of loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pausedata.exporters.layout import Layout
-from pausedata.store.tables import list_parts
+from pausedata.exporters.sequences import Sequences
 
-Int = np.ndarray[Any, np.dtype[np.int64]]
+if TYPE_CHECKING:
+    from pausedata.exporters.reader import Reader
+
+IGNORE = -100  # the label that torch's cross entropy leaves out
 
 
 class Options(BaseModel):
@@ -21,70 +23,162 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def recorded(self) -> dict[str, Any]:
+        """What decides the rows, as provenance keeps it: options as they are by default are not
+        in it, so that exports of earlier releases stay what they are when options are added.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class Common(Options):
+    """What every format of pausedata's own takes."""
+
+    pause_label: Literal["ignore", "train"] = Field(
+        default="ignore", description="whether the model is trained to predict the pauses too"
+    )
+    eos: Literal["keep", "ignore", "drop"] = Field(
+        default="keep",
+        description="what the build appended to responses (EOS, the end of a turn): kept, kept "
+        "without loss, or left out",
+    )
+    max_length: int | None = Field(
+        default=None, ge=1, description="the longest row in tokens, pauses included; null: any"
+    )
+    overlong: Literal["error", "skip", "truncate"] = Field(
+        default="error",
+        description="examples over max_length: an error, left out and counted, or cut at the end "
+        "(without EOS) and counted",
+    )
+    chat_template: str | None = Field(
+        default=None,
+        description="put prompts through a chat template: `model` for the tokenizer's own, a file, "
+        "or Jinja; a text prompt becomes the user's turn; null: prompts as they were built",
+    )
+    system: str | None = Field(
+        default=None, description="a system prompt to put in front, through the chat template"
+    )
+    seed: int = Field(
+        default=0, ge=0, description="decides which placement an example gets where several mix"
+    )
+
+
+class TokenOptions(Common):
+    """What formats of token ids take besides."""
+
+    prompt_label: Literal["ignore", "train"] = Field(
+        default="ignore", description="whether the prompt bears loss too"
+    )
+    pack: int | None = Field(
+        default=None,
+        ge=2,
+        description="pack examples into rows of at most so many tokens, best fit, none of them "
+        "split; null: one example a row",
+    )
+
+
+class TextOptions(Common):
+    """What formats of text take besides: each row is read back as its trainer will."""
+
+    overlong: Literal["error", "skip"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
+        default="error", description="examples over max_length: an error, or left out and counted"
+    )
+    on_mismatch: Literal["error", "move", "skip"] = Field(
+        default="error",
+        description="rows whose text its trainer would turn into other ids: an error, mended by "
+        "moving pauses to the nearest place that survives, or left out; counted in any case",
+    )
+
+
+class UnmaskedOptions(TextOptions):
+    """What formats take that cannot keep the loss off a pause."""
+
+    allow_unmasked: bool = Field(
+        default=False, description="accept that the model is trained to predict the pauses"
+    )
+
+    @model_validator(mode="after")
+    def _accepted(self) -> UnmaskedOptions:
+        if not self.allow_unmasked and self.pause_label == "ignore":
+            raise ValueError(
+                "it cannot keep the loss off pauses, and a model trained with it learns to write "
+                "them: say so with `allow_unmasked: true` (--allow-unmasked), or choose a format "
+                "that masks them (`pausedata formats`)"
+            )
+        return self
+
 
 @dataclass(frozen=True)
-class Rows:
-    """Examples with their pauses inserted, one sequence after another.
+class Piece:
+    """A part of a response in text: between pauses, or the pauses at one place."""
 
-    Example ``i`` has the elements ``offsets[i]`` to ``offsets[i + 1]`` of every other array.
-    """
+    text: str
+    is_pause: bool
 
-    offsets: Int  # [examples + 1], from 0
-    input_ids: Int  # [elements]
-    is_prompt: np.ndarray[Any, np.dtype[np.bool_]]  # [elements]
-    is_pause: np.ndarray[Any, np.dtype[np.bool_]]  # [elements]
+
+@dataclass(frozen=True)
+class TextRow:
+    """One example as text, with its pauses."""
+
+    id: str
+    prompt: str  # as it was rendered, chat template included
+    messages: list[dict[str, Any]]  # the prompt as messages; empty: it is plain text
+    pieces: tuple[Piece, ...]  # the response
+    ends: bool  # whether EOS, or the end of the turn, follows
+
+    @property
+    def response(self) -> str:
+        """The response with its pauses, as one text."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class Text:
+    """How a format of text writes a row, and how its trainer reads it."""
+
+    render: Callable[[TextRow, Any], Mapping[str, Any]]  # the row, by column
+    # The ids that the trainer makes of rows: with what it puts around them, to the end.
+    read_back: Callable[[Sequence[Mapping[str, Any]], Reader, Any], list[list[int]]]
+    chat: bool  # whether rows are messages, which go through a chat template
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of an export's README: how one trainer is told to read it."""
+
+    trainer: str
+    language: str  # python, yaml, bash
+    code: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a README's sections are written from."""
+
+    options: Any
+    pause: Mapping[str, Any]  # token, id, id_is_new
+    files: Mapping[str, str]  # split → the file or folder that its trainer reads, relative
+    longest: int  # tokens of the longest row
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the Arrow rows it makes, and how they lie in the trainer's own files."""
+    """A format: the Arrow rows it makes, and how they lie in the trainer's own files.
+
+    A format of token ids has ``rows``, one of text ``text``.
+    """
 
     name: str
     options: type[Options]
-    schema: pa.Schema
-    rows: Callable[[Rows, Any], pa.Table]
+    schema: Callable[[Any], pa.Schema]  # by options
     layout: Layout
-    pause_label_masked: bool
     readers: str  # the trainers that read it
+    loss: str  # what bears loss, in a sentence
+    pause_label_masked: bool = True  # as long as pause_label is `ignore`
+    rows: Callable[[Sequences, Any], pa.Table] | None = None
+    text: Text | None = None
+    guide: Callable[[Guide], list[Section]] = field(default=lambda guide: [])
 
-
-def insert_pauses(tokens: pa.Table, placement: pa.Table, pause_id: int) -> Rows:
-    """Put ``count`` pauses before each ``position`` of the responses.
-
-    ``tokens`` and ``placement`` are the same examples in the same order.
-    """
-    prompt_offsets, prompt_ids = list_parts(tokens, "prompt_ids")
-    response_offsets, response_ids = list_parts(tokens, "response_ids")
-    place_offsets, positions = list_parts(placement, "position")
-    _, counts = list_parts(placement, "count")
-    counts = counts.astype(np.int64)
-    examples = tokens.num_rows
-
-    prompt_lengths, response_lengths = np.diff(prompt_offsets), np.diff(response_offsets)
-    place_example = np.repeat(np.arange(examples), np.diff(place_offsets))
-    # The sequences without pauses, prompt after response after prompt.
-    plain_offsets = np.concatenate([[0], np.cumsum(prompt_lengths + response_lengths)])
-    # Where in that the pauses go: before the element of this index.
-    before = (plain_offsets[:-1] + prompt_lengths)[place_example] + positions
-    inserted = np.repeat(before, counts)
-
-    is_prompt = np.zeros(plain_offsets[-1], bool)
-    plain = np.empty(plain_offsets[-1], np.int64)
-    slot = np.arange(plain_offsets[-1])
-    in_example = slot - np.repeat(plain_offsets[:-1], prompt_lengths + response_lengths)
-    is_prompt = in_example < np.repeat(prompt_lengths, prompt_lengths + response_lengths)
-    plain[is_prompt], plain[~is_prompt] = prompt_ids, response_ids
-
-    added = np.zeros(examples, np.int64)
-    np.add.at(added, place_example, counts)
-    offsets = np.concatenate([[0], np.cumsum(prompt_lengths + response_lengths + added)])
-    # An example's places come in ascending order, and a pause after its last token belongs to it,
-    # not to the next: so new indices are counted from the pauses, not from `before` alone.
-    pause_at = inserted + np.arange(len(inserted))
-    is_pause = np.zeros(offsets[-1], bool)
-    is_pause[pause_at] = True
-    input_ids = np.full(offsets[-1], pause_id, np.int64)
-    input_ids[~is_pause] = plain
-    prompt_flags = np.zeros(offsets[-1], bool)
-    prompt_flags[~is_pause] = is_prompt
-    return Rows(offsets, input_ids, prompt_flags, is_pause)
+    def masks(self, options: Any) -> bool:
+        """Whether no pause bears loss with these options."""
+        return self.pause_label_masked and getattr(options, "pause_label", "ignore") == "ignore"

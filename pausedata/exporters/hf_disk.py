@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pausedata.errors import UsageError
 from pausedata.exporters import tokenized
-from pausedata.exporters.base import Format, Options
+from pausedata.exporters.base import Format, TokenOptions
 from pausedata.exporters.layout import UNREADABLE, Layout, Shards
 from pausedata.exporters.usage import quoted
 from pausedata.store import files
@@ -30,11 +30,9 @@ from pausedata.store.shards import regrouped
 BATCH_ROWS = 1_000
 FILE_BYTES = 500_000_000
 INDEX = "dataset_dict.json"
-# As `datasets` itself would have it: neither field ids nor the features, which dataset_info says.
-SCHEMA = pa.schema([(field.name, pa.list_(field.type.value_type)) for field in tokenized.SCHEMA])
 
 
-class HfDisk(Options):
+class HfDisk(TokenOptions):
     """As tokenized, as a folder of Arrow files that datasets.load_from_disk maps into memory."""
 
 
@@ -72,14 +70,14 @@ class ArrowFolder(Layout):
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def write(self, folder: Path, rows: Mapping[str, Shards]) -> list[str]:
+    def write(self, folder: Path, rows: Mapping[str, Shards], schema: pa.Schema) -> list[str]:
         """Arrow IPC streams, ``state.json`` and ``dataset_info.json`` for each split."""
-        paths = []
+        paths, bare = [], _bare(schema)
         for split, shards in rows.items():
             shutil.rmtree(folder / split, ignore_errors=True)  # of a step that was killed
             (folder / split).mkdir(parents=True)
-            names = _write_streams(folder / split, shards)
-            _write_text(folder / split / "dataset_info.json", _info())
+            names = _write_streams(folder / split, shards, bare)
+            _write_text(folder / split / "dataset_info.json", _info(bare))
             _write_text(folder / split / "state.json", _state(folder / split, split, names))
             paths += [f"{split}/{name}" for name in [*names, "dataset_info.json", "state.json"]]
         _write_text(folder / INDEX, _index(rows))
@@ -89,14 +87,16 @@ class ArrowFolder(Layout):
         """The folder alone."""
         return [folder]
 
-    def problems(self, folder: Path, rows: Mapping[str, Shards]) -> Iterator[str]:
+    def problems(
+        self, folder: Path, rows: Mapping[str, Shards], schema: pa.Schema
+    ) -> Iterator[str]:
         """The Arrow files hold the rows, and the JSON files say so."""
-        folders = {split: folder / split for split in rows}
+        folders, bare = {split: folder / split for split in rows}, _bare(schema)
         for split, shards in rows.items():
             for path, compare in (
-                (split, lambda s=split, t=shards: _compare_rows(folders[s], t)),
+                (split, lambda s=split, t=shards: _compare_rows(folders[s], t, bare)),
                 (f"{split}/state.json", lambda s=split: _compare_state(folders[s], s)),
-                (f"{split}/dataset_info.json", lambda s=split: _compare_info(folders[s])),
+                (f"{split}/dataset_info.json", lambda s=split: _compare_info(folders[s], bare)),
             ):
                 try:
                     problem = compare()
@@ -121,14 +121,19 @@ class ArrowFolder(Layout):
         ]
 
 
-def _write_streams(folder: Path, shards: Shards) -> list[str]:
+def _bare(schema: pa.Schema) -> pa.Schema:
+    """As `datasets` itself would have it: neither field ids nor features, which _info says."""
+    return pa.schema([(field.name, pa.list_(field.type.value_type)) for field in schema])
+
+
+def _write_streams(folder: Path, shards: Shards, schema: pa.Schema) -> list[str]:
     """The rows in one Arrow file or several; their names, as ``datasets`` gives them."""
     parts: list[Path] = []
-    portions = regrouped((shard.cast(SCHEMA) for shard in shards), BATCH_ROWS)
+    portions = regrouped((shard.cast(schema) for shard in shards), BATCH_ROWS)
     portion = next(portions, None)
     while portion is not None or not parts:
         parts.append(folder / f"part-{len(parts)}")  # how many there are is known at the end
-        with parts[-1].open("wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
+        with parts[-1].open("wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
             while portion is not None:
                 stream.write_table(portion)
                 portion = next(portions, None)
@@ -147,8 +152,8 @@ def _read_streams(folder: Path) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([batch])
 
 
-def _compare_rows(folder: Path, shards: Shards) -> str | None:
-    expected = regrouped((shard.cast(SCHEMA) for shard in shards), BATCH_ROWS)
+def _compare_rows(folder: Path, shards: Shards, schema: pa.Schema) -> str | None:
+    expected = regrouped((shard.cast(schema) for shard in shards), BATCH_ROWS)
     for wanted, found in zip_longest(expected, regrouped(_read_streams(folder), BATCH_ROWS)):
         if wanted is None or found is None or not wanted.equals(found):
             return "does not hold the rows of the shards"
@@ -161,8 +166,8 @@ def _compare_state(folder: Path, split: str) -> str | None:
     return None if text == _state(folder, split, names) else "does not fit the Arrow files"
 
 
-def _compare_info(folder: Path) -> str | None:
-    same = (folder / "dataset_info.json").read_text("utf-8") == _info()
+def _compare_info(folder: Path, schema: pa.Schema) -> str | None:
+    same = (folder / "dataset_info.json").read_text("utf-8") == _info(schema)
     return None if same else "does not name the columns' types"
 
 
@@ -170,14 +175,14 @@ def _index(splits: Iterable[str]) -> str:
     return _json({"splits": list(splits)})
 
 
-def _info() -> str:
+def _info(schema: pa.Schema) -> str:
     # `Sequence` is what `datasets` before 4 calls a list; later releases understand both.
     features = {
         field.name: {
             "feature": {"dtype": str(field.type.value_type), "_type": "Value"},
             "_type": "Sequence",
         }
-        for field in SCHEMA
+        for field in schema
     }
     blank = {"citation": "", "description": "", "homepage": "", "license": ""}
     return _json(blank | {"features": features})
@@ -215,9 +220,10 @@ def _is_ours(folder: Path) -> bool:
         metas = [json.loads((folder / f"{s}.meta.json").read_text("utf-8")) for s in splits]
     except UNREADABLE:
         return False
-    known = {INDEX, *splits, *(f"{split}.meta.json" for split in splits)}
+    beside = ("meta.json", "changes.jsonl")
+    known = {INDEX, "README.md", *splits, *(f"{split}.{end}" for split in splits for end in beside)}
     made_here = all(meta.get("format") == FORMAT.name for meta in metas)
-    return made_here and known == {path.name for path in folder.iterdir()}
+    return made_here and known >= {path.name for path in folder.iterdir()}
 
 
 def _take_place(new: Path, folder: Path) -> None:
@@ -238,9 +244,9 @@ def _take_place(new: Path, folder: Path) -> None:
 FORMAT = Format(
     name="hf-disk",
     options=HfDisk,
-    schema=tokenized.SCHEMA,
+    schema=tokenized.schema,
     rows=tokenized.rows,
     layout=ArrowFolder(),
-    pause_label_masked=True,
     readers="LLaMA-Factory, TRL, Hugging Face Trainer, whatever calls datasets.load_from_disk",
+    loss=tokenized.FORMAT.loss,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Layout(ABC):
         """
 
     @abstractmethod
-    def write(self, folder: Path, rows: Mapping[str, Shards]) -> list[str]:
+    def write(self, folder: Path, rows: Mapping[str, Shards], schema: pa.Schema) -> list[str]:
         """Write the rows of every stem; returns the files' paths, relative to ``folder``."""
 
     @abstractmethod
@@ -49,7 +50,9 @@ class Layout(ABC):
         """What a trainer is told to read, of what ``write`` wrote to ``folder``."""
 
     @abstractmethod
-    def problems(self, folder: Path, rows: Mapping[str, Shards]) -> Iterator[str]:
+    def problems(
+        self, folder: Path, rows: Mapping[str, Shards], schema: pa.Schema
+    ) -> Iterator[str]:
         """Where the files in ``folder`` do not hold ``rows``: lines that begin with a path."""
 
     @abstractmethod
@@ -57,13 +60,16 @@ class Layout(ABC):
         """Lines of Python that load ``split`` from one of ``paths`` as ``rows``."""
 
 
+def json_lines(table: pa.Table) -> Iterator[str]:
+    """One JSON object a row, without spaces, keys in the schema's order."""
+    for row in table.to_pylist():
+        yield json.dumps(row, separators=(",", ":"), ensure_ascii=False)
+
+
 class JsonLines(Layout):
     """``SPLIT.jsonl``: one JSON object a line."""
 
     inside = ""
-
-    def __init__(self, lines: Callable[[pa.Table], Iterator[str]]) -> None:
-        self._lines = lines
 
     def place(self, target: Path, splits: list[str]) -> tuple[Path, dict[str, str]]:
         """A file where the name ends in ``.jsonl``, for one split; else a folder."""
@@ -83,7 +89,7 @@ class JsonLines(Layout):
         """The folder itself, in which other files may be: each of ours replaces the old one."""
         yield folder
 
-    def write(self, folder: Path, rows: Mapping[str, Shards]) -> list[str]:
+    def write(self, folder: Path, rows: Mapping[str, Shards], schema: pa.Schema) -> list[str]:
         """One file for each stem."""
         for stem, shards in rows.items():
             with (
@@ -91,14 +97,16 @@ class JsonLines(Layout):
                 temporary.open("w", encoding="utf-8") as out,
             ):
                 for shard in shards:
-                    out.writelines(line + "\n" for line in self._lines(shard))
+                    out.writelines(line + "\n" for line in json_lines(shard))
         return [f"{stem}.jsonl" for stem in rows]
 
     def paths(self, folder: Path, stems: Iterable[str]) -> list[Path]:
         """The files."""
         return [folder / f"{stem}.jsonl" for stem in stems]
 
-    def problems(self, folder: Path, rows: Mapping[str, Shards]) -> Iterator[str]:
+    def problems(
+        self, folder: Path, rows: Mapping[str, Shards], schema: pa.Schema
+    ) -> Iterator[str]:
         """Line for line what would be written."""
         for stem, shards in rows.items():
             path = f"{stem}.jsonl"
@@ -112,7 +120,7 @@ class JsonLines(Layout):
     def _compare(self, path: Path, shards: Shards) -> str | None:
         with path.open(encoding="utf-8", newline="") as lines:
             for shard in shards:
-                for line in self._lines(shard):
+                for line in json_lines(shard):
                     if next(lines, "") != line + "\n":
                         return "does not hold the rows of the shards"
             return "holds more rows than the shards" if next(lines, None) is not None else None

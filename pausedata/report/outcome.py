@@ -72,8 +72,18 @@ def _facts(outcome: Outcome, name: str) -> str:
         return f"{facts['pauses']:,} pauses at {facts['places']:,} places{inside}"
     if name.startswith("exports/"):
         tokens = sum(tally["tokens"] for tally in facts["splits"].values())
-        return f"{entry.rows:,} rows, {tokens:,} tokens"
+        return f"{entry.rows:,} rows, {tokens:,} tokens" + _not_as_planned(facts["splits"])
     return f"{entry.rows:,} rows"
+
+
+def _not_as_planned(splits: dict[str, Any]) -> str:
+    """Of an export the examples that were left out, cut or changed; empty where there are none."""
+    skipped = sum(sum(tally.get("skipped", {}).values()) for tally in splits.values())
+    counts = {"skipped": skipped} | {
+        what: sum(tally.get(what, 0) for tally in splits.values())
+        for what in ("truncated", "moved")
+    }
+    return "".join(f", {count:,} {what}" for what, count in counts.items() if count)
 
 
 def _next(outcome: Outcome) -> list[str]:

@@ -33,6 +33,7 @@ class Rendered:
     response: str
     meta: str
     where: str  # the row, as messages name it
+    messages: str | None = None  # the prompt's messages as JSON, where it is made of some
 
 
 class _Unusable(Exception):
@@ -96,7 +97,7 @@ class Renderer:
     def _examples(self, row: Row) -> Iterator[Rendered]:
         own_id = self._id(row)
         meta = self._meta(row)
-        for turn, (prompt, response) in enumerate(self._pairs(row), 1):
+        for turn, (prompt, response, messages) in enumerate(self._pairs(row), 1):
             if not response.strip():
                 raise _Unusable("empty_response", "the response is empty")
             if "\0" in prompt or "\0" in response:
@@ -105,10 +106,10 @@ class Renderer:
                 raise _Unusable("bad_utf8", "half a surrogate pair, which is no text")
             # Further turns are told apart as repeats of a text are.
             name = own_id if own_id is None or turn == 1 else f"{own_id}-{turn}"
-            yield Rendered(name, row.split, row.index, prompt, response, meta, row.where)
+            yield Rendered(name, row.split, row.index, prompt, response, meta, row.where, messages)
 
-    def _pairs(self, row: Row) -> Iterator[tuple[str, str]]:
-        """The prompts and responses that the row makes."""
+    def _pairs(self, row: Row) -> Iterator[tuple[str, str, str | None]]:
+        """The prompts and responses that the row makes, and the prompts as messages."""
         if isinstance(self.prompt, ColumnPrompt):
             yield from self._turns(row, self.prompt)
             return
@@ -119,9 +120,9 @@ class Renderer:
                 {"role": role, "content": content}
                 for role, content in zip(roles, prompts, strict=True)
             ]
-            yield self._chat_text(messages, "template_error"), response
+            yield self._chat_text(messages, "template_error"), response, _as_json(messages)
         else:
-            yield prompts[0], response
+            yield prompts[0], response, None
 
     def _text(self, template: Template, row: Row) -> str:
         try:
@@ -139,7 +140,7 @@ class Renderer:
             detail = f"{template.key}: {type(error).__name__}: {one_line(error)}"
             raise _Unusable("template_error", detail) from error
 
-    def _turns(self, row: Row, prompt: ColumnPrompt) -> Iterator[tuple[str, str]]:
+    def _turns(self, row: Row, prompt: ColumnPrompt) -> Iterator[tuple[str, str, str]]:
         messages = _messages(row, prompt.messages_column)
         ends = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         if not ends:
@@ -151,7 +152,8 @@ class Renderer:
             detail = f"'{prompt.messages_column}': nothing stands before the assistant's turn"
             raise _Unusable("bad_messages", detail)
         for end in chosen:
-            yield self._chat_text(messages[:end], "bad_messages"), messages[end]["content"]
+            text = self._chat_text(messages[:end], "bad_messages")
+            yield text, messages[end]["content"], _as_json(messages[:end])
 
     def _chat_text(self, messages: list[dict[str, Any]], reason: str) -> str:
         assert self._chat is not None
@@ -224,6 +226,10 @@ def _messages(row: Row, column: str) -> list[dict[str, Any]]:
                 raise _Unusable("bad_messages", detail)
         messages.append({key: part for key, part in message.items() if part is not None})
     return messages
+
+
+def _as_json(messages: list[dict[str, Any]]) -> str:
+    return json.dumps([_plain(message) for message in messages], ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:

@@ -2,94 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
 
 from pausedata import exporters
-from pausedata.exporters import Format, Rows, insert_pauses
+from pausedata.exporters import Format, Options
+from pausedata.exporters.guide import readme, readme_name
+from pausedata.exporters.refused import Refused
+from pausedata.exporters.tally import Change, Tally
 from pausedata.progress import Progress
+from pausedata.steps.export_rows import ExportRows, Origin, Unit, names_of
 from pausedata.store import files
 from pausedata.store.dataset import Table
-from pausedata.store.manifest import FileEntry, PauseEntry
-from pausedata.store.staging import Staging
+from pausedata.store.manifest import FileEntry
+from pausedata.store.shards import read_shard
+from pausedata.store.staging import Stage, Staging
+
+README = "README.md"
+
+
+def inputs(format: Format, options: Options, origin: Origin) -> dict[str, Any]:
+    """All that decides an export."""
+    choice = origin.choice
+    return {
+        "format": format.name,
+        "options": options.recorded(),
+        "placement": choice if isinstance(choice, str) else json.loads(json.dumps(choice)),
+        "placement_content": origin.placement_content,
+        "tokens": origin.tokens.entry.content,
+        "pause": origin.pause.model_dump(mode="json"),
+    }
 
 
 @dataclass
-class Tally:
-    """What an export holds, of one split or of all."""
+class Written:
+    """What was written of each split, by its label."""
 
-    rows: int = 0
-    tokens: int = 0
-    pauses: int = 0
-    loss_tokens: int = 0
-    longest: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)  # for the trainer
+    readme: Path = Path(README)
+    changes: dict[str, list[Change]] = field(default_factory=dict)
 
-    def add(self, rows: Rows) -> None:
-        """Count the sequences of one shard."""
-        lengths = np.diff(rows.offsets)
-        self.rows += len(lengths)
-        self.tokens += len(rows.input_ids)
-        self.pauses += int(rows.is_pause.sum())
-        self.loss_tokens += int((~(rows.is_prompt | rows.is_pause)).sum())
-        self.longest = max(self.longest, int(lengths.max(initial=0)))
+    def add(self, label: str, tally: Tally, changes: list[Change]) -> None:
+        """Take in a shard's figures."""
+        self.tallies.setdefault(label, Tally()).join(tally)
+        self.changes.setdefault(label, []).extend(changes)
 
-    def join(self, other: Tally) -> None:
-        """Count another split's sequences too."""
-        self.rows += other.rows
-        self.tokens += other.tokens
-        self.pauses += other.pauses
-        self.loss_tokens += other.loss_tokens
-        self.longest = max(self.longest, other.longest)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What an export is made from and for, as its meta file says it."""
-
-    dataset: str
-    placement: Table
-    tokens: Table
-    vocab: Table
-    pause: PauseEntry
-
-    def meta(self, format: Format, split: str, tally: Tally, version: int) -> dict[str, Any]:
-        """The content of ``<split>.meta.json``."""
-        return {
-            "format": format.name,
-            "placement": self.placement.name.split("/", 1)[1],
-            "placement_content": self.placement.entry.content,
-            "dataset": self.dataset,
-            "version": version,
-            "split": split,
-            "pause": self.pause.model_dump(mode="json"),
-            "embedding_rows_needed": max(self._last_id(), self.pause.id) + 1,
-            "pause_label_masked": format.pause_label_masked,
-        } | asdict(tally)
-
-    def _last_id(self) -> int:
-        """The vocabulary's last id; it may have gaps, so that its length would not do."""
-        ids = self.vocab.read(self.vocab.shards[-1], ["token_id"]).column("token_id")
-        return ids[-1].as_py()
+    def write_changes(self, folder: Path, stems: Mapping[str, str]) -> list[str]:
+        """``<stem>.changes.jsonl`` for each split of which an example is not as planned."""
+        names = []
+        for label, changes in self.changes.items():
+            name = f"{stems[label]}.changes.jsonl"
+            if not changes:
+                (folder / name).unlink(missing_ok=True)
+                continue
+            with files.replacing(folder / name) as temporary:
+                lines = (
+                    {key: value for key, value in vars(change).items() if value is not None}
+                    for change in changes
+                )
+                text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                temporary.write_text(text, encoding="utf-8")
+            names.append(name)
+        return names
 
 
-def inputs(
-    format: Format, options: BaseModel, placement: Table, tokens: Table, pause: PauseEntry
+def meta(
+    origin: Origin, format: Format, options: Options, label: str, tally: Tally, version: int
 ) -> dict[str, Any]:
-    """All that decides an export."""
+    """The content of ``<split>.meta.json``."""
     return {
         "format": format.name,
-        "options": options.model_dump(mode="json"),
-        "placement": placement.name.split("/", 1)[1],
-        "placement_content": placement.entry.content,
-        "tokens": tokens.entry.content,
-        "pause": pause.model_dump(mode="json"),
-    }
+        "options": options.recorded(),
+        "placement": origin.choice,
+        "placement_content": origin.placement_content,
+        "dataset": origin.dataset,
+        "version": version,
+        "split": label,
+        "pause": origin.pause.model_dump(mode="json"),
+        "embedding_rows_needed": max(_last_id(origin.vocab), origin.pause.id) + 1,
+        "pause_label_masked": format.masks(options),
+        "loss": format.loss,
+    } | tally.shown()
+
+
+def _last_id(vocab: Table) -> int:
+    """The vocabulary's last id; it may have gaps, so that its length would not do."""
+    ids = vocab.read(vocab.shards[-1], ["token_id"]).column("token_id")
+    return ids[-1].as_py()
 
 
 def export(
@@ -97,93 +102,160 @@ def export(
 ) -> Table:
     """Write the export into staging as ``wanted``, from ``inputs``, says.
 
-    Its meta files name the version, which the commit decides: ``finish`` writes them then.
+    Shards that an earlier, interrupted try finished are taken up. The meta files name the version,
+    which the commit decides: ``finish`` writes them then.
     """
     table = f"exports/{name}"
     format = exporters.get(wanted["format"])
     options = exporters.parse(format, wanted["options"], table)
+    made = ExportRows(origin, format, options)
+    labels = made.labels()
     paths: list[tuple[str | None, str]] = []
-    tallies = {split: Tally() for split in origin.tokens.splits()}
+    written = Written()
     inside = PurePosixPath(table, format.layout.inside)
     stage = staging.stage(table, wanted)
-    with progress.step(f"exporting {name}", origin.tokens.entry.rows, "examples") as advance:
+    rows = origin.tokens.entry.rows * len(labels) // max(1, len(origin.tokens.splits()))
+    with progress.step(f"exporting {name}", rows, "examples") as advance:
 
-        def shards(split: str) -> Iterator[pa.Table]:
-            for shard, rows in _sequences(origin, split):
-                arrow = format.rows(rows, options)
-                stage.write(f"{table}/{shard}", arrow)
-                paths.append((split, f"{table}/{shard}"))
-                tallies[split].add(rows)
-                advance(len(rows.offsets) - 1)
+        def shards(label: str) -> Iterator[pa.Table]:
+            for unit, arrow, tally, changes in _made(made, label, stage, table):
+                paths.append((label, f"{table}/{unit.file}"))
+                written.add(label, tally, changes)
+                advance(unit.last - unit.first)
                 yield arrow
 
-        written = format.layout.write(stage.folder / inside, {s: shards(s) for s in tallies})
+        trainer_files = format.layout.write(
+            stage.folder / inside,
+            {label: shards(label) for label in labels},
+            format.schema(options),
+        )
+        beside = [
+            *((inside / path).as_posix() for path in trainer_files),
+            *(
+                f"{table}/{path}"
+                for path in written.write_changes(
+                    stage.folder / table, {label: label for label in labels}
+                )
+            ),
+        ]
         provenance = {
             "inputs": wanted,
-            "made_from": ["tokens", origin.placement.name],
-            "splits": {split: asdict(tally) for split, tally in tallies.items()},
-            "pause_label_masked": format.pause_label_masked,
+            "made_from": ["tokens", *names_of(origin.choice)],
+            "splits": {label: vars(tally) for label, tally in written.tallies.items()},
+            "pause_label_masked": format.masks(options),
         }
-        trainer_files = [(inside / path).as_posix() for path in written]
-        return stage.table(table, format.schema, paths, provenance, trainer_files)
+        return stage.table(table, format.schema(options), paths, provenance, beside)
+
+
+def _made(
+    rows: ExportRows, label: str, stage: Stage | None, table: str
+) -> Iterator[tuple[Unit, pa.Table, Tally, list[Change]]]:
+    """Each shard of a split; with a ``stage`` those that are there are read from it.
+
+    Where some cannot be written, those of all shards are counted before Refused tells.
+    """
+    refused: Refused | None = None
+    seen = 0
+    for unit in rows.units(label):
+        seen += unit.last - unit.first
+        path = f"{table}/{unit.file}"
+        record = stage.finished(path) if stage else None
+        if stage and record is not None:
+            changes = [Change(**change) for change in record["changes"]]
+            yield unit, read_shard(stage.folder / path), Tally(**record["tally"]), changes
+            continue
+        try:
+            made = rows.make(unit)
+        except Refused as error:
+            if refused is not None:
+                error.count += refused.count
+                error.first = refused.first
+            refused = error
+            continue
+        if refused is not None:
+            continue
+        if stage:
+            figures = {"tally": vars(made.tally), "changes": [vars(c) for c in made.changes]}
+            stage.write(path, made.table, figures)
+        yield unit, made.table, made.tally, made.changes
+    if refused is not None:
+        refused.among = seen
+        raise refused
 
 
 def finish(table: Table, origin: Origin, version: int) -> Table:
     """Write the meta files of a staged export, now that its version's number is known."""
     provenance = table.entry.provenance
     format = exporters.get(provenance["inputs"]["format"])
-    metas = []
-    for split, tally in provenance["splits"].items():
-        path = f"{table.name}/{split}.meta.json"
-        full = table.folder / path
-        files.write_json(full, origin.meta(format, split, Tally(**tally), version))
-        metas.append(FileEntry(path=path, bytes=full.stat().st_size, sha256=files.sha256_of(full)))
-    lines = [f for f in table.entry.files if not f.path.endswith(".meta.json")]
-    entry = table.entry.model_copy(update={"files": [*lines, *metas]})
-    return Table(table.name, entry, table.folder)
+    options = exporters.parse(format, provenance["inputs"]["options"], table.name)
+    folder = table.folder / table.name
+    tallies = {label: Tally(**figures) for label, figures in provenance["splits"].items()}
+    names = []
+    for label, tally in tallies.items():
+        names.append(f"{label}.meta.json")
+        files.write_json(folder / names[-1], meta(origin, format, options, label, tally, version))
+    stems = {label: label for label in tallies}
+    paths = format.layout.paths(folder / format.layout.inside, stems.values())
+    text = readme(format, options, origin, tallies, paths, folder, version)
+    with files.replacing(folder / README) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    entries = []
+    for name in [*names, README]:
+        full = folder / name
+        path = f"{table.name}/{name}"
+        entries.append(
+            FileEntry(path=path, bytes=full.stat().st_size, sha256=files.sha256_of(full))
+        )
+    finished = {entry.path for entry in entries}
+    lines = [f for f in table.entry.files if f.path not in finished]
+    return Table(
+        table.name, table.entry.model_copy(update={"files": [*lines, *entries]}), table.folder
+    )
 
 
 def write_outside(
     target: Path,
     format: Format,
-    options: BaseModel,
+    options: Options,
     origin: Origin,
     splits: list[str],
     version: int,
     progress: Progress,
-) -> dict[str, Tally]:
+) -> Written:
     """Write the trainer's files outside the dataset, to the file or folder ``target``.
 
     What ``target`` may be is the format's to say; what an earlier export wrote there is replaced.
     """
-    tallies = {split: Tally() for split in splits}
-    folder, stems = format.layout.place(target, splits)
-    total = sum(s.rows for s in origin.tokens.shards if s.split in splits)
+    made = ExportRows(origin, format, options)
+    labels = made.labels(splits)
+    folder, stems = format.layout.place(target, list(labels))
+    written = Written()
+    total = sum(
+        shard.rows for split in labels.values() for shard in origin.tokens.shards
+        if shard.split == split
+    )  # fmt: skip
     with (
         progress.step(f"exporting to {target}", total, "examples") as advance,
         format.layout.opened(folder) as writable,
     ):
 
-        def shards(split: str) -> Iterator[pa.Table]:
-            for _, rows in _sequences(origin, split):
-                tallies[split].add(rows)
-                advance(len(rows.offsets) - 1)
-                yield format.rows(rows, options)
+        def shards(label: str) -> Iterator[pa.Table]:
+            for unit, arrow, tally, changes in _made(made, label, None, ""):
+                written.add(label, tally, changes)
+                advance(unit.last - unit.first)
+                yield arrow
 
-        format.layout.write(writable, {stem: shards(split) for split, stem in stems.items()})
-        for split, stem in stems.items():
-            meta = origin.meta(format, split, tallies[split], version)
-            files.write_json(writable / f"{stem}.meta.json", meta)
-    return tallies
-
-
-def _sequences(origin: Origin, split: str) -> Iterator[tuple[str, Rows]]:
-    """Each shard's name with its sequences, pauses inserted."""
-    for number, shard in enumerate(origin.tokens.shards):
-        if shard.split == split:
-            tokens = origin.tokens.read(shard, ["prompt_ids", "response_ids"])
-            placement = origin.placement.read(
-                origin.placement.shards[number], ["position", "count"]
-            )
-            rows = insert_pauses(tokens, placement, origin.pause.id)
-            yield shard.path.rsplit("/", 1)[1], rows
+        rows = {stem: shards(label) for label, stem in stems.items()}
+        format.layout.write(writable, rows, format.schema(options))
+        written.write_changes(writable, stems)
+        for label, stem in stems.items():
+            content = meta(origin, format, options, label, written.tallies[label], version)
+            files.write_json(writable / f"{stem}.meta.json", content)
+        paths = format.layout.paths(writable, stems.values())
+        text = readme(format, options, origin, written.tallies, paths, writable, version)
+        name = readme_name(writable, list(stems.values()), whole=target == folder)
+        with files.replacing(writable / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    written.files = list(format.layout.paths(folder, stems.values()))
+    written.readme = folder / name
+    return written

@@ -29,7 +29,7 @@ from pausedata.store.shards import (
     write_rows,
 )
 from pausedata.store.staging import Stage, Staging, stage_folder
-from pausedata.store.tables import schema_of
+from pausedata.store.tables import examples_with_messages, schema_of
 from pausedata.tokens import Rejected, Tokenized
 
 PORTION = 1024  # examples that are rendered and tokenised at a time
@@ -145,6 +145,10 @@ class _Preparation:
         self.resolved, self.stage, self.progress = resolved, stage, progress
         self.builder, self.renderer = resolved.token_builder(), resolved.renderer()
         self.tallies = {split: _Tally() for split in resolved.recipe.source.splits}
+        self.schemas = {
+            "examples": examples_with_messages() if resolved.is_chat else schema_of("examples"),
+            "tokens": schema_of("tokens"),
+        }
         self.named: list[str] = []
         self.spaces = 0  # prompts that end in a space
         self.seen: dict[bytes, int] = {}
@@ -167,7 +171,7 @@ class _Preparation:
         tables = {
             "examples": self.stage.table(
                 "examples",
-                schema_of("examples"),
+                self.schemas["examples"],
                 shards["examples"],
                 provenance | {"source": source},
             ),
@@ -183,7 +187,7 @@ class _Preparation:
             ),
             "tokens": self.stage.table(
                 "tokens",
-                schema_of("tokens"),
+                self.schemas["tokens"],
                 shards["tokens"],
                 provenance | {"made_from": ["examples"], "tokenizer": model},
             ),
@@ -202,18 +206,18 @@ class _Preparation:
     def _spool(self, split: str) -> None:
         """Render and tokenise a split's rows into two Parquet files, a portion at a time."""
         count = self.resolved.source.count(split)
-        title = f"reading {split}"
+        title, schema = f"reading {split}", self.schemas["examples"]
         folder = self.stage.folder / "spool"
         folder.mkdir(exist_ok=True)
         with (
-            open_shard(folder / f"examples-{split}.parquet", schema_of("examples")) as examples,
+            open_shard(folder / f"examples-{split}.parquet", schema) as examples,
             open_shard(folder / f"tokens-{split}.parquet", schema_of("tokens")) as tokens,
             self.progress.step(title, count, "rows") as advance,
         ):
             for portion in _portions(self._rendered(split, advance)):
                 rows = self._accept(split, portion)
                 if rows:
-                    write_rows(examples, _examples_table([(id, e) for id, e, _ in rows]))
+                    write_rows(examples, _examples_table([(id, e) for id, e, _ in rows], schema))
                     write_rows(tokens, _tokens_table([(id, t) for id, _, t in rows]))
 
     def _rendered(self, split: str, advance: Any) -> Iterator[Rendered]:
@@ -310,9 +314,9 @@ class _Preparation:
                 spool = self.stage.folder / "spool" / f"{table}-{split}.parquet"
                 portions = regrouped(stream_shard(spool, PORTION), each)
                 for number in range(count):
-                    rows = next(portions, schema_of(table).empty_table())
+                    rows = next(portions, self.schemas[table].empty_table())
                     path = f"{table}/{shard_name(split, number, count)}"
-                    self.stage.write(path, rows.cast(schema_of(table)))
+                    self.stage.write(path, rows.cast(self.schemas[table]))
                     paths.append((split, path))
         return shards
 
@@ -335,21 +339,9 @@ def _portions(rows: Iterator[Rendered]) -> Iterator[list[Rendered]]:
         yield portion
 
 
-def _examples_table(rows: list[tuple[str, Rendered]]) -> pa.Table:
-    return pa.Table.from_pylist(
-        [
-            {
-                "id": id,
-                "split": r.split,
-                "row": r.row,
-                "prompt": r.prompt,
-                "response": r.response,
-                "meta": r.meta,
-            }
-            for id, r in rows
-        ],
-        schema=schema_of("examples"),
-    )
+def _examples_table(rows: list[tuple[str, Rendered]], schema: pa.Schema) -> pa.Table:
+    values = [{"id": id} | {c: getattr(r, c) for c in schema.names if c != "id"} for id, r in rows]
+    return pa.Table.from_pylist(values, schema=schema)
 
 
 def _tokens_table(rows: list[tuple[str, Tokenized]]) -> pa.Table:

@@ -53,6 +53,11 @@ def schema_of(table: str) -> pa.Schema:
     return _SCHEMAS[table.split("/")[0]]
 
 
+def examples_with_messages() -> pa.Schema:
+    """The schema of ``examples`` whose prompts are made of messages, which it keeps as JSON."""
+    return make_schema([*_EXAMPLES, (7, "messages", pa.string())])
+
+
 def is_known(table: str) -> bool:
     """Whether ``schema_of`` knows the table's kind: a later release may have added others."""
     return table.split("/")[0] in _SCHEMAS

@@ -1,0 +1,286 @@
+"""``export``: what a trainer reads, into the dataset or outside it, and the proof that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pausedata.cli.common import (
+    AsJson,
+    AtVersion,
+    DatasetPath,
+    Replace,
+    checked_name,
+    command,
+    command_line,
+    parameters,
+    print_json,
+    progress,
+    say,
+)
+from pausedata.errors import UsageError, listing
+
+if TYPE_CHECKING:
+    from pausedata.choice import Choice
+    from pausedata.exporters import Format, Options
+
+
+@command
+def export(
+    dataset: DatasetPath,
+    placement: Annotated[
+        list[str],
+        typer.Option(
+            "--placement",
+            metavar="NAME[=WEIGHT]",
+            help="The placement. Given several times: one for each epoch, or, with weights, mixed.",
+        ),
+    ],
+    format: Annotated[str, typer.Option("--format", help="See `pausedata formats`.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The export's name (PLACEMENT-FORMAT).")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write outside the dataset: a file or a folder."),
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="With -o: this split alone.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="KEY=VALUE", help="Any option of the format."),
+    ] = None,
+    pause_label: Annotated[
+        str | None, typer.Option("--pause-label", help="ignore, or train the pauses too.")
+    ] = None,
+    pack: Annotated[
+        int | None, typer.Option("--pack", help="Pack examples into rows of so many tokens.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", help="The longest row, in tokens.")
+    ] = None,
+    overlong: Annotated[
+        str | None, typer.Option("--overlong", help="Longer ones: error, skip or truncate.")
+    ] = None,
+    chat_template: Annotated[
+        str | None,
+        typer.Option(
+            "--chat-template", help="Prompts through a chat template: `model`, or a Jinja file."
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="A system prompt, through the chat template.")
+    ] = None,
+    on_mismatch: Annotated[
+        str | None,
+        typer.Option(
+            "--on-mismatch", help="Text that would give other ids: error, move the pauses, or skip."
+        ),
+    ] = None,
+    allow_unmasked: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unmasked", help="Accept a format that cannot keep the loss off pauses."
+        ),
+    ] = False,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option("--tokenizer", help="The model whose tokenizer reads text back."),
+    ] = None,
+    replace: Replace = False,
+    version: AtVersion = None,
+    json: AsJson = False,
+) -> None:
+    """Write what a trainer reads: into a new version of the dataset, or outside it with -o. A
+    README beside it says how its trainer is told of it. Formats of text are read back as their
+    trainer will read them, row by row.
+
+    Example: pausedata export build/gsm8k --placement dit --format tokenized -o train.jsonl
+
+    Example: pausedata export build/gsm8k --placement dit --format hf-disk --pack 2048 -o packed
+    """
+    from pausedata import exporters
+
+    chosen = exporters.get(format)
+    choice = placement_choice(placement)
+    own = {
+        "pause_label": pause_label,
+        "pack": pack,
+        "max_length": max_length,
+        "overlong": overlong,
+        "chat_template": chat_template,
+        "system": system,
+        "on_mismatch": on_mismatch,
+        "allow_unmasked": allow_unmasked or None,
+    }
+    options = _options(chosen, parameters(param, chosen.options), own)
+    parsed = exporters.parse(chosen, options, "--format")
+    if output is not None:
+        if name is not None:
+            raise UsageError("--name names an export inside the dataset; with -o there is none.")
+        result = _export_outside(dataset, choice, chosen, parsed, output, split, version, tokenizer)
+    else:
+        if split is not None:
+            raise UsageError("--split goes with -o: an export in the dataset has every split.")
+        if version is not None:
+            raise UsageError("--version goes with -o: a new version is made from the current one.")
+        from pausedata.change import export as add
+        from pausedata.recipe import Export
+
+        default = "-".join([*_names(choice), format])
+        key = checked_name(name or default, "an export")
+        spec = Export(placement=choice, format=format, **options)  # pyright: ignore[reportArgumentType]: checked by pydantic
+        outcome = add(
+            dataset,
+            key,
+            spec,
+            command=command_line(),
+            replace=replace,
+            tokenizer=tokenizer,
+            progress=progress(),
+        )
+        result = _exported(outcome, key)
+    if json:
+        print_json(result)
+    else:
+        _tell(result, chosen, parsed)
+
+
+def placement_choice(given: list[str]) -> Choice:
+    """``--placement`` as a recipe would say it: a name, names with weights, or names in a row."""
+    pairs = [text.partition("=") for text in given]
+    weighted = [bool(equals) for _, equals, _ in pairs]
+    if not any(weighted):
+        return given[0] if len(given) == 1 else given
+    if not all(weighted):
+        raise UsageError(
+            "--placement: give all of them weights (to mix them: --placement a=3 --placement b=1) "
+            "or none (one for each epoch)."
+        )
+    found: dict[str, float] = {}
+    for name, _, text in pairs:
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = 0.0
+        if not 0 < weight < float("inf"):
+            raise UsageError(f"--placement {name}={text}: a weight is a number above 0.")
+        if name in found:
+            raise UsageError(f"--placement {name}: it is named twice.")
+        found[name] = weight
+    return found
+
+
+def _names(choice: Choice) -> list[str]:
+    from pausedata.choice import names_in
+
+    return names_in(choice)
+
+
+def _options(format: Format, given: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """``--param`` and the options that have a flag of their own, together."""
+    if "placement" in given or "format" in given:
+        raise UsageError("--param sets the format's own keys; use --placement and --format.")
+    for key, value in own.items():
+        if value is None:
+            continue
+        flag = "--" + key.replace("_", "-")
+        if key in given:
+            raise UsageError(f"{flag}: --param gives {key} too. Give it once.")
+        if key not in format.options.model_fields:
+            raise UsageError(f"{flag}: format '{format.name}' has no such option.")
+        given[key] = value
+    if template := given.get("chat_template"):
+        from pausedata.exporters.templates import read_template
+
+        given["chat_template"] = read_template(template, Path(), "--chat-template")
+    return given
+
+
+def _exported(outcome: Any, name: str) -> dict[str, Any]:
+    from pausedata import exporters
+    from pausedata.exporters.tally import Tally
+
+    table = outcome.version.table(f"exports/{name}")
+    layout = exporters.get(table.entry.provenance["inputs"]["format"]).layout
+    folder = outcome.root / "versions" / outcome.version.folder.name / table.name
+    splits = table.entry.provenance["splits"]
+    return {
+        "export": name,
+        "version": outcome.version.number,
+        "committed": outcome.committed,
+        "copied_bytes": outcome.copied,
+        "files": [str(path) for path in layout.paths(folder / layout.inside, table.splits())],
+        "readme": str(folder / "README.md"),
+        "splits": {label: Tally(**figures).shown() for label, figures in splits.items()},
+        "pause": outcome.version.manifest.pause.model_dump(mode="json"),
+    }
+
+
+def _export_outside(
+    dataset: Path,
+    choice: Choice,
+    format: Format,
+    options: Options,
+    output: Path,
+    split: str | None,
+    number: int | None,
+    tokenizer: str | None,
+) -> dict[str, Any]:
+    from pausedata.steps.export import write_outside
+    from pausedata.steps.export_rows import Origin
+    from pausedata.steps.tokenizer import tokenizer_of
+    from pausedata.store.dataset import check_output, open_version
+
+    check_output(output)
+    version = open_version(dataset, number)
+    splits = version.splits
+    if split is not None:
+        if split not in splits:
+            raise UsageError(f"no split '{split}'. There: {listing(splits)}.")
+        splits = [split]
+    listener = progress()
+    origin = Origin.of(
+        version.manifest.name,
+        version.manifest.pause,
+        version.tables,
+        choice,
+        lambda: tokenizer_of(dataset, version, version.tables, listener, tokenizer),
+    )
+    written = write_outside(output, format, options, origin, splits, version.number, listener)
+    return {
+        "export": None,
+        "version": None,
+        "committed": False,
+        "copied_bytes": 0,
+        "files": [str(path) for path in written.files],
+        "readme": str(written.readme),
+        "splits": {label: tally.shown() for label, tally in written.tallies.items()},
+        "pause": version.manifest.pause.model_dump(mode="json"),
+    }
+
+
+def _tell(result: dict[str, Any], format: Format, options: Options) -> None:
+    """What was written, in figures, and how it is used."""
+    from pausedata.exporters.usage import how_to_use
+    from pausedata.report.export import describe_split
+    from pausedata.report.outcome import describe_copied
+
+    for path in [*result["files"], result["readme"]]:
+        say(f"wrote {path}")
+    for label, figures in result["splits"].items():
+        for line in describe_split(label, figures):
+            say(line)
+    if not format.masks(options):
+        say("the pauses bear loss: a model trained with this learns to write them")
+    if result["version"] is not None:
+        say(f"version {result['version']}" + ("" if result["committed"] else ": was there already"))
+    if result["copied_bytes"]:
+        say(describe_copied(result["copied_bytes"]))
+    first = next(iter(result["splits"]))
+    typer.echo(how_to_use(format, result["pause"], result["files"][0], first))
+
+
+COMMANDS = {"export": export}

@@ -1,0 +1,94 @@
+"""The README beside an export: what it holds, what bears loss, and how trainers are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pausedata.choice import told
+from pausedata.exporters.base import Format, Guide, Section
+from pausedata.exporters.tally import Tally
+from pausedata.exporters.usage import how_to_use
+
+if TYPE_CHECKING:
+    from pausedata.steps.export_rows import Origin
+
+MARK = "<!-- written by pausedata export -->"
+
+
+def readme(
+    format: Format,
+    options: Any,
+    origin: Origin,
+    tallies: Mapping[str, Tally],
+    paths: Sequence[Path],
+    folder: Path,
+    version: int,
+) -> str:
+    """The README of an export whose ``paths``, one for each split or one for all, are for trainers.
+
+    Relative to ``folder``, in which it stands: it names no machine.
+    """
+    relative = [path.relative_to(folder).as_posix() for path in paths]
+    files = dict(zip(tallies, relative * len(tallies), strict=False))
+    pause = origin.pause.model_dump(mode="json")
+    longest = max((tally.longest for tally in tallies.values()), default=0)
+    guide = Guide(options, pause, files, longest)
+    lines = [
+        MARK,
+        f"# {origin.dataset}: `{format.name}`",
+        "",
+        f"Version {version}, placement {told(origin.choice)}; for {format.readers}.",
+        "",
+        "| split | file | rows | tokens | pauses | bear loss | longest row |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for label, tally in tallies.items():
+        shown = tally.shown()
+        lines.append(
+            f"| {label} | `{files[label]}` | {tally.rows:,} | {tally.tokens:,} | {tally.pauses:,} "
+            f"| {shown['loss_share']:.1%} | {tally.longest:,} |"
+        )
+    lines += ["", f"**Loss.** {format.loss}", ""]
+    if not format.masks(options):
+        lines += [_unmasked(format, options), ""]
+    lines += [
+        f"**The token.** `{pause['token']}` is id {pause['id']}"
+        + (
+            ", new to the tokenizer: `pausedata prepare-model MODEL OUT` makes a model and "
+            "tokenizer that have it, or the trainer is told to add it, as below."
+            if pause["id_is_new"]
+            else ", the tokenizer's own."
+        ),
+        "",
+        f"**Length.** No row may be cut: give the trainer {longest:,} tokens or more.",
+        "",
+    ]
+    first = next(iter(files), "")
+    own = Section("Python", "python", how_to_use(format, pause, files.get(first, ""), first))
+    for section in [own, *format.guide(guide)]:
+        lines += [f"## {section.trainer}", ""]
+        lines += [section.note, ""] if section.note else []
+        lines += [f"```{section.language}", section.code.rstrip("\n"), "```", ""]
+    return "\n".join(lines)
+
+
+def _unmasked(format: Format, options: Any) -> str:
+    if format.pause_label_masked:
+        return "**The pauses are trained too**, as `pause_label: train` says."
+    return (
+        "**The pauses are trained too.** This format has no way to keep the loss off them: the "
+        "model learns to write the pause as it learns any word."
+    )
+
+
+def readme_name(folder: Path, stems: Sequence[str], whole: bool) -> str:
+    """What the README is called in ``folder``, which may hold another's.
+
+    ``whole``: the folder was given, not a file in it.
+    """
+    there = folder / "README.md"
+    if whole and (not there.exists() or there.read_text("utf-8", "replace").startswith(MARK)):
+        return there.name
+    return f"{stems[0]}.README.md"

@@ -1,0 +1,32 @@
+"""Several placements in one export, mixed by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+import pyarrow as pa
+
+from pausedata.strategies.random import stream_keys
+
+
+def draw(ids: Sequence[str], weights: Mapping[str, float], seed: int) -> np.ndarray:
+    """Which of ``weights`` each example gets, by its id and the seed: [examples].
+
+    Depends on no order and no other example. Exact: the weights are taken as written in decimals.
+    """
+    exact = [Fraction(str(weight)) for weight in weights.values()]
+    total, before, limits = sum(exact), Fraction(0), list[int]()
+    for weight in exact:
+        before += weight
+        limits.append(int(before / total * 2**64))
+    keys = stream_keys(ids, seed)
+    # The last limit is 2^64, which no 64-bit number holds.
+    return np.searchsorted(np.array(limits[:-1], np.uint64), keys, side="right")
+
+
+def mixed(placements: Sequence[pa.Table], chosen: np.ndarray) -> pa.Table:
+    """Of each example the row of the placement that was ``chosen`` for it."""
+    rows = placements[0].num_rows
+    return pa.concat_tables(placements).take(pa.array(chosen * rows + np.arange(rows)))

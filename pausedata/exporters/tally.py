@@ -1,0 +1,70 @@
+"""What an export holds, and what became of the examples that are not in it as planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pausedata.exporters.sequences import Flags, Sequences
+
+
+@dataclass(frozen=True)
+class Change:
+    """An example that is not exported as it was planned; JSON-able by ``vars``."""
+
+    id: str
+    what: str  # skipped, truncated, moved
+    reason: str | None = None
+    places: list[list[int]] | None = None  # of a moved one: [position, count] as exported
+    planned: list[list[int]] | None = None  # and as the placement has them
+
+
+@dataclass
+class Tally:
+    """The figures of one split, or of a part of it."""
+
+    rows: int = 0
+    tokens: int = 0
+    pauses: int = 0
+    loss_tokens: int = 0
+    longest: int = 0  # tokens of the longest row
+    examples: int = 0  # those in the rows: as many, unless they are packed
+    skipped: dict[str, int] = field(default_factory=dict)  # reason → examples left out
+    truncated: int = 0  # examples cut to max_length
+    moved: int = 0  # examples some of whose pauses were moved
+
+    def add(self, sequences: Sequences, loss: Flags) -> None:
+        """Count rows, of whose elements those in ``loss`` bear it."""
+        self.rows += len(sequences.offsets) - 1
+        self.examples += len(sequences.parts) - 1
+        self.tokens += len(sequences.input_ids)
+        self.pauses += int(sequences.is_pause.sum())
+        self.loss_tokens += int(loss.sum())
+        self.longest = max(self.longest, int(sequences.lengths.max(initial=0)))
+
+    def note(self, changes: Iterable[Change]) -> None:
+        """Count what became of examples that are not as planned."""
+        for change in changes:
+            if change.what == "skipped":
+                reason = change.reason or ""
+                self.skipped[reason] = self.skipped.get(reason, 0) + 1
+            else:
+                setattr(self, change.what, getattr(self, change.what) + 1)
+
+    def join(self, other: Tally) -> None:
+        """Count what another part holds too."""
+        for name in ("rows", "tokens", "pauses", "loss_tokens", "examples", "truncated", "moved"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.longest = max(self.longest, other.longest)
+        for reason, count in other.skipped.items():
+            self.skipped[reason] = self.skipped.get(reason, 0) + count
+
+    def shown(self) -> dict[str, Any]:
+        """With the shares that a person asks for: of tokens that bear loss, and of growth."""
+        plain = self.tokens - self.pauses
+        return {
+            **vars(self),
+            "loss_share": round(self.loss_tokens / self.tokens, 4) if self.tokens else 0.0,
+            "growth": round(self.pauses / plain, 4) if plain else 0.0,
+        }

@@ -1,0 +1,34 @@
+"""An export in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Why an example is not in an export, as a person reads it.
+REASONS = {
+    "overlong": "longer than max_length",
+    "no_response_left": "nothing of the response left within max_length",
+    "place_not_in_text": "a pause where no text can put it",
+    "no_end": "no end token, which the trainer would add",
+    "pause_changes_tokens": "other ids with the pauses in the text",
+    "text_changes_tokens": "other ids even without pauses",
+}
+
+
+def describe_split(label: str, figures: dict[str, Any]) -> list[str]:
+    """The figures of one split: a line, and one for each thing that is not as planned."""
+    packed = (
+        f" of {figures['examples']:,} examples" if figures["examples"] != figures["rows"] else ""
+    )
+    lines = [
+        f"{label}: {figures['rows']:,} rows{packed}, {figures['tokens']:,} tokens "
+        f"({figures['growth']:.1%} more by {figures['pauses']:,} pauses), "
+        f"{figures['loss_share']:.1%} bear loss, longest row {figures['longest']:,}"
+    ]
+    for reason, count in figures["skipped"].items():
+        lines.append(f"{label}: {count:,} left out: {REASONS.get(reason, reason)}")
+    if figures["truncated"]:
+        lines.append(f"{label}: {figures['truncated']:,} cut to max_length")
+    if figures["moved"]:
+        lines.append(f"{label}: {figures['moved']:,} with pauses moved to the nearest place")
+    return lines

@@ -1,0 +1,78 @@
+"""``verify`` of exports: made again from the tables, and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+
+from pausedata import exporters
+from pausedata.errors import PausedataError, UsageError, first_line
+from pausedata.exporters.tally import Change
+from pausedata.progress import Progress
+from pausedata.steps.export_rows import ExportRows, Origin
+from pausedata.store.dataset import Table, Version
+from pausedata.tokenizer import Tokenizer
+
+
+def export_problems(version: Version, name: str, progress: Progress) -> Iterator[str]:
+    """What is wrong with an export: its rows are those that the placements give, and the trainer's
+    files hold them.
+    """
+    table = version.table(f"exports/{name}")
+    inputs = table.entry.provenance.get("inputs", {})
+    known = exporters.recorded(inputs)
+    if known is None:
+        return
+    format, options = known
+    try:
+        manifest = version.manifest
+        origin = Origin.of(
+            manifest.name, manifest.pause, version.tables, inputs["placement"], _no_tokenizer
+        )
+        rows = ExportRows(origin, format, options, settled=_settled(version, table))
+        if rows.needs_tokenizer:
+            progress.warn(
+                f"{table.name}: its prompts were rendered anew; its hashes and files are checked, "
+                "that it is what its placement gives only a tokenizer could tell"
+            )
+        else:
+            yield from _made_again(table, rows)
+    except (PausedataError, pa.ArrowException, ValueError, KeyError) as error:
+        yield f"{table.name}: cannot be made again: {first_line(error)}"
+    shards = {split: table.read_all(split) for split in table.splits()}
+    folder = PurePosixPath(table.name, format.layout.inside)
+    for problem in format.layout.problems(version.folder / folder, shards, format.schema(options)):
+        yield f"{folder}/{problem}"
+
+
+def _made_again(table: Table, rows: ExportRows) -> Iterator[str]:
+    """Each shard is what the placement gives, and without its pauses it is the tokens."""
+    stored = {shard.path.rsplit("/", 1)[1]: shard for shard in table.shards}
+    for unit in [unit for label in rows.labels() for unit in rows.units(label)]:
+        shard = stored.pop(unit.file, None)
+        if shard is None:
+            yield f"{table.name}/{unit.file}: is missing"
+        elif not rows.make(unit).table.equals(table.read(shard).cast(rows.schema)):
+            yield f"{shard.path}: its rows are not what the placement gives"
+    for shard in stored.values():
+        yield f"{shard.path}: is no shard of this export"
+
+
+def _settled(version: Version, table: Table) -> dict[str, Change]:
+    """What an export says became of its text rows, by split and id."""
+    found = {}
+    for entry in table.entry.files:
+        name = entry.path.rsplit("/", 1)[1]
+        if name.endswith(".changes.jsonl"):
+            label = name.removesuffix(".changes.jsonl")
+            for line in (version.folder / entry.path).read_text("utf-8").splitlines():
+                change = Change(**json.loads(line))
+                found[f"{label}\0{change.id}"] = change
+    return found
+
+
+def _no_tokenizer() -> Tokenizer:
+    raise UsageError("verify reads no tokenizer")
