@@ -190,22 +190,36 @@ def test_the_meta_file_says_what_the_file_holds(dataset: Version) -> None:
         "pause": {"token": "[PAUSE]", "id": 16, "id_is_new": True},
         "embedding_rows_needed": 17,  # ids 0 to 15 of the vocabulary, and the pause
         "pause_label_masked": True,
+        "options": {},  # none but the defaults
+        "loss": "The response and its end; neither the prompt nor the pauses.",
     }
     assert json.loads((folder / "train.meta.json").read_text()) == shared | {
         "split": "train",
         "rows": 3,
+        "examples": 3,
         "tokens": 25,  # 9 + 9 + 7, pauses counted
         "pauses": 6,  # 2 in each row
         "loss_tokens": 12,  # responses of 4 + 6 + 2 tokens
         "longest": 9,
+        "loss_share": 0.48,  # 12 of 25
+        "growth": 0.3158,  # 6 of 19
+        "skipped": {},
+        "truncated": 0,
+        "moved": 0,
     }
     assert json.loads((folder / "test.meta.json").read_text()) == shared | {
         "split": "test",
         "rows": 1,
+        "examples": 1,
         "tokens": 5,
         "pauses": 2,
         "loss_tokens": 2,
         "longest": 5,
+        "loss_share": 0.4,
+        "growth": 0.6667,
+        "skipped": {},
+        "truncated": 0,
+        "moved": 0,
     }
 
 
@@ -224,14 +238,15 @@ def test_a_file_outside_the_dataset_holds_the_same_bytes(
     origin = Work(dataset.root, dataset, Silent()).origin("low")
     target = tmp_path / "here.jsonl"
     options = exporters.parse(format, {}, "test")
-    tallies = write_outside(target, format, options, origin, [split], 1, Silent())
+    written = write_outside(target, format, options, origin, [split], 1, Silent())
 
     inside = dataset.folder / "exports" / "low-tokenized"
     assert target.read_bytes() == (inside / f"{split}.jsonl").read_bytes()
     meta = target.with_name("here.meta.json")
     assert meta.read_bytes() == (inside / f"{split}.meta.json").read_bytes()
-    assert tallies[split].rows == {"train": 3, "test": 1}[split]
-    assert sorted(tmp_path.iterdir()) == [target, meta]
+    assert written.tallies[split].rows == {"train": 3, "test": 1}[split]
+    assert written.files == [target]
+    assert set(tmp_path.iterdir()) == {target, meta, written.readme}
 
 
 def test_a_folder_outside_gets_a_file_for_each_split(dataset: Version, tmp_path: Path) -> None:
@@ -264,7 +279,8 @@ def test_the_features_that_datasets_reads_from_the_schema() -> None:
     """`List` and the integer widths are named in the metadata, which `datasets` trusts."""
     datasets = pytest.importorskip("datasets")
     integers = datasets.List(datasets.Value("int32"))
-    schema = exporters.get("tokenized").schema
+    tokenized = exporters.get("tokenized")
+    schema = tokenized.schema(exporters.parse(tokenized, {}, "test"))
     assert datasets.Features.from_arrow_schema(schema) == datasets.Features(
         {
             "input_ids": integers,

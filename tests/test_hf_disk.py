@@ -94,6 +94,7 @@ def test_the_files_are_named_as_datasets_names_them(version: Version) -> None:
         "exports/low-hf/hf/dataset_dict.json",
         *(f"exports/low-hf/hf/{split}/{name}" for split in ROWS for name in of_split),
         *(f"exports/low-hf/{split}.meta.json" for split in ROWS),
+        "exports/low-hf/README.md",
     }
 
 
@@ -254,7 +255,7 @@ def test_export_outside_is_the_same_folder_with_the_meta_files(
     done = run(*words)
     assert json.loads(done.out)["files"] == [str(out)]
     inside = open_version(root).folder / "exports" / "low-hf"
-    metas = {f"{split}.meta.json" for split in ROWS}
+    metas = {"README.md", *(f"{split}.meta.json" for split in ROWS)}
     assert {n: b for n, b in tree(out).items() if n not in metas} == tree(inside / "hf")
     assert metas <= set(tree(out))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -357,7 +358,9 @@ def test_a_failed_swap_puts_the_old_folder_back(
 def test_formats_lists_it(run: Callable[..., Run]) -> None:
     described = {entry["name"]: entry for entry in json.loads(run("formats", "--json").out)}
     assert "LLaMA-Factory" in described["hf-disk"]["readers"]
-    assert described["hf-disk"]["options"] == []
+    options = {option["name"]: option for option in described["hf-disk"]["options"]}
+    assert options["pause_label"]["default"] == "ignore"
+    assert options["pack"]["default"] is None
 
 
 def test_a_recipe_can_ask_for_it(recipe: Recipe) -> None:

@@ -18,6 +18,7 @@ from pausedata import exporters, strategies
 from pausedata.progress import Silent
 from pausedata.steps import export as export_step
 from pausedata.steps import place as place_step
+from pausedata.steps.export_rows import Origin
 from pausedata.store.dataset import Table, open_version
 from pausedata.store.manifest import PauseEntry
 from pausedata.store.shards import shard_name
@@ -85,6 +86,10 @@ def _placed(root: Path, tables: dict[str, Table], strategy: Any, parameters: Any
     return place_step.place(Staging(root), "p", wanted, read, Silent())
 
 
+def no_tokenizer() -> Any:
+    raise AssertionError("formats of token ids need no tokenizer")
+
+
 def _placed_and_exported(
     root: Path, tables: dict[str, Table], chosen: Any, format_name: str
 ) -> tuple[Table, Table]:
@@ -95,8 +100,9 @@ def _placed_and_exported(
     pause = PauseEntry(token="[PAUSE]", id=PAUSE, id_is_new=True)
     format = exporters.get(format_name)
     options = exporters.parse(format, {}, "test")
-    inputs = export_step.inputs(format, options, placement, tokens, pause)
-    origin = export_step.Origin("d", placement, tokens, tokens, pause)
+    read = tables | {"examples": tokens, "vocab": tokens, "placements/p": placement}
+    origin = Origin.of("d", pause, read, "p", no_tokenizer)
+    inputs = export_step.inputs(format, options, origin)
     return placement, export_step.export(Staging(root), "e", inputs, origin, Silent())
 
 

@@ -318,7 +318,7 @@ BROKEN: list[tuple[str, str, Callable[[list[Row]], None], str]] = [
     (
         *("a token that is not the example's", f"exports/low-tokenized/{TEST}"),
         change(0, input_ids=[0, 2, 16, 16, 15], labels=[-100, 2, -100, -100, 15]),
-        "row 0: without its pauses it is not the original tokens",
+        "its rows are not what the placement gives",
     ),
     (
         *("a label that trains the pause", f"exports/low-tokenized/{TEST}"),
