@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
 from pausedata import exporters
 from pausedata.errors import PausedataError, UsageError, first_line
-from pausedata.exporters.tally import Change
+from pausedata.exporters.tally import CHANGES, Change, read_changes
 from pausedata.progress import Progress
 from pausedata.steps.export_rows import ExportRows, Origin
 from pausedata.store.dataset import Table, Version
@@ -32,7 +31,12 @@ def export_problems(version: Version, name: str, progress: Progress) -> Iterator
         origin = Origin.of(
             manifest.name, manifest.pause, version.tables, inputs["placement"], _no_tokenizer
         )
-        rows = ExportRows(origin, format, options, settled=_settled(version, table))
+        rows = ExportRows(
+            origin,
+            format,
+            options,
+            settled=settled(version.folder / table.name, {s: s for s in table.splits()}),
+        )
         if rows.needs_tokenizer:
             progress.warn(
                 f"{table.name}: its prompts were rendered anew; its hashes and files are checked, "
@@ -61,17 +65,16 @@ def _made_again(table: Table, rows: ExportRows) -> Iterator[str]:
         yield f"{shard.path}: is no shard of this export"
 
 
-def _settled(version: Version, table: Table) -> dict[str, Change]:
-    """What an export says became of its text rows, by split and id."""
-    found = {}
-    for entry in table.entry.files:
-        name = entry.path.rsplit("/", 1)[1]
-        if name.endswith(".changes.jsonl"):
-            label = name.removesuffix(".changes.jsonl")
-            for line in (version.folder / entry.path).read_text("utf-8").splitlines():
-                change = Change(**json.loads(line))
-                found[f"{label}\0{change.id}"] = change
-    return found
+def settled(folder: Path, stems: Mapping[str, str]) -> dict[str, Change]:
+    """What an export in ``folder`` says became of its text rows, by split and id.
+
+    ``stems``: split → what its files are named by.
+    """
+    return {
+        f"{label}\0{change.id}": change
+        for label, stem in stems.items()
+        for change in read_changes(folder / (stem + CHANGES))
+    }
 
 
 def _no_tokenizer() -> Tokenizer:

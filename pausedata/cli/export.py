@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +19,7 @@ from pausedata.cli.common import (
     checked_name,
     command,
     command_line,
+    console,
     parameters,
     print_json,
     progress,
@@ -26,6 +30,11 @@ from pausedata.errors import UsageError, listing
 if TYPE_CHECKING:
     from pausedata.choice import Choice
     from pausedata.exporters import Format, Options
+    from pausedata.exporters.tally import Tally
+    from pausedata.steps.export_rows import Origin
+    from pausedata.store.dataset import Version
+    from pausedata.trainers.base import Trainer
+    from pausedata.trainers.proof import Proof
 
 
 @command
@@ -89,6 +98,14 @@ def export(
         str | None,
         typer.Option("--tokenizer", help="The model whose tokenizer reads text back."),
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="TRAINER",
+            help="Then load it with this trainer, as installed here, and compare with the plan.",
+        ),
+    ] = None,
     replace: Replace = False,
     version: AtVersion = None,
     json: AsJson = False,
@@ -102,8 +119,11 @@ def export(
     Example: pausedata export build/gsm8k --placement dit --format hf-disk --pack 2048 -o packed
     """
     from pausedata import exporters
+    from pausedata.report.proof import render_proofs
+    from pausedata.store.dataset import open_version
 
     chosen = exporters.get(format)
+    trainer = _trainer(check, chosen) if check else None
     choice = placement_choice(placement)
     own = {
         "pause_label": pause_label,
@@ -120,7 +140,7 @@ def export(
     if output is not None:
         if name is not None:
             raise UsageError("--name names an export inside the dataset; with -o there is none.")
-        result = _export_outside(dataset, choice, chosen, parsed, output, split, version, tokenizer)
+        made = _export_outside(dataset, choice, chosen, parsed, output, split, version, tokenizer)
     else:
         if split is not None:
             raise UsageError("--split goes with -o: an export in the dataset has every split.")
@@ -141,11 +161,22 @@ def export(
             tokenizer=tokenizer,
             progress=progress(),
         )
-        result = _exported(outcome, key)
+        made = _exported(outcome, key)
+    result = made.shown
+    proofs: list[Proof] = []
+    if trainer is not None:
+        number = result["version"] or version
+        origin = _origin(dataset, open_version(dataset, number), choice, tokenizer)
+        proofs = _prove(trainer, made, origin, chosen, parsed)
+        result["check"] = [proof.shown() for proof in proofs]
     if json:
         print_json(result)
     else:
         _tell(result, chosen, parsed)
+        if trainer is not None:
+            console().print(render_proofs(trainer, proofs))
+    if not all(proof.holds for proof in proofs):
+        raise typer.Exit(1)
 
 
 def placement_choice(given: list[str]) -> Choice:
@@ -199,24 +230,33 @@ def _options(format: Format, given: dict[str, Any], own: Mapping[str, Any]) -> d
     return given
 
 
-def _exported(outcome: Any, name: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Made:
+    """What was written, where."""
+
+    shown: dict[str, Any]  # for --json
+    folder: Path
+    stems: dict[str, str]  # split → what its files are named by
+    files: dict[str, Path]  # split → what its trainer reads
+
+
+def _exported(outcome: Any, name: str) -> _Made:
     from pausedata import exporters
     from pausedata.exporters.tally import Tally
 
     table = outcome.version.table(f"exports/{name}")
     layout = exporters.get(table.entry.provenance["inputs"]["format"]).layout
     folder = outcome.root / "versions" / outcome.version.folder.name / table.name
-    splits = table.entry.provenance["splits"]
-    return {
+    tallies = {k: Tally(**v) for k, v in table.entry.provenance["splits"].items()}
+    paths = layout.paths(folder / layout.inside, tallies)
+    shown = {
         "export": name,
         "version": outcome.version.number,
         "committed": outcome.committed,
         "copied_bytes": outcome.copied,
-        "files": [str(path) for path in layout.paths(folder / layout.inside, table.splits())],
-        "readme": str(folder / "README.md"),
-        "splits": {label: Tally(**figures).shown() for label, figures in splits.items()},
-        "pause": outcome.version.manifest.pause.model_dump(mode="json"),
+        **_shown(paths, folder / "README.md", tallies, outcome.version),
     }
+    return _Made(shown, folder, {label: label for label in tallies}, _by_split(tallies, paths))
 
 
 def _export_outside(
@@ -228,10 +268,8 @@ def _export_outside(
     split: str | None,
     number: int | None,
     tokenizer: str | None,
-) -> dict[str, Any]:
+) -> _Made:
     from pausedata.steps.export import write_outside
-    from pausedata.steps.export_rows import Origin
-    from pausedata.steps.tokenizer import tokenizer_of
     from pausedata.store.dataset import check_output, open_version
 
     check_output(output)
@@ -241,25 +279,79 @@ def _export_outside(
         if split not in splits:
             raise UsageError(f"no split '{split}'. There: {listing(splits)}.")
         splits = [split]
+    origin = _origin(dataset, version, choice, tokenizer)
+    written = write_outside(output, format, options, origin, splits, version.number, progress())
+    tallies = written.tallies
+    shown = {
+        "export": None,
+        "version": None,
+        "committed": False,
+        "copied_bytes": 0,
+        **_shown(written.files, written.readme, tallies, version),
+    }
+    files = _by_split(tallies, written.files)
+    return _Made(shown, written.readme.parent, written.stems, files)
+
+
+def _shown(
+    paths: list[Path], readme: Path, tallies: Mapping[str, Tally], version: Version
+) -> dict[str, Any]:
+    """What both say alike."""
+    return {
+        "files": [str(path) for path in paths],
+        "readme": str(readme),
+        "splits": {label: tally.shown() for label, tally in tallies.items()},
+        "pause": version.manifest.pause.model_dump(mode="json"),
+    }
+
+
+def _by_split(tallies: Mapping[str, Tally], paths: list[Path]) -> dict[str, Path]:
+    """One path for each split, or one for all."""
+    return dict(zip(tallies, paths * len(tallies), strict=False))
+
+
+def _origin(dataset: Path, version: Version, choice: Choice, tokenizer: str | None) -> Origin:
+    from pausedata.steps.export_rows import Origin
+    from pausedata.steps.tokenizer import tokenizer_of
+
     listener = progress()
-    origin = Origin.of(
+    return Origin.of(
         version.manifest.name,
         version.manifest.pause,
         version.tables,
         choice,
         lambda: tokenizer_of(dataset, version, version.tables, listener, tokenizer),
     )
-    written = write_outside(output, format, options, origin, splits, version.number, listener)
-    return {
-        "export": None,
-        "version": None,
-        "committed": False,
-        "copied_bytes": 0,
-        "files": [str(path) for path in written.files],
-        "readme": str(written.readme),
-        "splits": {label: tally.shown() for label, tally in written.tallies.items()},
-        "pause": version.manifest.pause.model_dump(mode="json"),
-    }
+
+
+def _trainer(name: str, format: Format) -> Trainer:
+    """The trainer to check with; before hours of export it is known whether it can be run."""
+    from pausedata import trainers
+
+    trainer = trainers.get(name)
+    trainers.installed(trainer)
+    trainers.check_reads(trainer, format)
+    return trainer
+
+
+def _prove(
+    trainer: Trainer, made: _Made, origin: Origin, format: Format, options: Options
+) -> list[Proof]:
+    """What comes of the trainer's reading what was written, split by split."""
+    from pausedata.steps.export_rows import ExportRows
+    from pausedata.trainers.proof import prove
+    from pausedata.verify_exports import settled
+
+    rows = ExportRows(origin, format, options, settled(made.folder, made.stems))
+    found: list[Proof] = []
+    with (
+        progress().step(f"checking with {trainer.name}", len(made.files), "splits") as advance,
+        contextlib.redirect_stdout(sys.stderr),  # trainers talk
+    ):
+        for label, path in made.files.items():
+            found += prove(trainer, rows, label, path)
+            advance(1)
+    return found
 
 
 def _tell(result: dict[str, Any], format: Format, options: Options) -> None:

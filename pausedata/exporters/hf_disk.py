@@ -21,6 +21,7 @@ from pausedata.errors import UsageError
 from pausedata.exporters import tokenized
 from pausedata.exporters.base import Format, TokenOptions
 from pausedata.exporters.layout import UNREADABLE, Layout, Shards
+from pausedata.exporters.tally import CHANGES
 from pausedata.exporters.usage import quoted
 from pausedata.store import files
 from pausedata.store.shards import regrouped
@@ -220,8 +221,8 @@ def _is_ours(folder: Path) -> bool:
         metas = [json.loads((folder / f"{s}.meta.json").read_text("utf-8")) for s in splits]
     except UNREADABLE:
         return False
-    beside = ("meta.json", "changes.jsonl")
-    known = {INDEX, "README.md", *splits, *(f"{split}.{end}" for split in splits for end in beside)}
+    beside = (".meta.json", CHANGES)
+    known = {INDEX, "README.md", *splits, *(split + end for split in splits for end in beside)}
     made_here = all(meta.get("format") == FORMAT.name for meta in metas)
     return made_here and known >= {path.name for path in folder.iterdir()}
 

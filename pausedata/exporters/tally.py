@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pausedata.exporters.sequences import Flags, Sequences
@@ -18,6 +20,16 @@ class Change:
     reason: str | None = None
     places: list[list[int]] | None = None  # of a moved one: [position, count] as exported
     planned: list[list[int]] | None = None  # and as the placement has them
+
+
+CHANGES = ".changes.jsonl"  # behind a split's stem: the changes of that split, if there are any
+
+
+def read_changes(path: Path) -> list[Change]:
+    """The changes that a file of them lists; none where there is no file."""
+    if not path.exists():
+        return []
+    return [Change(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
 @dataclass

@@ -1,6 +1,12 @@
-"""``tokenized``: ids, mask and labels as Hugging Face trainers read them."""
+"""``tokenized``: ids, mask and labels as Hugging Face trainers read them.
+
+Packed rows have no ``attention_mask``: given one, even of ones, transformers no longer sees by
+``position_ids`` where an example ends, and attends across.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +17,22 @@ from pausedata.exporters.layout import JsonLines
 from pausedata.exporters.sequences import Sequences
 from pausedata.store.tables import list_array, make_schema
 
-_COLUMNS = [
-    (1, "input_ids", pa.list_(pa.int32())),
-    (2, "attention_mask", pa.list_(pa.int8())),
-    (3, "labels", pa.list_(pa.int32())),
-]
-_SCHEMA = make_schema(_COLUMNS)
-_PACKED = make_schema([*_COLUMNS, (4, "position_ids", pa.list_(pa.int32()))])
+_INTEGERS = pa.list_(pa.int32())
+_SCHEMA = make_schema(
+    [
+        (1, "input_ids", _INTEGERS),
+        (2, "attention_mask", pa.list_(pa.int8())),
+        (3, "labels", _INTEGERS),
+    ]
+)
+_PACKED = make_schema(
+    [
+        (1, "input_ids", _INTEGERS),
+        (3, "labels", _INTEGERS),
+        (4, "position_ids", _INTEGERS),  # from 0 in each example
+        (5, "seq_lengths", _INTEGERS),  # of the row's examples, as TRL wants them
+    ]
+)
 
 
 class Tokenized(TokenOptions):
@@ -25,27 +40,31 @@ class Tokenized(TokenOptions):
 
 
 def schema(options: TokenOptions) -> pa.Schema:
-    """The columns; packed rows have ``position_ids`` too."""
+    """The columns; of packed rows ``position_ids`` and ``seq_lengths`` in place of the mask."""
     return _PACKED if options.pack else _SCHEMA
 
 
 def rows(sequences: Sequences, options: TokenOptions) -> pa.Table:
     """Labels equal input_ids, but for -100 where no loss is wanted."""
-    columns = {
+    elements: dict[str, np.ndarray] = {
         "input_ids": sequences.input_ids,
-        "attention_mask": np.ones(len(sequences.input_ids), np.int8),
         "labels": labels(sequences, options),
     }
     if options.pack:
-        columns["position_ids"] = sequences.positions()
-    return list_table(sequences.offsets, columns, schema(options))
+        elements["position_ids"] = sequences.positions()
+    else:
+        elements["attention_mask"] = np.ones(len(sequences.input_ids), np.int8)
+    lists = {name: (sequences.offsets, values) for name, values in elements.items()}
+    if options.pack:
+        examples_before = np.searchsorted(sequences.parts, sequences.offsets)
+        lists["seq_lengths"] = examples_before, np.diff(sequences.parts)
+    return list_table(lists, schema(options))
 
 
-def list_table(offsets: np.ndarray, columns: dict[str, np.ndarray], schema: pa.Schema) -> pa.Table:
-    """Columns of elements as lists, a row from each of ``offsets`` to the next."""
+def list_table(lists: Mapping[str, tuple[np.ndarray, np.ndarray]], schema: pa.Schema) -> pa.Table:
+    """Columns of lists, each from its offsets ([rows + 1]) and its elements."""
     arrays = [
-        list_array(offsets, columns[field.name], field.type.value_type).cast(field.type)
-        for field in schema
+        list_array(*lists[field.name], field.type.value_type).cast(field.type) for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
 

@@ -14,7 +14,7 @@ from pausedata import exporters
 from pausedata.exporters import Format, Options
 from pausedata.exporters.guide import readme, readme_name
 from pausedata.exporters.refused import Refused
-from pausedata.exporters.tally import Change, Tally
+from pausedata.exporters.tally import CHANGES, Change, Tally
 from pausedata.progress import Progress
 from pausedata.steps.export_rows import ExportRows, Origin, Unit, names_of
 from pausedata.store import files
@@ -46,6 +46,7 @@ class Written:
     tallies: dict[str, Tally] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)  # for the trainer
     readme: Path = Path(README)
+    stems: dict[str, str] = field(default_factory=dict)  # what each split's files are named by
     changes: dict[str, list[Change]] = field(default_factory=dict)
 
     def add(self, label: str, tally: Tally, changes: list[Change]) -> None:
@@ -57,7 +58,7 @@ class Written:
         """``<stem>.changes.jsonl`` for each split of which an example is not as planned."""
         names = []
         for label, changes in self.changes.items():
-            name = f"{stems[label]}.changes.jsonl"
+            name = stems[label] + CHANGES
             if not changes:
                 (folder / name).unlink(missing_ok=True)
                 continue
@@ -229,7 +230,7 @@ def write_outside(
     made = ExportRows(origin, format, options)
     labels = made.labels(splits)
     folder, stems = format.layout.place(target, list(labels))
-    written = Written()
+    written = Written(stems=stems)
     total = sum(
         shard.rows for split in labels.values() for shard in origin.tokens.shards
         if shard.split == split

@@ -1,0 +1,168 @@
+"""The proof: what a trainer has in its tensors is what the placement gives, row by row.
+
+The plan is made from the dataset's tables, never from the exported file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pausedata.errors import reason
+from pausedata.exporters.base import IGNORE, TokenOptions
+from pausedata.exporters.labels import bears_loss
+from pausedata.steps.export_rows import ExportRows, Made
+from pausedata.trainers.base import Fact, Given, Row, Trainer, Way
+
+
+@dataclass
+class Check:
+    """One thing that was compared."""
+
+    what: str
+    compared: int = 0
+    differ: int = 0
+    first: str | None = None  # the first difference, in words
+
+    def count(self, compared: int, differ: int, where: str = "") -> None:
+        """Add what one row comes to."""
+        self.compared += compared
+        self.differ += differ
+        if differ and self.first is None:
+            self.first = where
+
+
+@dataclass
+class Proof:
+    """What came of one way of a trainer to read one split."""
+
+    trainer: str
+    way: str
+    split: str
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing differs."""
+        return not any(check.differ for check in self.checks)
+
+    def shown(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {**asdict(self), "holds": self.holds}
+
+
+class Planned(NamedTuple):
+    """One example as it should arrive."""
+
+    input_ids: list[int]
+    labels: list[int]
+    is_pause: list[bool]
+    own: int  # elements that are the example's: behind them stands what a chat template adds
+
+
+def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterator[Proof]:
+    """Each way of ``trainer`` to read the split ``label`` of an export at ``path``.
+
+    ``rows`` makes the plan.
+    """
+    os.environ.update(trainer.environment)
+    made = [rows.make(unit) for unit in rows.units(label)]
+    longest = max((one.tally.longest for one in made), default=0)
+    plan = [row for one in made for row in planned(one, rows)]
+    for way in trainer.ways:
+        with tempfile.TemporaryDirectory(prefix="pausedata-check-") as scratch:
+            given = Given(
+                rows.format, rows.options, path, label, rows.reader, longest, Path(scratch)
+            )
+            if way.applies(given):
+                yield _compare(trainer, way, given, plan)
+
+
+def planned(made: Made, rows: ExportRows) -> Iterator[Planned]:
+    """The examples of a shard as they should arrive, packed or not."""
+    sequences, options, format = made.sequences, rows.options, rows.format
+    if isinstance(options, TokenOptions):
+        loss, tail = bears_loss(sequences, options), list[int]()
+    else:
+        loss = ~sequences.is_prompt
+        if format.masks(options):
+            loss &= ~sequences.is_pause
+        tail = rows.reader.turn_tail_ids if format.text and format.text.chat else []
+    for first, last in zip(sequences.parts[:-1], sequences.parts[1:], strict=True):
+        ids = sequences.input_ids[first:last].tolist()
+        bears = loss[first:last].tolist()
+        labels = [token if one else IGNORE for token, one in zip(ids, bears, strict=True)]
+        pauses = sequences.is_pause[first:last].tolist()
+        yield Planned(
+            ids + tail,
+            labels + [IGNORE] * len(tail),
+            pauses + [False] * len(tail),
+            len(ids),
+        )
+
+
+def _compare(trainer: Trainer, way: Way, given: Given, plan: list[Planned]) -> Proof:
+    facts: list[Fact] = []
+    proof = Proof(trainer.name, way.name, given.split)
+
+    def rows() -> Iterator[Row]:
+        for item in way.load(given):
+            if isinstance(item, Row):
+                yield item
+            else:
+                facts.append(item)
+
+    try:
+        if way.ordered:
+            pairs = zip_longest(plan, rows())
+        else:
+            pairs = zip_longest(sorted(plan), sorted(rows()))
+        proof.checks = list(_checks(pairs, given))
+    except Exception as error:  # whatever a trainer may raise
+        proof.checks.append(Check("it loads and trains", 1, 1, reason(error)))
+    for fact in facts:
+        proof.checks.append(Check(fact.what, 1, int(not fact.holds), fact.found or None))
+    return proof
+
+
+def _checks(pairs: Iterable[tuple[Planned | None, Row | None]], given: Given) -> Iterable[Check]:
+    """Rows, ids, and the labels of each kind of token."""
+    masked = given.format.masks(given.options)
+    counted = Check("rows: as many as planned")
+    whole = Check("rows: none cut")
+    ids = Check("rows: the planned ids")
+    pauses = Check("pauses: no loss" if masked else "pauses: trained, as the format says")
+    loss = Check("other tokens: loss where planned")
+    none = Check("other tokens: no loss where planned")
+    for number, (want, have) in enumerate(pairs):
+        where = f"row {number}"
+        if want is None or have is None:
+            lacking = "is missing" if have is None else "is one too many"
+            counted.count(1, 1, f"{where} {lacking}")
+            continue
+        counted.count(1, 0)
+        short = len(have.input_ids) < len(want.input_ids)
+        lengths = f"{len(have.input_ids)} tokens of {len(want.input_ids)}"
+        whole.count(1, int(short), f"{where}: {lengths}")
+        ids.count(1, *_unlike(want.input_ids, have.input_ids, where))
+        own = zip(want.labels, have.labels, want.is_pause, strict=False)
+        for at, (planned, found, is_pause) in enumerate(own):
+            if at < want.own:
+                check = pauses if is_pause else (none if planned == IGNORE else loss)
+                told = f"{where}, token {at}: label {found}, not {planned}"
+                check.count(1, int(planned != found), told)
+    return [counted, whole, ids, pauses, loss, none]
+
+
+def _unlike(want: list[int], have: list[int], where: str) -> tuple[int, str]:
+    """Whether ids differ, and where first."""
+    if want == have:
+        return 0, ""
+    both = enumerate(zip(want, have, strict=False))
+    at = next((k for k, (a, b) in both if a != b), min(len(want), len(have)))
+    return 1, f"{where}: from token {at} on {have[at : at + 4]}, not {want[at : at + 4]}"
