@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from pausedata.exporters import hf_disk, prompt_completion, tokenized
+from pausedata.exporters import (
+    alpaca,
+    axolotl,
+    hf_disk,
+    messages,
+    prompt_completion,
+    sharegpt,
+    shifted,
+    swift,
+    tokenized,
+)
 from pausedata.exporters.base import Format, Options
 from pausedata.exporters.sequences import Sequences, insert_pauses
 from pausedata.registry import Registry
@@ -26,7 +36,18 @@ __all__ = [
 
 _registry = Registry(
     "format",
-    [tokenized.FORMAT, hf_disk.FORMAT, prompt_completion.FORMAT],
+    [
+        tokenized.FORMAT,
+        hf_disk.FORMAT,
+        shifted.FORMAT,
+        axolotl.SEGMENTS,
+        axolotl.CHAT,
+        swift.FORMAT,
+        prompt_completion.FORMAT,
+        messages.FORMAT,
+        alpaca.FORMAT,
+        sharegpt.FORMAT,
+    ],
     group="pausedata.exporters",
     accepts=Format,
     base=Options,

@@ -36,11 +36,6 @@ class Common(Options):
     pause_label: Literal["ignore", "train"] = Field(
         default="ignore", description="whether the model is trained to predict the pauses too"
     )
-    eos: Literal["keep", "ignore", "drop"] = Field(
-        default="keep",
-        description="what the build appended to responses (EOS, the end of a turn): kept, kept "
-        "without loss, or left out",
-    )
     max_length: int | None = Field(
         default=None, ge=1, description="the longest row in tokens, pauses included; null: any"
     )
@@ -65,6 +60,11 @@ class Common(Options):
 class TokenOptions(Common):
     """What formats of token ids take besides."""
 
+    eos: Literal["keep", "ignore", "drop"] = Field(
+        default="keep",
+        description="what the build appended to responses (EOS, the end of a turn): kept, kept "
+        "without loss, or left out",
+    )
     prompt_label: Literal["ignore", "train"] = Field(
         default="ignore", description="whether the prompt bears loss too"
     )
@@ -120,10 +120,11 @@ class TextRow:
     """One example as text, with its pauses."""
 
     id: str
+    opening: str  # special tokens before the prompt that its text does not have, as BOS
     prompt: str  # as it was rendered, chat template included
     messages: list[dict[str, Any]]  # the prompt as messages; empty: it is plain text
     pieces: tuple[Piece, ...]  # the response
-    ends: bool  # whether EOS, or the end of the turn, follows
+    end: str  # what the build appended: EOS, or the end of the turn; empty: nothing
 
     @property
     def response(self) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Example:
     """One example, of which pauses may be put anywhere."""
 
     id: str
+    opening: str  # special tokens before the prompt that are not in its text
     prompt: str
     messages: list[dict[str, Any]]
     response: str  # of a truncated example what is left of it
@@ -31,6 +32,7 @@ class Example:
     starts: list[int]  # where each response token begins in `response`
     begins: list[bool]  # whether each begins a character
     appended: int  # response tokens at the end that stand for no text: EOS, the end of a turn
+    end: str  # these as text
 
     @property
     def last(self) -> int:
@@ -54,7 +56,7 @@ class Example:
             before = cut
         pieces.append(Piece(self.response[before:], False))
         kept = tuple(piece for piece in pieces if piece.text)
-        return TextRow(self.id, self.prompt, self.messages, kept, self.appended > 0)
+        return TextRow(self.id, self.opening, self.prompt, self.messages, kept, self.end)
 
     def ids(self, places: Sequence[Place], pause_id: int) -> list[int]:
         """The ids that the text should give: prompt, response and pauses."""
@@ -71,8 +73,12 @@ def read_examples(
     tokens: pa.Table,
     messages: Sequence[list[dict[str, Any]]],
     ends: np.ndarray,
+    specials: Mapping[int, str],
 ) -> Iterator[Example]:
-    """The examples of tables that hold the same ones; ``ends``: appended tokens of each."""
+    """The examples of tables that hold the same ones; ``ends``: appended tokens of each.
+
+    ``specials``: the special tokens' texts, by id.
+    """
     offsets, response_ids = list_parts(tokens, "response_ids")
     _, starts = list_parts(tokens, "char_start")
     _, char_end = list_parts(tokens, "char_end")
@@ -82,17 +88,27 @@ def read_examples(
     bounds = pairwise(offsets.tolist())
     prompts = pairwise(prompt_offsets.tolist())
     for k, ((first, last), (front, back)) in enumerate(zip(bounds, prompts, strict=True)):
+        prompt, ids = prompt_ids[front:back].tolist(), response_ids[first:last].tolist()
+        appended = ids[len(ids) - int(ends[k]) :]
         yield Example(
             texts["id"][k],
+            _opening(prompt, texts["prompt"][k], specials),
             texts["prompt"][k],
             messages[k],
             texts["response"][k][: int(char_end[last - 1]) if last > first else 0],
-            prompt_ids[front:back].tolist(),
-            response_ids[first:last].tolist(),
+            prompt,
+            ids,
             starts[first:last].tolist(),
             begins[first:last].tolist(),
-            int(ends[k]),
+            len(appended),
+            "".join(specials.get(token, "") for token in appended),
         )
+
+
+def _opening(ids: Sequence[int], text: str, specials: Mapping[int, str]) -> str:
+    """The special tokens that ``ids`` begin with, as text, unless ``text`` begins with them."""
+    found = "".join(specials[token] for token in takewhile(specials.__contains__, ids))
+    return "" if text.startswith(found) else found
 
 
 def read_places(placement: pa.Table) -> list[list[Place]]:

@@ -65,6 +65,17 @@ class Reader:
         return []
 
     @property
+    def opening_ids(self) -> list[int]:
+        """What the tokenizer puts before a text: BOS, or nothing."""
+        return self.tokenizer.prefix_ids
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """The end-of-sequence token; nothing where there is none."""
+        found = self.tokenizer.eos_id
+        return [] if found is None else [found]
+
+    @property
     def eos(self) -> str:
         """The end-of-sequence token's text; empty where there is none."""
         return str(self.tokenizer.hf.eos_token or "")

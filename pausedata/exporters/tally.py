@@ -46,14 +46,17 @@ class Tally:
     truncated: int = 0  # examples cut to max_length
     moved: int = 0  # examples some of whose pauses were moved
 
-    def add(self, sequences: Sequences, loss: Flags) -> None:
-        """Count rows, of whose elements those in ``loss`` bear it."""
+    def add(self, sequences: Sequences, loss: Flags, behind: int = 0) -> None:
+        """Count rows, of whose elements those in ``loss`` bear it.
+
+        ``behind``: the tokens that stand behind each row still, as at the end of a conversation.
+        """
         self.rows += len(sequences.offsets) - 1
         self.examples += len(sequences.parts) - 1
-        self.tokens += len(sequences.input_ids)
+        self.tokens += len(sequences.input_ids) + behind * (len(sequences.offsets) - 1)
         self.pauses += int(sequences.is_pause.sum())
         self.loss_tokens += int(loss.sum())
-        self.longest = max(self.longest, int(sequences.lengths.max(initial=0)))
+        self.longest = max(self.longest, int(sequences.lengths.max(initial=-behind)) + behind)
 
     def note(self, changes: Iterable[Change]) -> None:
         """Count what became of examples that are not as planned."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pausedata.choice import Choice, epochs_of, names_in
 from pausedata.errors import UsageError
@@ -142,6 +143,14 @@ class ExportRows:
         pause = self.origin.pause
         template = getattr(self.options, "chat_template", None)
         return Reader(self.origin.find_tokenizer(), pause.token, pause.id, template)
+
+    @cached_property
+    def _specials(self) -> dict[int, str]:
+        """The special tokens' texts, by id."""
+        columns = ["token_id", "bytes", "special"]
+        tables = [self.origin.vocab.read(shard, columns) for shard in self.origin.vocab.shards]
+        rows = pa.concat_tables(tables).filter(pc.field("special")).to_pylist()
+        return {row["token_id"]: row["bytes"].decode("utf-8", "replace") for row in rows}
 
     def labels(self, splits: list[str] | None = None) -> dict[str, str]:
         """The export's splits → those of the dataset; one for each epoch where there are some."""
@@ -286,7 +295,7 @@ class ExportRows:
                 "text. `--chat-template model` makes each prompt the user's turn; or build it from "
                 "messages (prompt: {messages: […]} in the recipe)."
             )
-        own = list(read_examples(examples, tokens, messages, ends))
+        own = list(read_examples(examples, tokens, messages, ends, self._specials))
         places = read_places(placement)
         made: list[dict[str, Any]] = []
         final: list[list[Place]] = []
@@ -311,7 +320,9 @@ class ExportRows:
         loss = ~sequences.is_prompt
         if self.format.masks(self.options):
             loss &= ~sequences.is_pause
-        tally.add(sequences, loss)
+        # A stored export that is made again is not counted again.
+        chat = text.chat and self._settled is None
+        tally.add(sequences, loss, len(self.reader.turn_tail_ids) if chat else 0)
         table = pa.Table.from_pylist(made, schema=self.format.schema(self.options))
         return Made(sequences, table, tally, changes)
 

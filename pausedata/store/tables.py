@@ -65,18 +65,24 @@ def is_known(table: str) -> bool:
 
 def make_schema(columns: list[tuple[int, str, pa.DataType]]) -> pa.Schema:
     """A schema whose fields carry their ids, and whose metadata carries ``datasets`` features."""
-    fields = []
-    for number, name, kind in columns:
-        if pa.types.is_list(kind):
-            # Parquet gives ids to a list's items too; 1000 + the column's keeps them apart.
-            item = pa.field(
-                "element", kind.value_type, metadata={"PARQUET:field_id": str(1000 + number)}
-            )
-            kind = pa.list_(item)
-        fields.append(pa.field(name, kind, metadata={"PARQUET:field_id": str(number)}))
+    fields = [_field(name, kind, number) for number, name, kind in columns]
     features = {name: _feature(kind) for _, name, kind in columns}
     info = json.dumps({"info": {"features": features}}, sort_keys=True)
     return pa.schema(fields, metadata={"huggingface": info})
+
+
+def _field(name: str, kind: pa.DataType, number: int) -> pa.Field:
+    """A field with its id. Parquet gives ids to what is inside it too: a thousand more for each
+    list, and in a struct 100 more for each field of it.
+    """
+    if pa.types.is_list(kind):
+        kind = pa.list_(_field("element", kind.value_type, 1000 + number))
+    elif pa.types.is_struct(kind):
+        parts = [kind.field(k) for k in range(kind.num_fields)]
+        kind = pa.struct(
+            [_field(part.name, part.type, number + 100 * k) for k, part in enumerate(parts, 1)]
+        )
+    return pa.field(name, kind, metadata={"PARQUET:field_id": str(number)})
 
 
 def list_parts(table: pa.Table, column: str) -> tuple[Any, Any]:
@@ -105,6 +111,8 @@ def list_array(offsets: Any, values: Any, kind: pa.DataType) -> pa.ListArray:
 def _feature(kind: pa.DataType) -> dict[str, Any]:
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
+    if pa.types.is_struct(kind):
+        return {kind.field(k).name: _feature(kind.field(k).type) for k in range(kind.num_fields)}
     return {"dtype": str(kind), "_type": "Value"}
 
 

@@ -72,8 +72,13 @@ def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterato
     """
     os.environ.update(trainer.environment)
     made = [rows.make(unit) for unit in rows.units(label)]
-    longest = max((one.tally.longest for one in made), default=0)
     plan = [row for one in made for row in planned(one, rows)]
+    longest = max(
+        *(int(one.sequences.lengths.max(initial=0)) for one in made),
+        *(len(row.input_ids) for row in plan),
+        0,
+        0,
+    )
     for way in trainer.ways:
         with tempfile.TemporaryDirectory(prefix="pausedata-check-") as scratch:
             given = Given(
