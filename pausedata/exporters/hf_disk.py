@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pausedata.errors import UsageError
 from pausedata.exporters import tokenized
-from pausedata.exporters.base import Format, TokenOptions
+from pausedata.exporters.base import Format, Guide, Section, TokenOptions
 from pausedata.exporters.layout import UNREADABLE, Layout, Shards
 from pausedata.exporters.tally import CHANGES
 from pausedata.exporters.usage import quoted
@@ -242,6 +242,25 @@ def _take_place(new: Path, folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def guide(guide: Guide) -> list[Section]:
+    """As tokenized; and LLaMA-Factory's configuration, for rows that are not packed."""
+    factory = Section(
+        "LLaMA-Factory",
+        "yaml",
+        "stage: sft\n"
+        "do_train: true\n"
+        "model_name_or_path: MODEL\n"
+        f"tokenized_path: {next(iter(guide.files.values()), 'hf')}\n"
+        "dataset: any               # it wants a name, and looks at none\n"
+        f'add_special_tokens: "{guide.pause["token"]}"\n'
+        "resize_vocab: true",
+        "It trains on the split `train`, evaluates on `validation`, and cuts nothing: cutoff_len "
+        "does not hold for rows that are tokenised.",
+    )
+    own = tokenized.trl_and_trainer(guide)
+    return own if guide.options.pack else [*own, factory]
+
+
 FORMAT = Format(
     name="hf-disk",
     options=HfDisk,
@@ -250,4 +269,5 @@ FORMAT = Format(
     layout=ArrowFolder(),
     readers="LLaMA-Factory, TRL, Hugging Face Trainer, whatever calls datasets.load_from_disk",
     loss=tokenized.FORMAT.loss,
+    guide=guide,
 )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from pausedata.exporters.base import Format, TokenOptions
+from pausedata.exporters.base import Format, Guide, Section, TokenOptions
 from pausedata.exporters.labels import labels
 from pausedata.exporters.layout import JsonLines
 from pausedata.exporters.sequences import Sequences
@@ -69,6 +69,73 @@ def list_table(lists: Mapping[str, tuple[np.ndarray, np.ndarray]], schema: pa.Sc
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def guide(guide: Guide) -> list[Section]:
+    """TRL, the Trainer, PEFT, and for rows that are not packed axolotl."""
+    return [*trl_and_trainer(guide), *([] if guide.options.pack else [_axolotl(guide)])]
+
+
+def trl_and_trainer(guide: Guide) -> list[Section]:
+    """The keys of TRL, the Trainer and PEFT that go with these rows, packed or not."""
+    packed = bool(guide.options.pack)
+    trl = "SFTConfig(\n    max_length=None,  # its default cuts at 1,024\n"
+    if packed:
+        trl += "    padding_free=True,  # else examples in a row see each other\n"
+    trl += ")"
+    trainer = (
+        "Trainer(…, data_collator=default_data_collator)  # per_device_train_batch_size=1"
+        if packed
+        else "Trainer(…, data_collator=DataCollatorForSeq2Seq(tokenizer))"
+    )
+    return [
+        Section(
+            "TRL, unsloth",
+            "python",
+            trl,
+            "`SFTTrainer` takes the rows as they are, with their labels. With unsloth, "
+            f'`add_new_tokens(model, tokenizer, ["{guide.pause["token"]}"])` before '
+            "`get_peft_model`.",
+        ),
+        Section(
+            "Hugging Face Trainer",
+            "python",
+            trainer,
+            "`DataCollatorForLanguageModeling` would make labels of its own, in which prompt and "
+            "pauses bear loss."
+            + (
+                " One row is a batch: its `position_ids` separate the examples as long as there is "
+                "no `attention_mask`."
+                if packed
+                else ""
+            ),
+        ),
+        Section(
+            "PEFT",
+            "python",
+            f"LoraConfig(…, trainable_token_indices=[{guide.pause['id']}])",
+            "Else the pause's row of the embedding stays what it is at first.",
+        ),
+    ]
+
+
+def _axolotl(guide: Guide) -> Section:
+    return Section(
+        "axolotl",
+        "yaml",
+        "base_model: MODEL\n"
+        "datasets:\n"
+        f"  - path: {next(iter(guide.files.values()), 'train.jsonl')}\n"
+        "    ds_type: json\n"
+        "    type:                # empty: the rows are tokenised\n"
+        f"sequence_len: {guide.longest}       # longer rows would be dropped\n"
+        "sample_packing: true     # or false: the rows arrive as they are\n"
+        "tokens:\n"
+        f'  - "{guide.pause["token"]}"\n'
+        "mean_resizing_embeddings: true\n"
+        "# with LoRA, so that the pause's row is trained:\n"
+        f"# peft_trainable_token_indices: [{guide.pause['id']}]",
+    )
+
+
 FORMAT = Format(
     name="tokenized",
     options=Tokenized,
@@ -77,4 +144,5 @@ FORMAT = Format(
     layout=JsonLines(),
     readers="TRL, Hugging Face Trainer, axolotl, unsloth",
     loss="The response and its end; neither the prompt nor the pauses.",
+    guide=guide,
 )

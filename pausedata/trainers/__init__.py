@@ -6,11 +6,32 @@ import importlib.metadata
 
 from pausedata.errors import UsageError, listing, nearest
 from pausedata.exporters import Format
-from pausedata.trainers import hf_trainer, peft, trl
+from pausedata.trainers import (
+    axolotl,
+    hf_trainer,
+    llama_factory,
+    mlx_lm,
+    ms_swift,
+    nemo,
+    peft,
+    torchtune,
+    trl,
+)
 from pausedata.trainers.base import Trainer
 
 TRAINERS: dict[str, Trainer] = {
-    trainer.name: trainer for trainer in (trl.TRAINER, hf_trainer.TRAINER, peft.TRAINER)
+    module.TRAINER.name: module.TRAINER
+    for module in (
+        trl,
+        hf_trainer,
+        peft,
+        axolotl,
+        llama_factory,
+        ms_swift,
+        mlx_lm,
+        nemo,
+        torchtune,
+    )
 }
 
 

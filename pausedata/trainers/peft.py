@@ -1,5 +1,6 @@
 """PEFT: LoRA that trains the pause's own row of the embedding, and no other."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -98,11 +98,14 @@ def planned(made: Made, rows: ExportRows) -> Iterator[Planned]:
         if format.masks(options):
             loss &= ~sequences.is_pause
         tail = rows.reader.turn_tail_ids if format.text and format.text.chat else []
+    shifted = getattr(options, "columns", None) == "labels"
     for first, last in zip(sequences.parts[:-1], sequences.parts[1:], strict=True):
         ids = sequences.input_ids[first:last].tolist()
         bears = loss[first:last].tolist()
         labels = [token if one else IGNORE for token, one in zip(ids, bears, strict=True)]
         pauses = sequences.is_pause[first:last].tolist()
+        if shifted:  # each label beside the token that it is predicted from
+            ids, labels, pauses = ids[:-1], labels[1:], pauses[1:]
         yield Planned(
             ids + tail,
             labels + [IGNORE] * len(tail),

@@ -1,5 +1,6 @@
 """TRL's ``SFTTrainer``: its dataset, its dataloader, and one step of its optimiser."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ def sft_trainer(given: Given, **settings: Any) -> Any:
 
     ``settings`` go over those that an export's README gives.
     """
-    from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportAttributeAccessIssue]
+    from trl import SFTConfig, SFTTrainer
 
     arguments: dict[str, Any] = {
         "output_dir": str(given.scratch / "trl"),

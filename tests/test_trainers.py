@@ -1,0 +1,221 @@
+"""The proof: exports in the tensors of real trainers, with SmolLM2's tokenizer and real rows.
+
+`make test-trainers` installs the trainers. Each proof runs as a user would, in a process of its
+own: some trainers patch what they import.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PROBLEMS, SMOLLM2, start
+
+from pausedata import exporters, trainers
+from pausedata.build import build
+from pausedata.progress import Silent
+from pausedata.recipe import load_recipe
+from pausedata.steps.export import write_outside
+from pausedata.steps.export_rows import ExportRows, Origin
+from pausedata.steps.tokenizer import tokenizer_of
+from pausedata.store.dataset import open_version
+from pausedata.trainers import trl
+from pausedata.trainers.base import Given, Row, Trainer, Way
+from pausedata.trainers.proof import Proof, prove
+
+pytestmark = [
+    pytest.mark.trainers,
+    pytest.mark.skipif(not SMOLLM2.exists(), reason="make model fetches it"),
+]
+
+RECIPE = f"""
+format: pausedata-recipe/1
+name: proof
+source: {{files: [{PROBLEMS}]}}
+prompt: {{messages: [{{role: user, content: "{{{{ question }}}}"}}]}}
+response: "{{{{ answer }}}}"
+model: {{id: {SMOLLM2}}}
+scoring: null
+placements:
+  five: {{strategy: random, positions: 5, seed: 1}}
+  none: {{strategy: none}}
+output: data
+"""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """72 word problems with five pauses each at random places, inside words too."""
+    folder = tmp_path_factory.mktemp("trainers")
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    build(load_recipe(folder / "recipe.yaml"), folder / "data")
+    return folder / "data"
+
+
+def checked(dataset: Path, folder: Path, trainer: str, *words: str) -> list[dict[str, Any]]:
+    """What `export --check` says of each way of ``trainer``."""
+    process = start(
+        *("export", dataset, "--placement", "five", "--tokenizer", SMOLLM2, *words),
+        *("--check", trainer, "--json"),
+        cwd=folder,
+    )
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out)["check"]
+
+
+TOKENS = ("-o", "train.jsonl")
+TEXT = ("-o", "train.jsonl", "--on-mismatch", "move")
+WAYS = [
+    ("trl", ("--format", "tokenized", *TOKENS)),
+    ("trl", ("--format", "tokenized", "--pack", "512", *TOKENS)),
+    ("trl", ("--format", "hf-disk", "--pause-label", "train", "-o", "hf")),
+    ("trl", ("--format", "prompt-completion", "--allow-unmasked", *TEXT)),
+    ("hf-trainer", ("--format", "tokenized", *TOKENS)),
+    ("hf-trainer", ("--format", "hf-disk", "--pack", "512", "-o", "hf")),
+    ("peft", ("--format", "tokenized", *TOKENS)),
+    ("axolotl", ("--format", "tokenized", *TOKENS)),
+    ("axolotl", ("--format", "axolotl-segments", *TEXT)),
+    ("axolotl", ("--format", "axolotl-chat", *TEXT)),
+    ("llama-factory", ("--format", "hf-disk", "-o", "hf")),
+    ("llama-factory", ("--format", "alpaca", "--allow-unmasked", *TEXT)),
+    ("llama-factory", ("--format", "sharegpt", "--allow-unmasked", *TEXT)),
+    ("ms-swift", ("--format", "swift", *TEXT)),
+    ("mlx-lm", ("--format", "messages", "--allow-unmasked", *TEXT)),
+    ("nemo", ("--format", "shifted", *TOKENS)),
+    ("torchtune", ("--format", "shifted", "--param", "columns=mask", *TOKENS)),
+]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"), WAYS, ids=[f"{trainer} {' '.join(w[1:4])}" for trainer, w in WAYS]
+)
+def test_every_row_arrives_as_planned(
+    dataset: Path, tmp_path: Path, trainer: str, words: tuple[str, ...]
+) -> None:
+    """Rows, ids, labels, none cut; no pause bears loss, but where the format says that it does."""
+    proofs = checked(dataset, tmp_path, trainer, *words)
+    assert proofs
+    for proof in proofs:
+        assert proof["holds"], proof
+        compared = {check["what"]: check["compared"] for check in proof["checks"]}
+        assert compared["rows: as many as planned"] == 72
+        unmasked = "--allow-unmasked" in words or "--pause-label" in words
+        pauses = "pauses: trained, as the format says" if unmasked else "pauses: no loss"
+        assert compared[pauses] == 72 * 5
+        assert compared["other tokens: loss where planned"] > 5_000
+
+
+# What goes wrong with the settings that our READMEs warn of: the proof sees it.
+
+
+@pytest.fixture
+def rows(dataset: Path, tmp_path: Path) -> Iterator[tuple[ExportRows, Path]]:
+    """A `tokenized` export, outside, and what makes its plan."""
+    version = open_version(dataset)
+    yield _exported(dataset, version, "tokenized", {}, tmp_path / "train.jsonl")
+
+
+def _exported(
+    dataset: Path, version: Any, format_name: str, given: dict[str, Any], target: Path
+) -> tuple[ExportRows, Path]:
+    format = exporters.get(format_name)
+    options = exporters.parse(format, given, "test")
+    origin = Origin.of(
+        *(version.manifest.name, version.manifest.pause, version.tables, "five"),
+        lambda: tokenizer_of(dataset, version, version.tables, Silent(), str(SMOLLM2)),
+    )
+    write_outside(target, format, options, origin, ["train"], version.number, Silent())
+    return ExportRows(origin, format, options), target
+
+
+def proof_of(rows: tuple[ExportRows, Path], way: Way) -> dict[str, tuple[int, int]]:
+    """(compared, differ) of each check, for one way alone."""
+    name = rows[0].format.name
+    trainer = Trainer(name="test", packages=(), formats=(name,), ways=(way,))
+    (proof,) = prove(trainer, rows[0], "train", rows[1])
+    assert isinstance(proof, Proof)
+    assert not proof.holds
+    return {check.what: (check.compared, check.differ) for check in proof.checks}
+
+
+def test_trls_default_length_cuts(rows: tuple[ExportRows, Path]) -> None:
+    """Its `max_length` of 1,024 would, if rows were longer; here it is 150."""
+    found = proof_of(rows, Way("short", lambda given: trl.load(given, max_length=150)))
+    compared, cut = found["rows: none cut"]
+    assert 0 < cut < compared
+
+
+def test_a_collator_for_language_modeling_trains_prompt_and_pauses(
+    rows: tuple[ExportRows, Path],
+) -> None:
+    """transformers' own: it makes labels of the ids, and the pauses are among them."""
+    from transformers import DataCollatorForLanguageModeling
+
+    def load(given: Given) -> Iterator[Row]:
+        collate = DataCollatorForLanguageModeling(given.tokenizer, mlm=False)
+        for row in given.rows():
+            batch = collate([{key: row[key] for key in ("input_ids", "attention_mask")}])
+            yield Row(batch["input_ids"][0].tolist(), batch["labels"][0].tolist())
+
+    found = proof_of(rows, Way("collator", load))
+    assert found["rows: the planned ids"][1] == 0
+    pauses, trained = found["pauses: no loss"]
+    assert pauses == trained == 72 * 5
+    prompt, trained = found["other tokens: no loss where planned"]
+    assert 0 < trained <= prompt
+
+
+def test_packed_rows_in_a_batch_with_a_mask_see_each_other(dataset: Path, tmp_path: Path) -> None:
+    """Why packed exports have no `attention_mask`: the loss of a row is another with one."""
+    import torch
+
+    rows, path = _exported(
+        dataset, open_version(dataset), "tokenized", {"pack": 512}, tmp_path / "packed.jsonl"
+    )
+    row = json.loads(path.read_text().splitlines()[0])
+    assert len(row["seq_lengths"]) > 1
+    given = Given(rows.format, rows.options, path, "train", rows.reader, 512, tmp_path)
+    model = given.model().eval()
+    tensors = {key: torch.tensor([row[key]]) for key in ("input_ids", "position_ids")}
+    with torch.no_grad():
+        packed = model(**tensors, use_cache=False).logits[0]
+        ones = torch.ones_like(tensors["input_ids"])
+        masked = model(**tensors, attention_mask=ones, use_cache=False).logits[0]
+        first = 0
+        for length in row["seq_lengths"]:
+            alone = model(tensors["input_ids"][:, first : first + length]).logits[0]
+            assert torch.allclose(packed[first : first + length], alone, atol=1e-5)
+            same = torch.allclose(masked[first : first + length], alone, atol=1e-5)
+            assert same == (first == 0)
+            first += length
+
+
+def test_text_with_trl_trains_the_pauses(dataset: Path, tmp_path: Path) -> None:
+    """Read against a plan that masks them, a format of text does not hold."""
+    rows, path = _exported(
+        *(dataset, open_version(dataset), "prompt-completion"),
+        {"allow_unmasked": True, "on_mismatch": "move"},
+        tmp_path / "train.jsonl",
+    )
+    rows.format = replace(rows.format, pause_label_masked=True)
+    found = proof_of((rows, path), Way("text", trl.load))
+    assert found["pauses: no loss"] == (72 * 5, 72 * 5)
+
+
+def test_a_length_too_short_drops_rows_in_axolotl(dataset: Path, tmp_path: Path) -> None:
+    """Without a word: the rows that are longer than `sequence_len` are gone."""
+    from pausedata.trainers import axolotl
+
+    made = _exported(dataset, open_version(dataset), "tokenized", {}, tmp_path / "train.jsonl")
+    way = Way("short", lambda given: axolotl.load(given, sequence_len=150), ordered=False)
+    compared, missing = proof_of(made, way)["rows: as many as planned"]
+    assert 0 < missing < compared
+
+
+def test_every_trainer_is_tried_here() -> None:
+    assert {trainer for trainer, _ in WAYS} == set(trainers.TRAINERS)
