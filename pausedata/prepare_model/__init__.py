@@ -74,7 +74,7 @@ def prepare_model(
     if found.was == "text":
         say(
             f"'{token}' is an ordinary token of this vocabulary, id {found.id}: it becomes a "
-            "special one, and keeps its row"
+            "special one and keeps its row, and is one token wherever a text has it"
         )
     if chosen is not None and chosen.kind == "copy":
         chosen = Init("copy", chosen.source, token_id_of(tokenizer, chosen.source))
