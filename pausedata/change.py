@@ -124,7 +124,7 @@ def remove(
     Raises UsageError where a table is not there or cannot be removed, and without ``cascade``
     where others were made from it. Earlier versions keep what is removed here.
     """
-    base = _existing(root)
+    base = existing(root)
     asked = list(dict.fromkeys(names))
     for name in asked:
         base.table(name)
@@ -173,12 +173,13 @@ def refuse_overwriting(work: Work, name: str, inputs: dict[str, Any], replace: b
 
 def _work(root: Path, progress: Progress, *tables: str) -> Work:
     """A change to the dataset that is there, by a command that makes ``tables``."""
-    base = _existing(root)
+    base = existing(root)
     damaged = mend(base, progress, [table for table in tables if table in base.tables])
     return Work(root, base, progress, damaged)
 
 
-def _existing(root: Path) -> Version:
+def existing(root: Path) -> Version:
+    """The version that a change starts from; UsageError where there is no dataset."""
     open_version(root)  # says what is wrong where there is no dataset
     version = current_version(root)
     assert version is not None

@@ -50,6 +50,10 @@ class CarriedScores:
                 found[i] = scores
         return found
 
+    def forget(self, example: Example) -> None:
+        """Let the example be scored anew."""
+        self._places.pop(_key(example.prompt_ids, example.response_ids), None)
+
     def has(self, example: Example) -> bool:
         """Whether the example's ids were scored before."""
         return _key(example.prompt_ids, example.response_ids) in self._places

@@ -1,0 +1,136 @@
+"""A run and a placement by a model that is in memory, as one new version of a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pausedata import strategies
+from pausedata.change import existing, refuse_overwriting
+from pausedata.errors import UsageError, listing
+from pausedata.progress import Progress
+from pausedata.recipe import Placement
+from pausedata.references import recorded_placements
+from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS
+from pausedata.scorers.transformers import TransformersScorer
+from pausedata.steps import score as score_step
+from pausedata.steps.carry import CarriedScores
+from pausedata.steps.scoring import examples_of
+from pausedata.store.dataset import Version
+from pausedata.strategies.random import stream_keys
+from pausedata.work import Work
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in a training the model is, and how it is to be scored."""
+
+    run: str  # the name of the run and, behind the placement's, of the new placement
+    model: str  # what the model is called
+    step: int
+    sample: int | None = None  # so many examples; the others keep the scores that they have
+    seed: int = 0
+    batch_tokens: int | None = None
+
+
+def refreshable(version: Version, name: str) -> Placement:
+    """The placement ``name`` as it is recorded; UsageError where scores do not decide it."""
+    specs = recorded_placements(version)
+    if name not in specs:
+        raise UsageError(f"no placement '{name}'. There: {listing(version.placements)}.")
+    spec = specs[name]
+    strategy, parameters = strategies.of(spec.strategy, spec.parameters, f"placements.{name}")
+    if not strategies.reads_scores(strategy, parameters):
+        raise UsageError(
+            f"placement '{name}' ({spec.strategy}) reads no scores: no model changes it."
+        )
+    return spec
+
+
+def refresh(
+    root: Path, placement: str, model: Any, moment: Moment, progress: Progress
+) -> tuple[Version, str]:
+    """Score the dataset at ``root`` with ``model``, and place anew as ``placement`` was made.
+
+    Commits the run ``moment.run`` and the placement ``PLACEMENT-RUN`` as one version; both are
+    kept as they are where they were made from the same weights. The model is left as it was.
+    """
+    base = existing(root)
+    spec = refreshable(base, placement)
+    name = f"{placement}-{moment.run}"
+    with Work(root, base, progress) as work:
+        tokens = work.tables["tokens"]
+        before = spec.run or base.default_run
+        wanted = {
+            "run": moment.run,
+            "model": {"state_sha256": state_sha256(model)},
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "backend": "transformers",
+            "engine": {},
+            "tokens": tokens.entry.content,
+        }
+        rest = None
+        if moment.sample is not None and moment.sample < tokens.entry.rows:
+            rest = _Rest(tokens, work.tables[f"scores/{before}"], moment)
+            wanted["sample"] = {
+                "examples": moment.sample,
+                "seed": moment.seed,
+                "rest": rest.content,
+            }
+        table = f"scores/{moment.run}"
+        if work.has(table, wanted):
+            work.keep(table)
+        else:
+            facts = {
+                "model": {"id": moment.model, **wanted["model"]},
+                "trained": {"global_step": moment.step},
+            }
+            # A remake: training that was cut off comes by here again, with other last bits perhaps.
+            refuse_overwriting(work, table, wanted, replace=True)
+
+            def load(logs: Path) -> Any:
+                tokens_at_once = DEFAULT_BATCH_TOKENS.get(model.device.type, 512)
+                return TransformersScorer(model, moment.batch_tokens or tokens_at_once)
+
+            work.put(
+                score_step.score(
+                    *(work.staging, moment.run, wanted, tokens, load, rest, progress, facts)
+                )
+            )
+        work.place(name, spec.model_copy(update={"run": moment.run}))
+        work.place_all(recorded_placements(base, made_from=[table]))
+        work.remake_exports({})
+        return work.commit(f"refresh {moment.run}").version, name
+
+
+class _Rest(CarriedScores):
+    """The scores of those examples that are not in the sample."""
+
+    def __init__(self, tokens: Any, scores: Any, moment: Moment) -> None:
+        super().__init__(tokens, scores)
+        assert moment.sample is not None
+        columns = ["id", "prompt_ids", "response_ids"]
+        rows = pa.concat_tables([tokens.read(shard, columns) for shard in tokens.shards])
+        keys = stream_keys(rows.column("id").to_pylist(), moment.seed)
+        chosen = np.argsort(keys, kind="stable")[: moment.sample]
+        for example in examples_of(rows.take(chosen)):
+            self.forget(example)
+
+
+def state_sha256(model: Any) -> str:
+    """A hash of the model's weights as they are: names, types, shapes and bytes.
+
+    Takes about a second for each billion bytes.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(plain.view(torch.uint8).numpy().data)
+    return "sha256:" + digest.hexdigest()
