@@ -387,7 +387,7 @@ def test_an_id_that_stands_in_two_shards_is_found(root: Path) -> None:
         (lambda raw: raw[:-1], "does not hold the rows of the shards"),
         (lambda raw: raw + raw.splitlines(keepends=True)[0], "holds more rows than the shards"),
         (lambda raw: b"".join(raw.splitlines(keepends=True)[:2]), "does not hold the rows"),
-        (lambda raw: b"\xff" + raw, "unreadable: "),
+        (lambda raw: b"\xff" + raw, "does not hold the rows of the shards"),
     ],
 )
 def test_a_line_that_is_not_its_row_is_found(

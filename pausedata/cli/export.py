@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,6 +58,16 @@ def export(
         typer.Option("-o", "--output", help="Write outside the dataset: a file or a folder."),
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="With -o: this split alone.")] = None,
+    type: Annotated[
+        str | None,
+        typer.Option(
+            "--type", help="With -o: jsonl, jsonl.gz, jsonl.zst or parquet, if no ending says it."
+        ),
+    ] = None,
+    shard_rows: Annotated[
+        int | None,
+        typer.Option("--shard-rows", min=1, help="With -o: several files, of so many rows each."),
+    ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option("--param", metavar="KEY=VALUE", help="Any option of the format."),
@@ -140,8 +151,19 @@ def export(
     if output is not None:
         if name is not None:
             raise UsageError("--name names an export inside the dataset; with -o there is none.")
+        layout = chosen.layout.outside(output, type, shard_rows)
+        chosen = dataclasses.replace(chosen, layout=layout)
+        if trainer is not None and (
+            shard_rows or output.name.endswith((".gz", ".zst", ".parquet"))
+        ):
+            raise UsageError(
+                "--check reads JSON lines, one file a split. Check these, then export."
+            )
         made = _export_outside(dataset, choice, chosen, parsed, output, split, version, tokenizer)
     else:
+        for flag, given in (("--type", type), ("--shard-rows", shard_rows)):
+            if given is not None:
+                raise UsageError(f"{flag} goes with -o: the dataset's own files are what they are.")
         if split is not None:
             raise UsageError("--split goes with -o: an export in the dataset has every split.")
         if version is not None:
@@ -269,8 +291,9 @@ def _export_outside(
     number: int | None,
     tokenizer: str | None,
 ) -> _Made:
-    from pausedata.steps.export import write_outside
+    from pausedata.steps.export import Written, write_outside
     from pausedata.store.dataset import check_output, open_version
+    from pausedata.store.staging import Staging, when_free
 
     check_output(output)
     version = open_version(dataset, number)
@@ -280,7 +303,15 @@ def _export_outside(
             raise UsageError(f"no split '{split}'. There: {listing(splits)}.")
         splits = [split]
     origin = _origin(dataset, version, choice, tokenizer)
-    written = write_outside(output, format, options, origin, splits, version.number, progress())
+
+    def write() -> Written:
+        with contextlib.closing(Staging(dataset)) as staging:
+            return write_outside(
+                *(output, format, options, origin, splits, version.number, progress()),
+                staging=staging,
+            )
+
+    written = when_free(write, progress())
     tallies = written.tallies
     shown = {
         "export": None,

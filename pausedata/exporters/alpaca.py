@@ -10,9 +10,9 @@ import pyarrow as pa
 from pausedata.errors import DataError
 from pausedata.exporters.base import Format, Guide, Section, Text, TextRow, UnmaskedOptions
 from pausedata.exporters.conversation import Turn, read_in_parts, turns_of
-from pausedata.exporters.layout import JsonLines
 from pausedata.exporters.llama_factory import sections
 from pausedata.exporters.reader import Reader
+from pausedata.exporters.row_files import RowFiles
 from pausedata.store.tables import make_schema
 
 _SCHEMA = make_schema(
@@ -86,7 +86,7 @@ FORMAT = Format(
     options=Alpaca,
     schema=lambda options: _SCHEMA,
     text=Text(render, read_back, chat=True),
-    layout=JsonLines(),
+    layout=RowFiles(),
     readers="LLaMA-Factory",
     loss="The output and its end, its pauses too.",
     pause_label_masked=False,

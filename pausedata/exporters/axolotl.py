@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from pausedata.exporters.base import Format, Guide, Section, Text, TextOptions, TextRow
 from pausedata.exporters.conversation import read_whole, turns_of
-from pausedata.exporters.layout import JsonLines
 from pausedata.exporters.reader import Reader
+from pausedata.exporters.row_files import RowFiles
 from pausedata.store.tables import make_schema
 
 _SEGMENT = pa.struct([("label", pa.bool_()), ("text", pa.string())])
@@ -114,7 +114,7 @@ SEGMENTS = Format(
     options=Segments,
     schema=lambda options: _SEGMENTS,
     text=Text(render_segments, read_segments, chat=False),
-    layout=JsonLines(),
+    layout=RowFiles(),
     readers="axolotl (type: input_output)",
     loss="The response and its end; neither the prompt nor the pauses.",
     guide=guide_segments,
@@ -124,7 +124,7 @@ CHAT = Format(
     options=Chat,
     schema=lambda options: _MESSAGES,
     text=Text(render_chat, read_chat, chat=True),
-    layout=JsonLines(),
+    layout=RowFiles(),
     readers="axolotl (type: chat_template)",
     loss="The last reply and its end token; neither the prompt nor the pauses.",
     guide=guide_chat,

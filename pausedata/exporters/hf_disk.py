@@ -42,12 +42,21 @@ class ArrowFolder(Layout):
 
     inside = "hf"
 
+    def outside(self, target: Path, type: str | None, shard_rows: int | None) -> ArrowFolder:
+        """It has files of one kind, and cuts them by size."""
+        if type is not None or shard_rows is not None:
+            flag = "--type" if type is not None else "--shard-rows"
+            raise UsageError(f"{flag}: hf-disk is a folder of Arrow files of 500 MB; leave it out.")
+        return self
+
     def place(self, target: Path, splits: list[str]) -> tuple[Path, dict[str, str]]:
         """A folder, that is new, empty or an earlier export."""
-        if target.suffix == ".jsonl" or target.is_file():
+        if target.is_file() or target.name.endswith(
+            (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+        ):
             raise UsageError(
                 f"{target}: hf-disk writes a folder. Give a folder's name, or --format tokenized "
-                "for a JSONL file."
+                "for a file."
             )
         if target.is_dir() and any(target.iterdir()) and not _is_ours(target):
             raise UsageError(

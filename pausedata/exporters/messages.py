@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from pausedata.exporters.base import Format, Guide, Section, Text, TextRow, UnmaskedOptions
 from pausedata.exporters.conversation import Turn, read_whole, turns_of, with_reply
-from pausedata.exporters.layout import JsonLines
 from pausedata.exporters.reader import Reader
+from pausedata.exporters.row_files import RowFiles
 from pausedata.store.tables import make_schema
 
 _TURN = pa.struct([("role", pa.string()), ("content", pa.string())])
@@ -73,7 +73,7 @@ FORMAT = Format(
     options=Messages,
     schema=lambda options: _SCHEMA,
     text=Text(render, read_back, chat=True),
-    layout=JsonLines(),
+    layout=RowFiles(),
     readers="mlx-lm, OpenAI, verl",
     loss="What the trainer is told, the last reply with `--mask-prompt`; its pauses always too.",
     pause_label_masked=False,

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from pausedata.exporters.base import Format, Guide, Section, Text, TextRow, UnmaskedOptions
-from pausedata.exporters.layout import JsonLines
 from pausedata.exporters.reader import Reader
+from pausedata.exporters.row_files import RowFiles
 from pausedata.store.tables import make_schema
 
 _SCHEMA = make_schema([(1, "prompt", pa.string()), (2, "completion", pa.string())])
@@ -53,7 +53,7 @@ FORMAT = Format(
     options=PromptCompletion,
     schema=lambda options: _SCHEMA,
     text=Text(render, read_back, chat=False),
-    layout=JsonLines(),
+    layout=RowFiles(),
     readers="TRL, OpenAI's older completions",
     loss="The completion, its pauses too; the prompt as the trainer is told.",
     pause_label_masked=False,

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from pausedata.exporters.base import IGNORE, Format, Guide, Section, TokenOptions
 from pausedata.exporters.labels import bears_loss, labels
-from pausedata.exporters.layout import JsonLines
+from pausedata.exporters.row_files import RowFiles
 from pausedata.exporters.sequences import Flags, Sequences
 from pausedata.exporters.tokenized import list_table
 from pausedata.store.tables import make_schema
@@ -131,7 +131,7 @@ FORMAT = Format(
     options=Shifted,
     schema=schema,
     rows=rows,
-    layout=JsonLines(),
+    layout=RowFiles(),
     readers="NeMo AutoModel, torchtune, trainers that shift no labels",
     loss="The response and its end; neither the prompt nor the pauses.",
     guide=guide,

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from pausedata.exporters.base import Format, Guide, Section, Text, TextOptions, TextRow
-from pausedata.exporters.layout import JsonLines
 from pausedata.exporters.reader import Reader
+from pausedata.exporters.row_files import RowFiles
 from pausedata.store.tables import make_schema
 
 _PART = pa.struct([("role", pa.string()), ("content", pa.string()), ("loss", pa.bool_())])
@@ -68,7 +68,7 @@ FORMAT = Format(
     options=Swift,
     schema=lambda options: _SCHEMA,
     text=Text(render, read_back, chat=False),
-    layout=JsonLines(),
+    layout=RowFiles(),
     readers="ms-swift",
     loss="The response and its end; neither the prompt nor the pauses.",
     guide=guide,

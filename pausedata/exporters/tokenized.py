@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pausedata.exporters.base import Format, Guide, Section, TokenOptions
 from pausedata.exporters.labels import labels
-from pausedata.exporters.layout import JsonLines
+from pausedata.exporters.row_files import RowFiles
 from pausedata.exporters.sequences import Sequences
 from pausedata.store.tables import list_array, make_schema
 
@@ -141,7 +141,7 @@ FORMAT = Format(
     options=Tokenized,
     schema=schema,
     rows=rows,
-    layout=JsonLines(),
+    layout=RowFiles(),
     readers="TRL, Hugging Face Trainer, axolotl, unsloth",
     loss="The response and its end; neither the prompt nor the pauses.",
     guide=guide,

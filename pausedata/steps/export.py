@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pausedata import exporters
+from pausedata.ahead import ahead
 from pausedata.exporters import Format, Options
 from pausedata.exporters.guide import readme, readme_name
 from pausedata.exporters.refused import Refused
@@ -24,6 +26,7 @@ from pausedata.store.shards import read_shard
 from pausedata.store.staging import Stage, Staging
 
 README = "README.md"
+OUTSIDE = "exports/.outside"  # the stage of what is written outside the dataset
 
 
 def inputs(format: Format, options: Options, origin: Origin) -> dict[str, Any]:
@@ -127,7 +130,7 @@ def export(
 
         trainer_files = format.layout.write(
             stage.folder / inside,
-            {label: shards(label) for label in labels},
+            {label: ahead(shards(label)) for label in labels},
             format.schema(options),
         )
         beside = [
@@ -222,15 +225,22 @@ def write_outside(
     splits: list[str],
     version: int,
     progress: Progress,
+    staging: Staging | None = None,
 ) -> Written:
     """Write the trainer's files outside the dataset, to the file or folder ``target``.
 
     What ``target`` may be is the format's to say; what an earlier export wrote there is replaced.
+    With ``staging`` shards that are dear to make, those whose text is read back, are kept there
+    until all are written.
     """
     made = ExportRows(origin, format, options)
     labels = made.labels(splits)
     folder, stems = format.layout.place(target, list(labels))
     written = Written(stems=stems)
+    stage = None
+    if staging is not None and format.text is not None:
+        with contextlib.suppress(OSError):  # of a dataset that may only be read nothing is kept
+            stage = staging.stage(OUTSIDE, inputs(format, options, origin))
     total = sum(
         shard.rows for split in labels.values() for shard in origin.tokens.shards
         if shard.split == split
@@ -241,12 +251,12 @@ def write_outside(
     ):
 
         def shards(label: str) -> Iterator[pa.Table]:
-            for unit, arrow, tally, changes in _made(made, label, None, ""):
+            for unit, arrow, tally, changes in _made(made, label, stage, OUTSIDE):
                 written.add(label, tally, changes)
                 advance(unit.last - unit.first)
                 yield arrow
 
-        rows = {stem: shards(label) for label, stem in stems.items()}
+        rows = {stem: ahead(shards(label)) for label, stem in stems.items()}
         format.layout.write(writable, rows, format.schema(options))
         written.write_changes(writable, stems)
         for label, stem in stems.items():
@@ -259,4 +269,6 @@ def write_outside(
             temporary.write_text(text, encoding="utf-8")
     written.files = list(format.layout.paths(folder, stems.values()))
     written.readme = folder / name
+    if stage is not None and staging is not None:
+        staging.drop(stage)
     return written

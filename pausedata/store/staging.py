@@ -220,10 +220,18 @@ class Staging:
         """Remove the stages of tables that are committed now, and let go of them."""
         for folder in {table.folder for table in tables}:
             shutil.rmtree(folder, ignore_errors=True)
-            if lock := self._locks.pop(folder, None):
-                # While it is ours: who waits for this file notices that it has gone.
-                folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
-                lock.release()
+            self._let_go(folder)
+
+    def drop(self, stage: Stage) -> None:
+        """Remove a stage of which nothing is to be committed, and let go of it."""
+        shutil.rmtree(stage.folder, ignore_errors=True)
+        self._let_go(stage.folder)
+
+    def _let_go(self, folder: Path) -> None:
+        if lock := self._locks.pop(folder, None):
+            # While it is ours: who waits for this file notices that it has gone.
+            folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
+            lock.release()
 
     def close(self) -> None:
         """Let go of all stages; what is in them stays for the next time."""

@@ -1,0 +1,19 @@
+"""One item made while the one before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; the next is made in a thread meanwhile, and no more than that one."""
+    end: Any = object()
+    with ThreadPoolExecutor(1) as beside:
+        coming = beside.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = beside.submit(next, items, end)
+            yield item
