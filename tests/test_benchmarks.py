@@ -126,3 +126,11 @@ def test_a_flat_file_has_the_rows_of_the_view_in_its_order(tmp_path: Path) -> No
     rows, *ends = done.stdout.splitlines()[-1].split()
     assert int(rows) > 20 * 20 * 2  # 20 examples of at least 20 tokens, in two runs
     assert ends == ["train", "base", "test", "other"]
+
+
+def test_export_prints_the_ratios_to_duckdb_and_to_a_loop(tmp_path: Path) -> None:
+    out = benchmark("export", "--examples", 300, "--folder", tmp_path)
+    assert "300 examples of 250 tokens" in out
+    assert re.search(r"ratio to DuckDB \d+\.\d\d, to the loop \d+\.\d", out)
+    assert re.search(r"peak memory \d+ MiB for a tenth of them, \d+ MiB for all", out)
+    assert not list(tmp_path.iterdir())
