@@ -6,9 +6,10 @@ MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DATASET := build/quickstart
 VLLM := .venv-vllm
+TRAINERS := .venv-trainers
 
 .DEFAULT_GOAL := help
-.PHONY: help install model quickstart test coverage test-model test-crash test-vllm lint types docs \
+.PHONY: help install model quickstart test coverage test-model test-crash test-trainers test-vllm lint types docs \
 	docs-sql docs-sql-check docs-check schemas schemas-check check clean
 
 help: ## list the targets
@@ -52,13 +53,13 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 	from tokens group by token having n >= 20 order by mean_logprob limit 3"
 
 test: $(VENV)/.dev ## run the tests (but those that load the real model, and the crash test)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm"
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers"
 
 coverage: $(VENV)/.dev ## the same, and which lines they do not reach (a third slower)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm" --cov=pausedata --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers" --cov=pausedata --cov-report=term:skip-covered
 
 test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
-	$(BIN)/python -m pytest -m model
+	$(BIN)/python -m pytest -m "model and not trainers"
 
 test-crash: $(VENV)/.dev ## hundreds of kills, full disks, many processes: nothing is lost
 	$(BIN)/python -m pytest -m crash
@@ -76,6 +77,26 @@ $(VLLM)/.installed: pyproject.toml constraints.txt
 
 test-vllm: $(VLLM)/.installed $(VENV)/.model ## run the real vLLM, on the CPU, on the real SmolLM2
 	$(VLLM)/bin/python -m pytest tests/test_vllm_real.py
+
+# Trainers ask for releases of what they share that no environment can have all at once, and for
+# much that they do not import: those of --no-deps are given what they import. Of torchaudio, which
+# LLaMA-Factory imports for sounds, the compiled part is for CUDA and cannot be loaded.
+$(TRAINERS)/.installed: pyproject.toml constraints.txt Makefile
+	@echo "installing the trainers for the CPU into $(TRAINERS) …"
+	@$(PYTHON) -m venv $(TRAINERS)
+	@$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[transformers]' transformers==5.24.0 trl==1.16.0 peft==0.21.2 pytest hypothesis \
+		'mlx[cpu]==0.32.4' addict aiohttp colorama json-repair modelscope numba omegaconf pillow \
+		posthog sentencepiece tiktoken
+	@$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		axolotl==0.19.0 llamafactory==0.9.5 ms-swift==4.6.0 mlx-lm==0.32.2 nemo-automodel==0.7.0 \
+		torchtune==0.6.1 torchao==0.17.0 torchdata==0.11.0 torchaudio==2.11.0
+	@rm -f $(TRAINERS)/lib/python*/site-packages/torchaudio/lib/*.so
+	@touch $@
+
+test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, on the CPU, on exports of real rows
+	$(TRAINERS)/bin/python -m pytest -m trainers
 
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .
@@ -112,4 +133,4 @@ schemas-check: $(VENV)/.dev
 check: lint types docs-check schemas-check test ## what a commit needs
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(VLLM) build models
+	rm -rf $(VENV) $(VLLM) $(TRAINERS) build models

@@ -360,8 +360,8 @@ def _trainer(name: str, format: Format) -> Trainer:
     from pausedata import trainers
 
     trainer = trainers.get(name)
-    trainers.installed(trainer)
     trainers.check_reads(trainer, format)
+    trainers.installed(trainer)
     return trainer
 
 

@@ -43,7 +43,8 @@ def guide(guide: Guide) -> list[Section]:
             f"    max_length={guide.longest},  # its default cuts at 1,024\n"
             "    completion_only_loss=True,\n"
             ")",
-            "`SFTTrainer` reads the two columns as text and adds EOS itself.",
+            "`SFTTrainer` reads the two columns as text and adds EOS itself. The model is one that "
+            "`pausedata prepare-model` made.",
         )
     ]
 

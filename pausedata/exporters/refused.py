@@ -19,6 +19,17 @@ _WHY = {
 }
 
 
+# Why an example is not in an export, as its figures say it to a person.
+REASONS = {
+    "overlong": "longer than max_length",
+    "no_response_left": "nothing of the response left within max_length",
+    "place_not_in_text": "a pause where no text can put it",
+    "no_end": "no end token, which the trainer would add",
+    "pause_changes_tokens": "other ids with the pauses in the text",
+    "text_changes_tokens": "other ids even without pauses",
+}
+
+
 class Refused(DataError):
     """Some examples cannot be written. Those of several shards are counted together."""
 

@@ -121,7 +121,8 @@ def guide(guide: Guide) -> list[Section]:
             "model:\n"
             "  pretrained_model_name_or_path: model",
             "`model` is what `pausedata prepare-model` made: AutoModel adds no tokens. The labels "
-            f"are shifted already; it shifts none. {IGNORE} bears no loss.",
+            f"are shifted already; it shifts none. {IGNORE} bears no loss. Rows have up to "
+            f"{guide.longest} tokens, and none may be cut.",
         )
     ]
 

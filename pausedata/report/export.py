@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Why an example is not in an export, as a person reads it.
-REASONS = {
-    "overlong": "longer than max_length",
-    "no_response_left": "nothing of the response left within max_length",
-    "place_not_in_text": "a pause where no text can put it",
-    "no_end": "no end token, which the trainer would add",
-    "pause_changes_tokens": "other ids with the pauses in the text",
-    "text_changes_tokens": "other ids even without pauses",
-}
+from pausedata.exporters.refused import REASONS
 
 
 def describe_split(label: str, figures: dict[str, Any]) -> list[str]:

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from pausedata import exporters
 from pausedata.ahead import ahead
+from pausedata.errors import DataError
 from pausedata.exporters import Format, Options
 from pausedata.exporters.guide import readme, readme_name
-from pausedata.exporters.refused import Refused
+from pausedata.exporters.refused import REASONS, Refused
 from pausedata.exporters.tally import CHANGES, Change, Tally
 from pausedata.progress import Progress
 from pausedata.steps.export_rows import ExportRows, Origin, Unit, names_of
@@ -127,6 +128,7 @@ def export(
                 written.add(label, tally, changes)
                 advance(unit.last - unit.first)
                 yield arrow
+            _check_some(format, label, written.tallies.get(label, Tally()))
 
         trainer_files = format.layout.write(
             stage.folder / inside,
@@ -149,6 +151,16 @@ def export(
             "pause_label_masked": format.masks(options),
         }
         return stage.table(table, format.schema(options), paths, provenance, beside)
+
+
+def _check_some(format: Format, label: str, tally: Tally) -> None:
+    """DataError where no row could be written at all: the fault is not in single rows."""
+    if format.text is not None and not tally.rows and tally.skipped:
+        reason, count = next(iter(tally.skipped.items()))
+        raise DataError(
+            f"{format.name}: none of the {count:,} examples of {label} can be written "
+            f"({REASONS.get(reason, reason)}). `--on-mismatch error` shows the first."
+        )
 
 
 def _made(
@@ -255,6 +267,7 @@ def write_outside(
                 written.add(label, tally, changes)
                 advance(unit.last - unit.first)
                 yield arrow
+            _check_some(format, label, written.tallies.get(label, Tally()))
 
         rows = {stem: ahead(shards(label)) for label, stem in stems.items()}
         format.layout.write(writable, rows, format.schema(options))

@@ -51,35 +51,75 @@ class ContentHash:
 
 
 class _Column:
-    """Up to three streams of one column: which rows are not null, their lengths, their values."""
+    """Up to three streams of one column: which rows are not null, their lengths, their values.
+
+    A struct has its fields, and a list of what is not plain numbers its items, as columns of
+    their own.
+    """
 
     def __init__(self, kind: pa.DataType) -> None:
         self._kind = kind
         self._nested = pa.types.is_list(kind)
         self._sized = self._nested or pa.types.is_string(kind) or pa.types.is_binary(kind)
         self._valid, self._lengths, self._values = (hashlib.sha256() for _ in range(3))
+        self._items = (
+            _Column(kind.value_type) if self._nested and not _is_plain(kind.value_type) else None
+        )
+        fields = [kind.field(k) for k in range(kind.num_fields)] if _is_struct(kind) else []
+        self._fields = {field.name: _Column(field.type) for field in fields}
 
-    def update(self, array: pa.Array) -> None:
+    def update(self, array: Any) -> None:
         valid = np.ones(len(array), np.uint8)
         if array.null_count:
             valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
         self._valid.update(valid.tobytes())
+        if self._fields:
+            for column, part in zip(self._fields.values(), array.flatten(), strict=True):
+                column.update(part)
+            return
         if not self._sized:
             self._values.update(_bytes_of(array))
             return
         array = array.drop_null() if array.null_count else array
-        offsets, values = _parts(array, self._nested)
+        if self._items is not None:
+            offsets = array.offsets.to_numpy(zero_copy_only=False)
+            self._items.update(array.values.slice(offsets[0], offsets[-1] - offsets[0]))
+        else:
+            offsets, values = _parts(array, self._nested)
+            self._values.update(values)
         lengths = np.zeros(len(valid), "<i8")
         lengths[valid == 1] = np.diff(offsets)
         self._lengths.update(lengths.tobytes())
-        self._values.update(values)
 
     def summary(self) -> dict[str, Any]:
-        kind = f"list<{self._kind.value_type}>" if self._nested else str(self._kind)
-        streams = {"valid": self._valid.hexdigest(), "values": self._values.hexdigest()}
+        found: dict[str, Any] = {"type": _name(self._kind), "valid": self._valid.hexdigest()}
+        if self._fields:
+            fields = {name: column.summary() for name, column in self._fields.items()}
+            return found | {"fields": fields}
         if self._sized:
-            streams["lengths"] = self._lengths.hexdigest()
-        return {"type": kind, **streams}
+            found["lengths"] = self._lengths.hexdigest()
+        if self._items is not None:
+            return found | {"items": self._items.summary()}
+        return found | {"values": self._values.hexdigest()}
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether values are numbers or truth values, of as many bytes each."""
+    return pa.types.is_primitive(kind)
+
+
+def _is_struct(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind)
+
+
+def _name(kind: pa.DataType) -> str:
+    """The type, without what Arrow calls a list's items."""
+    if pa.types.is_list(kind):
+        return f"list<{_name(kind.value_type)}>"
+    if _is_struct(kind):
+        fields = (kind.field(k) for k in range(kind.num_fields))
+        return f"struct<{', '.join(f'{field.name}: {_name(field.type)}' for field in fields)}>"
+    return str(kind)
 
 
 def _parts(array: Any, nested: bool) -> tuple[np.ndarray, Any]:
