@@ -115,12 +115,14 @@ docs-sql-check: $(VENV)/.dev $(VENV)/.model $(DATASET)
 $(DATASET):
 	$(BIN)/pausedata build recipes/quickstart.yaml
 
-docs: $(VENV)/.dev ## generate docs/cli.md and docs/strategies.md
+docs: $(VENV)/.dev ## generate docs/cli.md, docs/formats.md and docs/strategies.md
 	$(BIN)/python scripts/make_cli_docs.py
+	$(BIN)/python scripts/make_format_docs.py
 	$(BIN)/python scripts/make_strategy_docs.py
 
 docs-check: $(VENV)/.dev
 	$(BIN)/python scripts/make_cli_docs.py --check
+	$(BIN)/python scripts/make_format_docs.py --check
 	$(BIN)/python scripts/make_strategy_docs.py --check
 
 schemas: $(VENV)/.dev ## generate schemas/
