@@ -53,7 +53,7 @@ def build(
         placements = recorded_placements(base) | resolved.recipe.placements
         check_references(placements, *known_runs(resolved.recipe, base), loaded.label)
         with Work(root, base, progress, damaged) as work:
-            work.find_tokenizer = lambda: resolved.tokenizer
+            work.asked_tokenizer = lambda: resolved.tokenizer
             prepared = _prepare(resolved, work, replace)
             _score(resolved, work)
             work.place_all(placements)

@@ -103,7 +103,7 @@ def export(
         with _work(root, progress, table) as work:
             base, tables = work.base, work.tables
             assert base is not None
-            work.find_tokenizer = lambda: tokenizer_of(root, base, tables, progress, tokenizer)
+            work.asked_tokenizer = lambda: tokenizer_of(root, base, tables, progress, tokenizer)
             refuse_overwriting(work, table, work.export_inputs(name, spec), replace)
             work.export(name, spec)
             return work.commit(command)

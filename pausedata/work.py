@@ -78,9 +78,12 @@ class Work:
         self.pause: PauseEntry | None = base.manifest.pause if base else None
         self.default_run: str | None = base.default_run if base else None
         # What checks exports of text; asked for only where there are some to make.
-        self.find_tokenizer: Callable[[], Tokenizer] = self._recorded_tokenizer
+        self.asked_tokenizer: Callable[[], Tokenizer] | None = None
 
-    def _recorded_tokenizer(self) -> Tokenizer:
+    def find_tokenizer(self) -> Tokenizer:
+        """The tokenizer that was asked for, else the one on record."""
+        if self.asked_tokenizer is not None:
+            return self.asked_tokenizer()
         assert self.base is not None  # else a recipe names the tokenizer
         return tokenizer_of(self.root, self.base, self.tables, self.progress)
 

@@ -215,7 +215,7 @@ def test_files_are_split_by_name_with_o(recipe: Recipe, run: Command, tmp_path: 
     export = ["export", recipe.out, "--placement", "dit", "--format", "tokenized"]
     refused(run(*export, "-o", tmp_path / "x.jsonl", "--split", "test"), 2, "'test'", "'train'")
     refused(run(*export, "--split", "train"), 2, "-o")
-    refused(run(*export, "-o", tmp_path / "x.csv"), 2, "FILE.jsonl")
+    refused(run(*export, "-o", tmp_path / "x.csv"), 2, ".jsonl")
     ended = run(*export, "-o", tmp_path / "folder")
     assert ended.status == 0
     inside = recipe.out / "current" / "exports" / "dit-tokenized" / "train.jsonl"

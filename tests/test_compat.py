@@ -350,7 +350,7 @@ def test_a_strategy_with_a_parameter_of_a_later_release_is_not_made_again(tmp_pa
             inputs = manifest["tables"][f"placements/{name}"]["provenance"]["inputs"]
             (inputs[key] if key else inputs)["a_later_key"] = 7
         options = manifest["tables"]["exports/low-tokenized"]["provenance"]["inputs"]["options"]
-        options["pack"] = 512
+        options["a_later_option"] = 512
 
     edit_manifest(root, as_later)
     before = open_version(root)

@@ -71,7 +71,11 @@ def test_command_has_an_example_and_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("page", "command"),
-    [(p.name, c) for p in DOCS for c in re.findall(r"`pausedata ([a-z]\w*)", p.read_text("utf-8"))],
+    [
+        (p.name, c)
+        for p in DOCS
+        for c in re.findall(r"`pausedata ([a-z][\w-]*)", p.read_text("utf-8"))
+    ],
 )
 def test_command_that_a_page_names_exists(page: str, command: str) -> None:
     assert command in COMMANDS
@@ -152,12 +156,9 @@ def test_a_wrong_command_line_would_be_found(line: str) -> None:
         check_command(line)
 
 
-def test_readme_prints_what_export_prints() -> None:
-    from pausedata.exporters.usage import how_to_use
-
-    pause = {"token": "[PAUSE]", "id": 49152, "id_is_new": True}
-    code = how_to_use(exporters.get("tokenized"), pause, "train.jsonl", "train")
-    assert code in read("README.md")
+def test_readme_loads_an_export_as_export_says() -> None:
+    lines = exporters.get("tokenized").layout.usage("train.jsonl", "train")
+    assert "\n".join(lines) in read("README.md")
 
 
 # Strategies, formats, recipes
@@ -182,8 +183,15 @@ def test_strategies_page_shows_a_plug_in_that_the_tests_install() -> None:
 
 @pytest.mark.parametrize("name", exporters.own())
 def test_format_is_documented(name: str) -> None:
-    assert f"`{name}`" in read("docs/recipe.md")
-    assert f"## The `{name}` export" in read("docs/format.md")
+    page = read("docs/formats.md")
+    text = section(page, f"## {name}")
+    assert f"| [`{name}`](#{name}) |" in page and "**Loss:**" in text
+
+
+def test_formats_page_is_what_the_formats_say() -> None:
+    script = ROOT / "scripts" / "make_format_docs.py"
+    run = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def keys_of(schema: dict[str, Any], definition: str | None) -> list[str]:
@@ -250,13 +258,18 @@ def test_format_page_has_every_key_of_the_manifest(definition: str | None) -> No
 )
 def test_format_page_has_every_column_with_its_field_id_and_type(table: str, heading: str) -> None:
     kind, _, name = table.partition("/")
-    schema = exporters.get(name).schema if kind == "exports" else schema_of(table)
+    schema = schema_of(table) if kind != "exports" else _schema_of_export(name)
     text = section(read("docs/format.md"), heading)
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (\S+) \|", text, re.M)
     assert [(int(number), column, kind) for number, column, kind in rows] == [
         (int(field.metadata[b"PARQUET:field_id"]), field.name, type_name(field.type))
         for field in schema
     ]
+
+
+def _schema_of_export(name: str) -> pa.Schema:
+    format = exporters.get(name)
+    return format.schema(exporters.parse(format, {}, "test"))
 
 
 def type_name(kind: pa.DataType) -> str:
