@@ -96,7 +96,7 @@ $(TRAINERS)/.installed: pyproject.toml constraints.txt Makefile
 	@touch $@
 
 test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, on the CPU, on exports of real rows
-	$(TRAINERS)/bin/python -m pytest -m trainers
+	$(TRAINERS)/bin/python -m pytest -m trainers tests/test_trainers.py tests/test_trainers_refresh.py
 
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -278,6 +278,21 @@ def test_a_placement_for_each_epoch_is_a_split_for_each(root: Path) -> None:
     assert verify(version, Silent()) == []
 
 
+def test_those_who_look_at_a_dataset_name_them_all(run: Callable[..., Run], root: Path) -> None:
+    place(root, {"ten": Placement(strategy="append", tokens=10)})  # type: ignore[call-arg]
+    export(root, "mixed", Export(placement={"low": 3, "ten": 1}, format="tokenized"))
+    export(root, "epochs", Export(placement=["low", "ten"], format="tokenized"))
+    for words in (("stats", root, "--quick"), ("stats", root), ("log", root)):
+        done = run(*words)
+        assert done.status == 0, done.err
+        assert "low 3 + ten 1" in done.out and "low, then ten" in done.out
+    card = (open_version(root).folder / "README.md").read_text()
+    assert "placement `low, then ten`" in card
+    told = json.loads(run("stats", root, "--json").out)
+    assert told["exports"]["epochs"]["placement"] == ["low", "ten"]
+    assert told["tokens"] == 22  # of the examples, whatever exports hold
+
+
 def test_what_a_mixture_was_made_from_is_known(root: Path) -> None:
     """A placement that is remade remakes it; one that is removed takes it along."""
     ten = Placement(strategy="append", tokens=10)  # type: ignore[call-arg]

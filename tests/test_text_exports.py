@@ -458,3 +458,40 @@ def test_formats_say_whether_they_mask(run: Callable[..., Run]) -> None:
         "prompt-completion", "messages", "alpaca", "sharegpt"
     }  # fmt: skip
     assert set(told) == set(exporters.own())
+
+
+@pytest.fixture
+def bos(recipe: Recipe, tmp_path: Path) -> Recipe:
+    """Plain prompts, and a tokenizer that puts BOS before every text."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    folder = make_model(tmp_path / "bos")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", start)]
+    )
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.save_pretrained(folder)
+    recipe.data |= {"model": {"id": str(folder)}, "scoring": None, "exports": {}}
+    recipe.data["placements"] = {"five": {"strategy": "random", "positions": 5}}
+    return recipe
+
+
+@pytest.mark.parametrize("format", PLAIN)
+def test_what_opens_a_text_is_there_once(bos: Recipe, format: str) -> None:
+    """As text where the trainer adds nothing (axolotl's segments), else not."""
+    version = bos.build().version
+    table = version.table("tokens")
+    ids = table.read(table.shards[0], ["prompt_ids"]).column("prompt_ids")[0].as_py()
+    assert ids.count(1) == 1 and ids[0] == 1
+    version = export(bos.out, "e", spec(format, on_mismatch="move")).version
+    row = rows_of(version)[0]
+    if format == "axolotl-segments":
+        assert row["segments"][0]["text"].startswith("<|im_start|>Question: ")
+        assert row["segments"][-1]["text"] == "<|endoftext|>"
+    else:
+        text = row["prompt"] if format == "prompt-completion" else row["messages"][0]["content"]
+        assert text.startswith("Question: ")
+    assert verify(version, Silent()) == []

@@ -402,8 +402,9 @@ def _tell(result: dict[str, Any], format: Format, options: Options) -> None:
         say(f"version {result['version']}" + ("" if result["committed"] else ": was there already"))
     if result["copied_bytes"]:
         say(describe_copied(result["copied_bytes"]))
-    first = next(iter(result["splits"]))
-    typer.echo(how_to_use(format, result["pause"], result["files"][0], first))
+    if format.text is None:  # how the text of others is read, their README says
+        first = next(iter(result["splits"]))
+        typer.echo(how_to_use(format, result["pause"], result["files"][0], first))
 
 
 COMMANDS = {"export": export}

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pausedata import strategies
+from pausedata.choice import told
 from pausedata.report.figures import Column, SideBySide
 from pausedata.report.gc import size
 from pausedata.report.registry import parameters_in_words
@@ -64,7 +65,7 @@ def _version(stats: Stats) -> RenderableType:
         "exports": (
             ["export", "format", "of", "rows", "tokens", "pauses"],
             [
-                [name, e.format or _NONE, e.placement or _NONE]
+                [name, e.format or _NONE, told(e.placement) if e.placement else _NONE]
                 + [_count(n) for n in (e.rows, e.tokens, e.pauses)]
                 for name, e in stats.exports.items()
             ],

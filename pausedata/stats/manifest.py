@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pausedata.choice import Choice
 from pausedata.history import scored_by
 from pausedata.store.dataset import Version
 
@@ -72,7 +73,7 @@ class PlacementStats:
 class ExportStats:
     """One export: tokens with prompts and pauses. None where that was not recorded."""
 
-    placement: str | None
+    placement: Choice | None
     format: str | None
     rows: int
     tokens: int | None
@@ -212,9 +213,16 @@ def _export(version: Version, name: str) -> ExportStats:
 
 
 def _tokens(version: Version) -> tuple[int | None, int | None]:
-    """Tokens in all and of responses, from an export's or a run's account of its making."""
+    """Tokens in all and of responses, from an export's or a run's account of its making.
+
+    Of an export that has every example as it is: one placement, no option.
+    """
     for name in version.exports:
-        tallies = _facts(version, f"exports/{name}").get("splits", {}).values()
+        facts = _facts(version, f"exports/{name}")
+        made = facts.get("inputs", {})
+        if made.get("options") != {} or not isinstance(made.get("placement"), str):
+            continue
+        tallies = facts.get("splits", {}).values()
         if tallies and all({"tokens", "pauses", "loss_tokens"} <= set(tally) for tally in tallies):
             return (
                 sum(tally["tokens"] - tally["pauses"] for tally in tallies),

@@ -155,11 +155,12 @@ def export(
 
 def _check_some(format: Format, label: str, tally: Tally) -> None:
     """DataError where no row could be written at all: the fault is not in single rows."""
-    if format.text is not None and not tally.rows and tally.skipped:
-        reason, count = next(iter(tally.skipped.items()))
+    if tally.skipped and not tally.rows:
+        reason, count = max(tally.skipped.items(), key=lambda pair: pair[1])
+        first = " `--on-mismatch error` shows the first." if format.text is not None else ""
         raise DataError(
-            f"{format.name}: none of the {count:,} examples of {label} can be written "
-            f"({REASONS.get(reason, reason)}). `--on-mismatch error` shows the first."
+            f"{format.name}: no example of {label} can be written; of {count:,}: "
+            f"{REASONS.get(reason, reason)}.{first}"
         )
 
 

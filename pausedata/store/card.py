@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import yaml
 
+from pausedata.choice import told
 from pausedata.store.manifest import Manifest, TableEntry
 
 
@@ -73,5 +74,5 @@ def _origin(entry: TableEntry) -> str:
         run = f" of {inputs['run']}" if inputs.get("run") else ""
         return f"{inputs['strategy']}{run}"
     if "placement" in inputs:
-        return f"placement `{inputs['placement']}`, format `{inputs['format']}`"
+        return f"placement `{told(inputs['placement'])}`, format `{inputs['format']}`"
     return ", ".join(f"`{name}`" for name in entry.provenance.get("made_from", []))
