@@ -136,6 +136,14 @@ transformers no longer sees where an example ends, and examples see each other. 
 `SFTConfig(padding_free=True)`, or with the Trainer's `default_data_collator` and a batch of one \
 row.
 
+## A format of your own
+Another distribution adds one through the entry-point group `pausedata.exporters`: an object \
+`pausedata.exporters.base.Format` with the entry point's name, options derived from \
+`TokenOptions` (then `rows` makes an Arrow table of `Sequences`) or `TextOptions` (then `text` has \
+`render`, which writes a row, and `read_back`, which tokenises rows as the trainer does), a \
+`schema`, and `layout=RowFiles()`. `pausedata/exporters/swift.py` is a whole one in 75 lines. \
+`pausedata doctor` lists what it found.
+
 ## Common options
 """
 

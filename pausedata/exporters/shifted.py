@@ -12,17 +12,10 @@ from pausedata.exporters.base import IGNORE, Format, Guide, Section, TokenOption
 from pausedata.exporters.labels import bears_loss, labels
 from pausedata.exporters.row_files import RowFiles
 from pausedata.exporters.sequences import Flags, Sequences
-from pausedata.exporters.tokenized import list_table
+from pausedata.exporters.tokenized import SCHEMA, list_table
 from pausedata.store.tables import make_schema
 
 _INTEGERS = pa.list_(pa.int32())
-_LABELS = make_schema(
-    [
-        (1, "input_ids", _INTEGERS),
-        (2, "attention_mask", pa.list_(pa.int8())),
-        (3, "labels", _INTEGERS),
-    ]
-)
 _PACKED = make_schema(
     [(1, "input_ids", _INTEGERS), (3, "labels", _INTEGERS), (4, "position_ids", _INTEGERS)]
 )
@@ -51,7 +44,7 @@ def schema(options: Shifted) -> pa.Schema:
     """The columns, by ``columns`` and ``pack``."""
     if options.columns == "mask":
         return _MASK
-    return _PACKED if options.pack else _LABELS
+    return _PACKED if options.pack else SCHEMA
 
 
 def rows(sequences: Sequences, options: Shifted) -> pa.Table:

@@ -18,7 +18,7 @@ from pausedata.exporters.sequences import Sequences
 from pausedata.store.tables import list_array, make_schema
 
 _INTEGERS = pa.list_(pa.int32())
-_SCHEMA = make_schema(
+SCHEMA = make_schema(
     [
         (1, "input_ids", _INTEGERS),
         (2, "attention_mask", pa.list_(pa.int8())),
@@ -41,7 +41,7 @@ class Tokenized(TokenOptions):
 
 def schema(options: TokenOptions) -> pa.Schema:
     """The columns; of packed rows ``position_ids`` and ``seq_lengths`` in place of the mask."""
-    return _PACKED if options.pack else _SCHEMA
+    return _PACKED if options.pack else SCHEMA
 
 
 def rows(sequences: Sequences, options: TokenOptions) -> pa.Table:
