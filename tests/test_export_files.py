@@ -151,6 +151,8 @@ def test_what_an_earlier_export_called_otherwise_is_gone(
         (("--shard-rows", "10"), "goes with -o"),
         (("-o", "both.jsonl.gz"), "--split"),
         (("--check", "trll", "-o", "x.jsonl"), "Did you mean 'trl'?"),
+        (("--check", "hf-trainer", "-o", "out", "--type", "parquet"), "reads JSON lines"),
+        (("--check", "hf-trainer", "-o", "out", "--shard-rows", "5"), "reads JSON lines"),
         (("--check", "nemo", "-o", "x.jsonl"), "it reads 'shifted', not 'tokenized'"),
     ],
 )

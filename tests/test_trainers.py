@@ -217,5 +217,16 @@ def test_a_length_too_short_drops_rows_in_axolotl(dataset: Path, tmp_path: Path)
     assert 0 < missing < compared
 
 
+def test_what_a_trainer_has_no_way_to_read_is_not_called_proven(
+    dataset: Path, tmp_path: Path
+) -> None:
+    process = start(
+        *("export", dataset, "--placement", "five", "--format", "shifted", "--pack", "512"),
+        *("-o", tmp_path / "x.jsonl", "--check", "nemo", "--tokenizer", SMOLLM2),
+    )
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2 and "no way to read it" in err
+
+
 def test_every_trainer_is_tried_here() -> None:
     assert {trainer for trainer, _ in WAYS} == set(trainers.TRAINERS)

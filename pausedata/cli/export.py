@@ -153,12 +153,9 @@ def export(
             raise UsageError("--name names an export inside the dataset; with -o there is none.")
         layout = chosen.layout.outside(output, type, shard_rows)
         chosen = dataclasses.replace(chosen, layout=layout)
-        if trainer is not None and (
-            shard_rows or output.name.endswith((".gz", ".zst", ".parquet"))
-        ):
-            raise UsageError(
-                "--check reads JSON lines, one file a split. Check these, then export."
-            )
+        written = getattr(layout, "type", None)  # hf-disk has one kind of files
+        if trainer is not None and (shard_rows or (written and written.name != "jsonl")):
+            raise UsageError("--check reads JSON lines, one file a split: check these first.")
         made = _export_outside(dataset, choice, chosen, parsed, output, split, version, tokenizer)
     else:
         for flag, given in (("--type", type), ("--shard-rows", shard_rows)):
@@ -382,6 +379,11 @@ def _prove(
         for label, path in made.files.items():
             found += prove(trainer, rows, label, path)
             advance(1)
+    if not found:
+        raise UsageError(
+            f"--check {trainer.name}: it was written, but with these options the trainer has no "
+            "way to read it, or there are no rows."
+        )
     return found
 
 

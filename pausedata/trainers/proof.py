@@ -66,7 +66,8 @@ class Planned(NamedTuple):
 
 
 def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterator[Proof]:
-    """Each way of ``trainer`` to read the split ``label`` of an export at ``path``.
+    """Each way of ``trainer`` to read the split ``label`` of an export at ``path``; none of a split
+    without rows.
 
     ``rows`` makes the plan.
     """
@@ -79,7 +80,7 @@ def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterato
         0,
         0,
     )
-    for way in trainer.ways:
+    for way in trainer.ways if plan else ():
         with tempfile.TemporaryDirectory(prefix="pausedata-check-") as scratch:
             given = Given(
                 rows.format, rows.options, path, label, rows.reader, longest, Path(scratch)
