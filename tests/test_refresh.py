@@ -214,6 +214,22 @@ def test_training_is_the_same_as_without_it_until_the_first_refresh(
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_another_training_begins_with_the_first_placement(
+    dataset: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    rows = PlacedRows(dataset, "dit")
+    callback, seen = RefreshPlacement(rows), Seen()
+    trainer_of(model_folder, rows, tmp_path / "t", [callback], num_train_epochs=2).train()
+    assert rows.placement == "dit-epoch-1"
+    trainer = trainer_of(model_folder, rows, tmp_path / "u", [callback, seen], num_train_epochs=1)
+    seen.watch(trainer)
+    trainer.train()
+    first = PlacedRows(dataset, "dit")
+    pad = trainer.data_collator.tokenizer.pad_token_id  # type: ignore[union-attr]
+    wanted = [first[k]["input_ids"] for k in range(len(first))]
+    assert without_padding(seen.epochs[0], pad) == without_padding(wanted, pad)
+
+
 def test_every_so_many_steps(dataset: Path, model_folder: Path, tmp_path: Path) -> None:
     rows = PlacedRows(dataset, "dit")
     callbacks = [RefreshPlacement(rows, every=4), SaveAt(tmp_path / "saved", steps=4)]
@@ -251,14 +267,18 @@ class StopAfter(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize(
+    ("saves", "at"),
+    [({"save_strategy": "epoch"}, 2), ({"save_strategy": "steps", "save_steps": 3}, 1)],
+    ids=["after a refresh", "between an epoch's last step and its refresh"],
+)
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
-    dataset: Path, model_folder: Path, tmp_path: Path
+    dataset: Path, model_folder: Path, tmp_path: Path, saves: dict[str, Any], at: int
 ) -> None:
     """From the trainer's checkpoint: the same placements, the same weights at the end."""
     weights, places = [], []
-    for name, stop in (("whole", None), ("stopped", 2)):
+    for name, stop in (("whole", None), ("stopped", at)):
         own = shutil.copytree(dataset, tmp_path / name, symlinks=True)
-        saves = {"save_strategy": "epoch"}
         rows = PlacedRows(own, "dit")
         callbacks: list[Any] = [RefreshPlacement(rows)]
         if stop is not None:

@@ -65,9 +65,13 @@ class RefreshPlacement(TrainerCallback):
                 "dataloader workers keep the rows that they started with: set "
                 "dataloader_num_workers=0, or refresh every epoch without persistent workers."
             )
-        if state.global_step:
-            name = self._name_at(args, state)
-            self.rows.use(self._first if name is None else f"{self._first}-{name}")
+        name = self._name_at(state) if state.global_step else None
+        wanted = self._first if name is None else f"{self._first}-{name}"
+        if name is not None and wanted not in open_version(self.rows.root).placements:
+            # The checkpoint was saved at the epoch's last step, and training ended right after it.
+            self._refresh(name, state, kwargs["model"])
+        elif wanted != self.rows.placement:
+            self.rows.use(wanted)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -84,7 +88,7 @@ class RefreshPlacement(TrainerCallback):
         if at and state.global_step < state.max_steps:
             self._refresh(f"step-{state.global_step}", state, kwargs["model"])
 
-    def _name_at(self, args: TrainingArguments, state: TrainerState) -> str | None:
+    def _name_at(self, state: TrainerState) -> str | None:
         """The last refresh before a checkpoint; None: there was none."""
         if isinstance(self.every, int):
             step = state.global_step // self.every * self.every
