@@ -21,7 +21,7 @@ from handmade import commit_handmade
 from test_exports import TEST, TRAIN
 
 from pausedata.ahead import ahead
-from pausedata.exporters.row_files import TYPES
+from pausedata.exporters.row_files import TYPES, RowFiles
 
 ROWS = [json.loads(line) for line in TRAIN]
 
@@ -138,6 +138,17 @@ def test_what_an_earlier_export_called_otherwise_is_gone(
     export("--type", "parquet", "-o", tmp_path)
     assert {p.name for p in tmp_path.glob("train*")} == {
         "train.parquet", "train.meta.json", "train-notes.jsonl"
+    }  # fmt: skip
+
+
+def test_the_dataset_s_own_shards_are_no_stale_files(tmp_path: Path) -> None:
+    """A killed export leaves a meta file in staging beside shards with such names."""
+    for name in ("train-00000-of-00002.parquet", "train.meta.json"):
+        (tmp_path / name).write_text("x")
+    rows = pa.table({"x": [[1]]})
+    RowFiles().write(tmp_path, {"train": [rows]}, rows.schema)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "train-00000-of-00002.parquet", "train.meta.json", "train.jsonl"
     }  # fmt: skip
 
 

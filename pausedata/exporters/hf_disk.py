@@ -93,6 +93,9 @@ class ArrowFolder(Layout):
         _write_text(folder / INDEX, _index(rows))
         return [*paths, INDEX]
 
+    def remove_stale(self, folder: Path, stems: Iterable[str], written: list[str]) -> None:
+        """The folder is new."""
+
     def paths(self, folder: Path, stems: Iterable[str]) -> list[Path]:
         """The folder alone."""
         return [folder]

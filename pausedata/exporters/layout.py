@@ -47,6 +47,13 @@ class Layout(ABC):
         """Write the rows of every stem; returns the files' paths, relative to ``folder``."""
 
     @abstractmethod
+    def remove_stale(self, folder: Path, stems: Iterable[str], written: list[str]) -> None:
+        """Remove what an earlier export left in ``folder``, outside a dataset, of the same stems.
+
+        Not within one, where Parquet shards of the export itself have such names.
+        """
+
+    @abstractmethod
     def paths(self, folder: Path, stems: Iterable[str]) -> list[Path]:
         """What a trainer is told to read, of what ``write`` wrote to ``folder``."""
 

@@ -124,7 +124,6 @@ class RowFiles(Layout):
                 if self.shard_rows
                 else [self._write_file(folder, f"{stem}{self.type.ending}", shards, schema)]
             )
-            _remove_stale(folder, stem, own)
             names += own
         return names
 
@@ -158,6 +157,17 @@ class RowFiles(Layout):
             for part in parts:
                 (folder / part).unlink(missing_ok=True)
         return names
+
+    def remove_stale(self, folder: Path, stems: Iterable[str], written: list[str]) -> None:
+        """By ``STEM.meta.json``, which speaks of the new files from now on."""
+        endings = "|".join(re.escape(kind.ending) for kind in TYPES.values())
+        for stem in stems:
+            if not (folder / f"{stem}.meta.json").exists():
+                continue
+            ours = re.compile(f"{re.escape(stem)}({_SHARD})?({endings})")
+            for path in folder.iterdir():
+                if ours.fullmatch(path.name) and path.name not in written:
+                    path.unlink()
 
     def paths(self, folder: Path, stems: Iterable[str]) -> list[Path]:
         """The file of each stem, or a pattern for its files."""
@@ -200,17 +210,3 @@ def _compare(path: Path, shards: Shards) -> str | None:
                 if found.read(len(lines)) != lines:
                     return "does not hold the rows of the shards"
         return "holds more rows than the shards" if found.read(1) else None
-
-
-def _remove_stale(folder: Path, stem: str, written: list[str]) -> None:
-    """Remove what an earlier export wrote of the same stem under other names.
-
-    ``STEM.meta.json`` says that there was one; it speaks of the new files from now on.
-    """
-    if not (folder / f"{stem}.meta.json").exists():
-        return
-    endings = "|".join(re.escape(kind.ending) for kind in TYPES.values())
-    ours = re.compile(f"{re.escape(stem)}({_SHARD})?({endings})")
-    for path in folder.iterdir():
-        if ours.fullmatch(path.name) and path.name not in written:
-            path.unlink()

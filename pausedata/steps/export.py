@@ -271,7 +271,8 @@ def write_outside(
             _check_some(format, label, written.tallies.get(label, Tally()))
 
         rows = {stem: ahead(shards(label)) for label, stem in stems.items()}
-        format.layout.write(writable, rows, format.schema(options))
+        names = format.layout.write(writable, rows, format.schema(options))
+        format.layout.remove_stale(writable, stems.values(), names)
         written.write_changes(writable, stems)
         for label, stem in stems.items():
             content = meta(origin, format, options, label, written.tallies[label], version)
