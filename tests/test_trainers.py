@@ -24,7 +24,7 @@ from pausedata.steps.export_rows import ExportRows, Origin
 from pausedata.steps.tokenizer import tokenizer_of
 from pausedata.store.dataset import open_version
 from pausedata.trainers import trl
-from pausedata.trainers.base import Given, Row, Trainer, Way
+from pausedata.trainers.base import Fact, Given, Row, Trainer, Way
 from pausedata.trainers.proof import Proof, prove
 
 pytestmark = [
@@ -135,19 +135,73 @@ def _exported(
 
 def proof_of(rows: tuple[ExportRows, Path], way: Way) -> dict[str, tuple[int, int]]:
     """(compared, differ) of each check, for one way alone."""
-    name = rows[0].format.name
-    trainer = Trainer(name="test", packages=(), formats=(name,), ways=(way,))
-    (proof,) = prove(trainer, rows[0], "train", rows[1])
-    assert isinstance(proof, Proof)
+    proof = _proof(rows, way)
     assert not proof.holds
     return {check.what: (check.compared, check.differ) for check in proof.checks}
 
 
-def test_trls_default_length_cuts(rows: tuple[ExportRows, Path]) -> None:
-    """Its `max_length` of 1,024 would, if rows were longer; here it is 150."""
-    found = proof_of(rows, Way("short", lambda given: trl.load(given, max_length=150)))
-    compared, cut = found["rows: none cut"]
-    assert 0 < cut < compared
+def all_hold(rows: tuple[ExportRows, Path], way: Way) -> bool:
+    """Whether everything is as planned."""
+    proof = _proof(rows, way)
+    assert proof.holds, proof.checks
+    return proof.holds
+
+
+def _proof(rows: tuple[ExportRows, Path], way: Way) -> Proof:
+    name = rows[0].format.name
+    trainer = Trainer(name="test", packages=(), formats=(name,), ways=(way,))
+    (proof,) = prove(trainer, rows[0], "train", rows[1])
+    return proof
+
+
+def test_trls_default_length_cuts(dataset: Path, tmp_path: Path) -> None:
+    """What is left of a row is as planned, and no more than its `max_length`'s default."""
+    from trl import SFTConfig
+
+    default = SFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False).max_length
+    assert default == 1024
+    long = "You add up. " * 330  # a system prompt of more than 1,024 tokens
+    rows = _exported(
+        *(dataset, open_version(dataset), "tokenized"),
+        {"chat_template": "model", "system": long, "prompt_label": "train"},
+        tmp_path / "long.jsonl",
+    )
+    found = proof_of(rows, Way("default", lambda given: trl.load(given, max_length=default)))
+    assert found["rows: none cut"] == (72, 72)
+    assert found["rows: the planned ids"] == (72, 72)
+    compared, differ = found["other tokens: loss where planned"]
+    assert compared <= 72 * 1024 and differ == 0
+
+
+def test_trl_drops_rows_of_which_it_left_no_label(rows: tuple[ExportRows, Path]) -> None:
+    """Cut within the prompt a row has nothing to train on, and is gone without a word."""
+    found = proof_of(rows, Way("short", lambda given: trl.load(given, max_length=80)))
+    compared, gone = found["rows: as many as planned"]
+    assert compared == 72 and 0 < gone < 72
+
+
+@pytest.mark.parametrize("told", [None, True])
+def test_a_completion_mask_alone_keeps_no_loss_off(
+    rows: tuple[ExportRows, Path], told: bool | None
+) -> None:
+    """TRL reads `completion_mask` where `completion_only_loss=True` says so, and only there."""
+
+    def load(given: Given) -> Iterator[Row | Fact]:
+        masked = given.rows().map(
+            lambda row: {"completion_mask": [int(label != -100) for label in row["labels"]]},
+            remove_columns=["labels", "attention_mask"],
+        )
+        return trl.load(given, masked, completion_only_loss=told)
+
+    way = Way("completion_mask", load)
+    if told:
+        assert all_hold(rows, way)
+        return
+    found = proof_of(rows, way)
+    pauses, trained = found["pauses: no loss"]
+    assert pauses == trained == 72 * 5
+    prompt, trained = found["other tokens: no loss where planned"]
+    assert prompt == trained
 
 
 def test_a_collator_for_language_modeling_trains_prompt_and_pauses(
@@ -213,16 +267,31 @@ def test_a_length_too_short_drops_rows_in_axolotl(dataset: Path, tmp_path: Path)
 
     made = _exported(dataset, open_version(dataset), "tokenized", {}, tmp_path / "train.jsonl")
     way = Way("short", lambda given: axolotl.load(given, sequence_len=150), ordered=False)
-    compared, missing = proof_of(made, way)["rows: as many as planned"]
+    found = proof_of(made, way)
+    compared, missing = found["rows: as many as planned"]
     assert 0 < missing < compared
+    assert found["rows: the planned ids"] == (compared - missing, 0)
 
 
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ("nemo", ("--format", "shifted", "--pack", "512", "-o", "x.jsonl")),
+        ("torchtune", ("--format", "shifted", "-o", "x.jsonl")),
+        ("axolotl", ("--format", "tokenized", "--pack", "512", "-o", "x.jsonl")),
+        ("llama-factory", ("--format", "hf-disk", "--pack", "512", "-o", "hf")),
+        # Two epochs: there is no split `train`, the one that it loads.
+        ("llama-factory", ("--format", "hf-disk", "--placement", "none", "-o", "hf")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[1:4]),
+)
 def test_what_a_trainer_has_no_way_to_read_is_not_called_proven(
-    dataset: Path, tmp_path: Path
+    dataset: Path, tmp_path: Path, trainer: str, words: tuple[str, ...]
 ) -> None:
     process = start(
-        *("export", dataset, "--placement", "five", "--format", "shifted", "--pack", "512"),
-        *("-o", tmp_path / "x.jsonl", "--check", "nemo", "--tokenizer", SMOLLM2),
+        *("export", dataset, "--placement", "five", *words),
+        *("--check", trainer, "--tokenizer", SMOLLM2),
+        cwd=tmp_path,
     )
     _, err = process.communicate(timeout=300)
     assert process.returncode == 2 and "no way to read it" in err

@@ -376,14 +376,19 @@ def _prove(
         progress().step(f"checking with {trainer.name}", len(made.files), "splits") as advance,
         contextlib.redirect_stdout(sys.stderr),  # trainers talk
     ):
+        unread = []
         for label, path in made.files.items():
-            found += prove(trainer, rows, label, path)
+            own = list(prove(trainer, rows, label, path))
+            found += own
+            unread += [] if own else [label]
             advance(1)
     if not found:
         raise UsageError(
             f"--check {trainer.name}: it was written, but with these options the trainer has no "
             "way to read it, or there are no rows."
         )
+    if unread:
+        say(f"not checked, as {trainer.name} has no way to read them: {listing(unread)}")
     return found
 
 

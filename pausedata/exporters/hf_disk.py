@@ -255,7 +255,7 @@ def _take_place(new: Path, folder: Path) -> None:
 
 
 def guide(guide: Guide) -> list[Section]:
-    """As tokenized; and LLaMA-Factory's configuration, for rows that are not packed."""
+    """As tokenized; and LLaMA-Factory's configuration, for a split `train` that is not packed."""
     factory = Section(
         "LLaMA-Factory",
         "yaml",
@@ -270,7 +270,7 @@ def guide(guide: Guide) -> list[Section]:
         "does not hold for rows that are tokenised.",
     )
     own = tokenized.trl_and_trainer(guide)
-    return own if guide.options.pack else [*own, factory]
+    return own if guide.options.pack or "train" not in guide.files else [*own, factory]
 
 
 FORMAT = Format(

@@ -54,12 +54,17 @@ def _sample_packing(given: Given) -> Iterator[Row]:
     )
 
 
+def _reads(given: Given) -> bool:
+    """Of tokenised rows it requires the mask, which packed ones do not have."""
+    return not given.packed
+
+
 TRAINER = Trainer(
     name="axolotl",
     packages=("axolotl", "transformers", "torch", "datasets"),
     formats=tuple(_TYPES),
     ways=(
-        Way("prepare_datasets", load, ordered=False),
-        Way("prepare_datasets, sample_packing", _sample_packing, ordered=False),
+        Way("prepare_datasets", load, ordered=False, applies=_reads),
+        Way("prepare_datasets, sample_packing", _sample_packing, ordered=False, applies=_reads),
     ),
 )

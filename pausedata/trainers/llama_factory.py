@@ -37,8 +37,7 @@ def load(given: Given, **settings: Any) -> Iterator[Row]:
     model, data, training, _, _ = get_train_args(arguments | settings)
     template = get_template_and_fix_tokenizer(given.tokenizer, data)
     module = get_dataset(template, model, data, training, "sft", given.tokenizer)
-    rows = module["train_dataset"] if given.format.text else _split(given, module)
-    for row in rows:
+    for row in module["train_dataset" if given.format.text else _SPLITS[given.split]]:
         yield Row(list(row["input_ids"]), list(row["labels"]))
 
 
@@ -57,20 +56,19 @@ def _told(given: Given) -> dict[str, Any]:
     }
 
 
-def _split(given: Given, module: dict[str, Any]) -> Any:
-    """What it made of the split of a ``tokenized_path``: it knows train and validation alone."""
-    from datasets import load_from_disk
+# What it makes of a ``tokenized_path``'s splits; others it does not load.
+_SPLITS = {"train": "train_dataset", "validation": "eval_dataset"}
 
-    names = {"train": "train_dataset", "validation": "eval_dataset"}
-    if given.split in names:
-        return module[names[given.split]]
-    return load_from_disk(str(given.path))[given.split]
+
+def _reads(given: Given) -> bool:
+    """Text; or rows that are not packed (its collator makes masks of its own), of those splits."""
+    return given.format.text is not None or (given.split in _SPLITS and not given.packed)
 
 
 TRAINER = Trainer(
     name="llama-factory",
     packages=("llamafactory", "transformers", "torch", "datasets"),
     formats=("hf-disk", "alpaca", "sharegpt"),
-    ways=(Way("get_dataset", load),),
+    ways=(Way("get_dataset", load, applies=_reads),),
     environment={"DISABLE_VERSION_CHECK": "1"},
 )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,11 +129,8 @@ def _compare(trainer: Trainer, way: Way, given: Given, plan: list[Planned]) -> P
                 facts.append(item)
 
     try:
-        if way.ordered:
-            pairs = zip_longest(plan, rows())
-        else:
-            pairs = zip_longest(sorted(plan), sorted(rows()))
-        proof.checks = list(_checks(pairs, given))
+        pairs = _in_order(plan, rows()) if way.ordered else _in_any_order(plan, rows())
+        proof.checks = _checks(pairs, given)
     except Exception as error:  # whatever a trainer may raise
         proof.checks.append(Check("it loads and trains", 1, 1, reason(error)))
     for fact in facts:
@@ -139,8 +138,69 @@ def _compare(trainer: Trainer, way: Way, given: Given, plan: list[Planned]) -> P
     return proof
 
 
-def _checks(pairs: Iterable[tuple[Planned | None, Row | None]], given: Given) -> Iterable[Check]:
-    """Rows, ids, and the labels of each kind of token."""
+# A planned example and the row that it is compared with, with their number in the plan or, of rows
+# that nothing was planned for, among the trainer's. One of them may be lacking.
+Pair = tuple[int, Planned | None, Row | None]
+
+
+def _in_order(plan: list[Planned], rows: Iterable[Row]) -> Iterator[Pair]:
+    """Each row with the next example of the plan; with a later one where it has that one's ids, so
+    that what was left out is told, and not that all behind it differ.
+    """
+    numbers = _by_ids(plan)
+    at = 0
+    for count, row in enumerate(rows):
+        same = numbers.get(hash(tuple(row.input_ids)), deque())
+        while same and same[0] < at:
+            same.popleft()
+        target = same[0] if same else at
+        for number in range(at, min(target, len(plan))):
+            yield number, plan[number], None
+        at = target
+        if at < len(plan):
+            yield at, plan[at], row
+            at += 1
+        else:
+            yield count, None, row
+    for number in range(at, len(plan)):
+        yield number, plan[number], None
+
+
+def _in_any_order(plan: list[Planned], rows: Iterable[Row]) -> Iterator[Pair]:
+    """Each row with an example of its ids; the others with the example next in order of ids, which
+    is the one that a row was cut from.
+    """
+    numbers = _by_ids(plan)
+    strays: list[tuple[int, Row]] = []
+    for count, row in enumerate(rows):
+        same = numbers.get(hash(tuple(row.input_ids)))
+        if same:
+            number = same.popleft()
+            yield number, plan[number], row
+        else:
+            strays.append((count, row))
+    left = sorted((plan[number].input_ids, number) for same in numbers.values() for number in same)
+    for count, row in strays:
+        if left:
+            near = min(bisect_left(left, (row.input_ids, -1)), len(left) - 1)
+            _, number = left.pop(near)
+            yield number, plan[number], row
+        else:
+            yield count, None, row
+    for _, number in left:
+        yield number, plan[number], None
+
+
+def _by_ids(plan: list[Planned]) -> dict[int, deque[int]]:
+    """The numbers of the examples of each hash of ids, ascending."""
+    found: dict[int, deque[int]] = {}
+    for number, example in enumerate(plan):
+        found.setdefault(hash(tuple(example.input_ids)), deque()).append(number)
+    return found
+
+
+def _checks(pairs: Iterable[Pair], given: Given) -> list[Check]:
+    """Rows, ids, and the labels of each kind of token, as far as a row has the planned ids."""
     masked = given.format.masks(given.options)
     counted = Check("rows: as many as planned")
     whole = Check("rows: none cut")
@@ -148,30 +208,36 @@ def _checks(pairs: Iterable[tuple[Planned | None, Row | None]], given: Given) ->
     pauses = Check("pauses: no loss" if masked else "pauses: trained, as the format says")
     loss = Check("other tokens: loss where planned")
     none = Check("other tokens: no loss where planned")
-    for number, (want, have) in enumerate(pairs):
+    for number, want, have in pairs:
         where = f"row {number}"
         if want is None or have is None:
-            lacking = "is missing" if have is None else "is one too many"
+            lacking = "is missing" if have is None else "of the trainer's is one too many"
             counted.count(1, 1, f"{where} {lacking}")
             continue
         counted.count(1, 0)
         short = len(have.input_ids) < len(want.input_ids)
-        lengths = f"{len(have.input_ids)} tokens of {len(want.input_ids)}"
-        whole.count(1, int(short), f"{where}: {lengths}")
-        ids.count(1, *_unlike(want.input_ids, have.input_ids, where))
+        told = f"{where}: {len(have.input_ids)} tokens of {len(want.input_ids)}"
+        if len(have.labels) < len(have.input_ids):
+            short, told = True, f"{where}: {len(have.labels)} labels of {len(have.input_ids)}"
+        whole.count(1, int(short), told)
+        alike = _alike(want.input_ids, have.input_ids)
+        ids.count(1, *_unlike(want.input_ids, have.input_ids, alike, where))
         own = zip(want.labels, have.labels, want.is_pause, strict=False)
-        for at, (planned, found, is_pause) in enumerate(own):
-            if at < want.own:
-                check = pauses if is_pause else (none if planned == IGNORE else loss)
-                told = f"{where}, token {at}: label {found}, not {planned}"
-                check.count(1, int(planned != found), told)
+        for at, (planned, found, is_pause) in enumerate(islice(own, min(alike, want.own))):
+            check = pauses if is_pause else (none if planned == IGNORE else loss)
+            told = f"{where}, token {at}: label {found}, not {planned}"
+            check.count(1, int(planned != found), told)
     return [counted, whole, ids, pauses, loss, none]
 
 
-def _unlike(want: list[int], have: list[int], where: str) -> tuple[int, str]:
-    """Whether ids differ, and where first."""
+def _alike(want: list[int], have: list[int]) -> int:
+    """How many ids are the same from the beginning."""
+    both = enumerate(zip(want, have, strict=False))
+    return next((k for k, (a, b) in both if a != b), min(len(want), len(have)))
+
+
+def _unlike(want: list[int], have: list[int], at: int, where: str) -> tuple[int, str]:
+    """Whether ids differ, ``at`` of which are the same, and where first."""
     if want == have:
         return 0, ""
-    both = enumerate(zip(want, have, strict=False))
-    at = next((k for k, (a, b) in both if a != b), min(len(want), len(have)))
     return 1, f"{where}: from token {at} on {have[at : at + 4]}, not {want[at : at + 4]}"

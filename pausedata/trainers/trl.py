@@ -9,8 +9,8 @@ from typing import Any
 from pausedata.trainers.base import Fact, Given, Row, Trainer, Way, one_step, unpadded
 
 
-def sft_trainer(given: Given, **settings: Any) -> Any:
-    """An ``SFTTrainer`` over the export, with a tiny model, on the CPU.
+def sft_trainer(given: Given, rows: Any = None, **settings: Any) -> Any:
+    """An ``SFTTrainer`` over the export, unless other rows are given; a tiny model, on the CPU.
 
     ``settings`` go over those that an export's README gives.
     """
@@ -36,14 +36,14 @@ def sft_trainer(given: Given, **settings: Any) -> Any:
     return SFTTrainer(
         model=given.model(),
         args=SFTConfig(**arguments | settings),
-        train_dataset=given.rows(),
+        train_dataset=given.rows() if rows is None else rows,
         processing_class=given.tokenizer,
     )
 
 
-def load(given: Given, **settings: Any) -> Iterator[Row | Fact]:
+def load(given: Given, rows: Any = None, **settings: Any) -> Iterator[Row | Fact]:
     """What its dataloader yields, and a step of training."""
-    trainer = sft_trainer(given, **settings)
+    trainer = sft_trainer(given, rows, **settings)
     for batch in trainer.get_train_dataloader():
         yield from unpadded(batch)
     yield one_step(trainer)
