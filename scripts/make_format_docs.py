@@ -113,7 +113,7 @@ trainer's own file: `SPLIT.jsonl`, of `hf-disk` the folder `hf/`. With `-o`:
 | `train.jsonl`, `train.jsonl.gz`, `train.jsonl.zst`, `train.parquet` | that file, of one split \
 (`--split`) |
 | `folder` | `SPLIT.jsonl` for each split, or what `--type` says; of `hf-disk` a `DatasetDict` |
-| `folder --shard-rows 100000` | `SPLIT-00000-of-00004.jsonl` … with so many rows each |
+| either with `--shard-rows 100000` | `SPLIT-00000-of-00004.jsonl` … with so many rows each |
 
 Files appear whole or not at all, and equal rows give equal bytes. An export that was stopped goes \
 on where it was: finished shards are kept in the dataset's `staging` folder. Memory does not grow \
@@ -126,13 +126,14 @@ pausedata export D --placement dit --placement random --format tokenized       #
 ```
 Mixed by weight, each example has one of the placements, drawn by its id and `seed` alone. One for \
 each epoch gives the splits `train.epoch1`, `train.epoch2`, …: files to be trained on one after \
-another. In a recipe: `placement: {dit: 3, append: 1}` and `placement: [dit, random]`.
+another, so that `-o` takes a folder. In a recipe: `placement: {dit: 3, append: 1}` and \
+`placement: [dit, random]`.
 
 ## Packing
 `--pack 2048` puts examples into rows of at most so many tokens, by best fit, none of them split. \
 The first token of an example bears no loss in a packed row. Rows have `position_ids`, which begin \
-at 0 in each example, and `seq_lengths`, and **no `attention_mask`**: given one, even of ones, \
-transformers no longer sees where an example ends, and examples see each other. Train with \
+at 0 in each example, and (but `shifted`) `seq_lengths`, and **no `attention_mask`**: given one, \
+even of ones, transformers no longer sees where an example ends, and examples see each other. Train with \
 `SFTConfig(padding_free=True)`, or with the Trainer's `default_data_collator` and a batch of one \
 row.
 

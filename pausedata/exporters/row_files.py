@@ -96,9 +96,11 @@ class RowFiles(Layout):
         kind = _type_of(target)
         if kind is not None:
             if len(splits) > 1:
+                epochs = splits[0].endswith(".epoch1")
+                todo = "" if epochs else "name one with --split, or "
                 raise UsageError(
-                    f"{target} is one file, and there are the splits {listing(splits)}: name one "
-                    "with --split, or give a folder."
+                    f"{target} is one file, and there are the splits {listing(splits)}: {todo}give "
+                    "a folder."
                 )
             return target.parent, dict.fromkeys(splits, target.name.removesuffix(kind.ending))
         if target.suffix and not target.is_dir():

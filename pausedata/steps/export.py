@@ -16,6 +16,7 @@ from pausedata.ahead import ahead
 from pausedata.errors import DataError
 from pausedata.exporters import Format, Options
 from pausedata.exporters.guide import readme, readme_name
+from pausedata.exporters.length import NO_RESPONSE
 from pausedata.exporters.refused import REASONS, Refused
 from pausedata.exporters.tally import CHANGES, Change, Tally
 from pausedata.progress import Progress
@@ -157,10 +158,11 @@ def _check_some(format: Format, label: str, tally: Tally) -> None:
     """DataError where no row could be written at all: the fault is not in single rows."""
     if tally.skipped and not tally.rows:
         reason, count = max(tally.skipped.items(), key=lambda pair: pair[1])
-        first = " `--on-mismatch error` shows the first." if format.text is not None else ""
+        lengths = reason in ("overlong", NO_RESPONSE)
+        todo = "Raise max_length or pack" if lengths else "`--on-mismatch error` shows the first"
         raise DataError(
-            f"{format.name}: no example of {label} can be written; of {count:,}: "
-            f"{REASONS.get(reason, reason)}.{first}"
+            f"{format.name}: nothing of {label} is left to write: {count:,} examples are left out "
+            f"({REASONS.get(reason, reason)}). {todo}."
         )
 
 

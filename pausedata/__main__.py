@@ -1,0 +1,5 @@
+"""``python -m pausedata``."""
+
+from pausedata.cli import main
+
+main()
