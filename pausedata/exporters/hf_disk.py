@@ -46,9 +46,7 @@ class ArrowFolder(Layout):
         """It has files of one kind, and cuts them by size."""
         if type is not None or shard_rows is not None:
             flag = "--type" if type is not None else "--shard-rows"
-            raise UsageError(
-                f"{flag}: hf-disk is always a folder of Arrow files, cut by size; leave it out."
-            )
+            raise UsageError(f"{flag}: hf-disk is always a folder of Arrow files; leave it out.")
         return self
 
     def place(self, target: Path, splits: list[str]) -> tuple[Path, dict[str, str]]:
