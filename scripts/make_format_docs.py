@@ -134,8 +134,8 @@ another, so that `-o` takes a folder. In a recipe: `placement: {dit: 3, append: 
 The first token of an example bears no loss in a packed row. Rows have `position_ids`, which begin \
 at 0 in each example, and (but `shifted`) `seq_lengths`, and **no `attention_mask`**: given one, \
 even of ones, transformers no longer sees where an example ends, and examples see each other. \
-Train with `SFTConfig(padding_free=True)`, or with the Trainer's `default_data_collator` and a batch of one \
-row.
+Train with `SFTConfig(padding_free=True)`, or with the Trainer's `default_data_collator` and a \
+batch of one row.
 
 ## A format of your own
 Another distribution adds one through the entry-point group `pausedata.exporters`: an object \
