@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pausedata.exporters.base import IGNORE, TokenOptions
-from pausedata.exporters.sequences import Flags, Int, Sequences
+from pausedata.exporters.sequences import Flags, Ids, Sequences
 
 
 def bears_loss(sequences: Sequences, options: TokenOptions) -> Flags:
@@ -25,6 +25,6 @@ def bears_loss(sequences: Sequences, options: TokenOptions) -> Flags:
     return loss
 
 
-def labels(sequences: Sequences, options: TokenOptions) -> Int:
+def labels(sequences: Sequences, options: TokenOptions) -> Ids:
     """Unshifted labels: [elements]."""
-    return np.where(bears_loss(sequences, options), sequences.input_ids, IGNORE)
+    return np.where(bears_loss(sequences, options), sequences.input_ids, np.int32(IGNORE))

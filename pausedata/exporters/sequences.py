@@ -11,6 +11,7 @@ import pyarrow as pa
 from pausedata.store.tables import list_parts
 
 Int = np.ndarray[Any, np.dtype[np.int64]]
+Ids = np.ndarray[Any, np.dtype[np.int32]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -24,7 +25,7 @@ class Sequences:
 
     offsets: Int  # [rows + 1], from 0
     parts: Int  # [examples + 1], from 0; every one of ``offsets`` is among them
-    input_ids: Int  # [elements]
+    input_ids: Ids  # [elements]
     is_prompt: Flags  # [elements]
     is_pause: Flags  # [elements]
     is_end: Flags  # [elements]: appended to the response, as EOS is
@@ -81,36 +82,27 @@ def insert_pauses(
     response_offsets, response_ids = list_parts(tokens, "response_ids")
     place_offsets, positions = list_parts(placement, "position")
     _, counts = list_parts(placement, "count")
-    counts = counts.astype(np.int64)
-    examples = tokens.num_rows
 
     prompt_lengths, response_lengths = np.diff(prompt_offsets), np.diff(response_offsets)
-    lengths = prompt_lengths + response_lengths
-    place_example = np.repeat(np.arange(examples), np.diff(place_offsets))
-    # The sequences without pauses, prompt after response after prompt.
-    plain_offsets = np.concatenate([[0], np.cumsum(lengths)])
-    # Where in that the pauses go: before the element of this index.
-    before = (plain_offsets[:-1] + prompt_lengths)[place_example] + positions
-    inserted = np.repeat(before, counts)
+    pauses_before = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])  # [places + 1]
+    added = np.diff(pauses_before[place_offsets])
+    offsets = np.concatenate([[0], np.cumsum(prompt_lengths + response_lengths + added)])
 
-    plain = np.empty(plain_offsets[-1], np.int64)
-    in_example = np.arange(plain_offsets[-1]) - np.repeat(plain_offsets[:-1], lengths)
-    is_prompt = in_example < np.repeat(prompt_lengths, lengths)
-    plain[is_prompt], plain[~is_prompt] = prompt_ids, response_ids
-    is_end = np.zeros(len(plain), bool)
-    if ends is not None:
-        is_end = in_example >= np.repeat(lengths - ends, lengths)
-
-    added = np.zeros(examples, np.int64)
-    np.add.at(added, place_example, counts)
-    offsets = np.concatenate([[0], np.cumsum(lengths + added)])
     # An example's places come in ascending order, and a pause after its last token belongs to it,
-    # not to the next: so new indices are counted from the pauses, not from `before` alone.
-    pause_at = inserted + np.arange(len(inserted))
+    # not to the next: so its pauses are counted from its own beginning on.
+    base = offsets[:-1] + prompt_lengths - pauses_before[place_offsets[:-1]]
+    before = np.repeat(base, np.diff(place_offsets)) + positions  # without the pauses before it
     is_pause = np.zeros(offsets[-1], bool)
-    is_pause[pause_at] = True
-    input_ids = np.full(offsets[-1], pause_id, np.int64)
-    input_ids[~is_pause] = plain
-    flags = np.zeros((2, offsets[-1]), bool)
-    flags[0, ~is_pause], flags[1, ~is_pause] = is_prompt, is_end
-    return Sequences(offsets, offsets, input_ids, flags[0], is_pause, flags[1])
+    is_pause[np.repeat(before, counts) + np.arange(pauses_before[-1])] = True
+
+    # A prompt has no pauses, and all of it stands before the rest.
+    parts = np.stack([prompt_lengths, response_lengths + added], axis=1).ravel()
+    is_prompt = np.repeat(np.tile([True, False], tokens.num_rows), parts)
+    is_response = ~(is_prompt | is_pause)
+    input_ids = np.full(offsets[-1], pause_id, np.int32)
+    input_ids[is_prompt], input_ids[is_response] = prompt_ids, response_ids
+    is_end = np.zeros(offsets[-1], bool)
+    if ends is not None and ends.any():
+        behind = np.repeat(response_offsets[1:], response_lengths) - np.arange(len(response_ids))
+        is_end[is_response] = behind <= np.repeat(ends, response_lengths)
+    return Sequences(offsets, offsets, input_ids, is_prompt, is_pause, is_end)

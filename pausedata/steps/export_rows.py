@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,7 @@ from pausedata.exporters.refused import mismatch
 from pausedata.exporters.tally import Change, Tally
 from pausedata.references import missing
 from pausedata.store.dataset import Table, check_shards
-from pausedata.store.manifest import PauseEntry
+from pausedata.store.manifest import PauseEntry, ShardEntry
 from pausedata.store.shards import shard_name
 from pausedata.store.tables import list_array, list_parts
 from pausedata.tokenizer import Tokenizer
@@ -100,7 +101,7 @@ class Made:
 
 
 # What is read where nothing else is needed: a column not read is time saved.
-_IDS = ["id", "prompt_ids", "response_ids"]
+_IDS = ["prompt_ids", "response_ids"]
 _PLACES = ["position", "count"]
 
 
@@ -123,6 +124,7 @@ class ExportRows:
         for table in origin.placements.values():
             check_shards(table, origin.tokens)
         self._last_read: dict[str, tuple[int, pa.Table]] = {}
+        self._shards: dict[tuple[str, str], list[tuple[int, ShardEntry]]] = {}
 
     @property
     def needs_tokenizer(self) -> bool:
@@ -180,7 +182,9 @@ class ExportRows:
         """One shard's rows. Refused where `error` is what is to be done with a row."""
         tally, changes = Tally(), list[Change]()
         texts = self._rendered_anew or self.format.text is not None
-        tokens = self._read(self.origin.tokens, unit, None if self._needs_ends else _IDS)
+        named = self._limit is not None or len(unit.weights) > 1
+        columns = None if self._needs_ends else ["id", *_IDS] if named else _IDS
+        tokens = self._read(self.origin.tokens, unit, columns)
         ends = self._ends(tokens) if self._needs_ends else np.zeros(tokens.num_rows, np.int64)
         examples: pa.Table | None = None
         messages: list[list[dict[str, Any]]] = []
@@ -236,18 +240,33 @@ class ExportRows:
 
     def _read(self, table: Table, unit: Unit, columns: list[str] | None = None) -> pa.Table:
         """The unit's rows of a table."""
+        shards = self._shards_of(table, unit.split)
+        begins = [shard.first_row for _, shard in shards]
         parts = []
-        for number, shard in enumerate(table.shards):
+        # From the shard that the first row is in; of a unit without rows, one that begins there.
+        for number, shard in shards[max(0, bisect_right(begins, unit.first) - 1) :]:
+            if shard.first_row >= unit.last and parts:
+                break
             first, last = (
                 max(unit.first, shard.first_row),
                 min(unit.last, shard.first_row + shard.rows),
             )
-            if shard.split == unit.split and (first < last or shard.first_row == unit.first):
-                held = self._last_read.get(table.name)
-                if held is None or held[0] != number:
-                    held = self._last_read[table.name] = (number, table.read(shard, columns))
-                parts.append(held[1].slice(first - shard.first_row, max(0, last - first)))
+            held = self._last_read.get(table.name)
+            if held is None or held[0] != number:
+                # Not in threads: the last unit is written meanwhile.
+                rows = table.read(shard, columns, threads=False)
+                held = self._last_read[table.name] = (number, rows)
+            parts.append(held[1].slice(first - shard.first_row, max(0, last - first)))
         return pa.concat_tables(parts)
+
+    def _shards_of(self, table: Table, split: str) -> list[tuple[int, ShardEntry]]:
+        """A table's shards of a split with their numbers: found once, there may be thousands."""
+        key = (table.name, split)
+        if key not in self._shards:
+            self._shards[key] = [
+                (number, shard) for number, shard in enumerate(table.shards) if shard.split == split
+            ]
+        return self._shards[key]
 
     def _placement(self, unit: Unit, tokens: pa.Table) -> pa.Table:
         tables = [self._read(self.origin.placements[name], unit, _PLACES) for name in unit.weights]
