@@ -495,3 +495,50 @@ def test_what_opens_a_text_is_there_once(bos: Recipe, format: str) -> None:
         text = row["prompt"] if format == "prompt-completion" else row["messages"][0]["content"]
         assert text.startswith("Question: ")
     assert verify(version, Silent()) == []
+
+
+def test_longer_rows_are_counted_once_with_what_the_template_puts_behind(chat: Recipe) -> None:
+    """The limit is of the row as it arrives; verify knows those left out without a tokenizer."""
+    chat.build()
+    whole = export(chat.out, "whole", spec("messages", on_mismatch="move")).version
+    longest = json.loads((whole.folder / "exports/whole/train.meta.json").read_text())["longest"]
+    fits = spec("messages", on_mismatch="move", max_length=longest)
+    assert len(rows_of(export(chat.out, "fits", fits).version, "fits")) == 12
+    short = spec("messages", on_mismatch="move", max_length=longest - 1, overlong="skip")
+    version = export(chat.out, "short", short).version
+    meta = json.loads((version.folder / "exports/short/train.meta.json").read_text())
+    left_out = meta["skipped"]["overlong"]
+    assert left_out == len(_changes(version, "short")) == 12 - meta["rows"] >= 1
+    assert meta["longest"] < longest
+    assert verify(version, Silent()) == []
+
+
+def test_a_template_that_leaves_a_message_out_is_refused(chat: Recipe) -> None:
+    """Jinja takes a name that it does not know for an empty text."""
+    chat.build()
+    deaf = "{% for m in messages %}<|im_start|>{{ m.role }}{{ m.contents }}<|im_end|>{% endfor %}"
+    with pytest.raises(UsageError, match="leaves out the system message"):
+        export(chat.out, "e", Export(placement="five", format="tokenized", chat_template=deaf))
+
+
+def test_pauses_at_the_end_stay_there_through_another_template(bos: Recipe) -> None:
+    """Before and behind what is appended, though a turn's end has another length than EOS."""
+    bos.build()
+    version = open_version(bos.out)
+    table = version.table("tokens")
+    lengths = {
+        row["id"]: len(row["response_ids"])
+        for shard in table.shards
+        for row in table.read(shard).to_pylist()
+    }
+    assert min(lengths.values()) > 1
+    chosen = {"strategy": "every_word"}
+    place(bos.out, {"words": Placement(**chosen)})  # type: ignore[arg-type]
+    made = export(
+        bos.out, "e", Export(placement="words", format="tokenized", chat_template="model")
+    )
+    plain = export(bos.out, "p", Export(placement="words", format="tokenized"))
+    pause = made.version.manifest.pause.id
+    for row, before in zip(rows_of(made.version), rows_of(plain.version, "p"), strict=True):
+        assert row["input_ids"].count(pause) == before["input_ids"].count(pause)
+    assert verify(made.version, Silent()) == []

@@ -242,7 +242,7 @@ def _options(format: Format, given: dict[str, Any], own: Mapping[str, Any]) -> d
         if key not in format.options.model_fields:
             raise UsageError(f"{flag}: format '{format.name}' has no such option.")
         given[key] = value
-    if template := given.get("chat_template"):
+    if (template := given.get("chat_template")) is not None:
         from pausedata.exporters.templates import read_template
 
         given["chat_template"] = read_template(template, Path(), "--chat-template")

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pausedata.errors import UsageError
+from pausedata.exporters.examples import Place, as_placement, read_places
 from pausedata.exporters.reader import Reader
 from pausedata.exporters.sequences import Int
 from pausedata.store.tables import list_parts
 
 Messages = list[dict[str, Any]]
+_PROBE = "What7is7heard"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,31 @@ class Rendered:
     tokens: pa.Table
     messages: list[Messages]
     ends: Int  # how many of each response's tokens were appended: [examples]
+    was: Int  # and how many were, before: [examples]
+
+    def placed(self, placement: pa.Table) -> pa.Table:
+        """``placement`` over these tokens: before the text's tokens pauses stay where they are,
+        after the last token they stay behind it, among those appended they stay among them.
+        """
+        if (self.ends == self.was).all():
+            return placement
+        offsets, _ = list_parts(self.tokens, "response_ids")
+        lengths = np.diff(offsets)
+        found: list[list[Place]] = []
+        for places, last, now, was in zip(
+            read_places(placement), lengths.tolist(), self.ends.tolist(), self.was.tolist(),
+            strict=True,
+        ):  # fmt: skip
+            text = last - now
+            moved: dict[int, int] = {}
+            for position, count in places:
+                if position >= text + was:
+                    position = last
+                elif position > text:
+                    position = max(text, min(position, last - 1))
+                moved[position] = moved.get(position, 0) + count
+            found.append(sorted(moved.items()))
+        return as_placement(found)
 
 
 def render(
@@ -46,12 +74,30 @@ def render(
         first = {"role": "system", "content": system}
         messages = [[first, *(m for m in own if m["role"] != "system")] for own in messages]
     prompts = [reader.chat(own, answered=False) for own in messages]
+    if messages:
+        _check_heard(messages[0], reader)
     columns = {"prompt_ids": reader.encode(prompts, special=False)}
     columns |= _with_ends(tokens, ends, reader.turn_end_ids)
     for name, values in columns.items():
         tokens = _replace(tokens, name, values)
     examples = _replace(examples, "prompt", prompts)
-    return Rendered(examples, tokens, messages, np.where(ends > 0, len(reader.turn_end_ids), 0))
+    now = np.where(ends > 0, len(reader.turn_end_ids), 0)
+    return Rendered(examples, tokens, messages, now, ends)
+
+
+def _check_heard(messages: Messages, reader: Reader) -> None:
+    """UsageError where a template leaves out what it is given: Jinja takes a misspelled name for
+    an empty text, and some templates know no system message.
+    """
+    for k, message in enumerate(messages):
+        if not isinstance(message.get("content"), str) or message["role"] == "assistant":
+            continue  # some leave out what an earlier reply thought
+        probed = [*messages[:k], {**message, "content": _PROBE}, *messages[k + 1 :]]
+        if _PROBE not in reader.chat(probed, answered=False):
+            raise UsageError(
+                f"the chat template leaves out the {message['role']} message: what it says would "
+                "not be in the rows. Mend the template, or name another (--chat-template)."
+            )
 
 
 def _with_ends(tokens: pa.Table, ends: Int, end_ids: list[int]) -> dict[str, list[list[int]]]:

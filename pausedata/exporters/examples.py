@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pausedata.exporters.base import Piece, TextRow
-from pausedata.store.tables import list_parts
+from pausedata.store.tables import list_array, list_parts
 from pausedata.tokens import begins_character
 
 Place = tuple[int, int]  # the position of a response token, and how many pauses stand before it
@@ -117,6 +117,18 @@ def read_places(placement: pa.Table) -> list[list[Place]]:
     _, counts = list_parts(placement, "count")
     pairs = list(zip(positions.tolist(), counts.tolist(), strict=True))
     return [pairs[a:b] for a, b in pairwise(offsets.tolist())]
+
+
+def as_placement(places: list[list[Place]]) -> pa.Table:
+    """Places as the columns of a placement."""
+    offsets = np.concatenate([[0], np.cumsum([len(own) for own in places])]).astype(np.int64)
+    flat = [place for own in places for place in own]
+    return pa.table(
+        {
+            "position": list_array(offsets, [p for p, _ in flat], pa.int32()),
+            "count": list_array(offsets, [c for _, c in flat], pa.int16()),
+        }
+    )
 
 
 def read_messages(examples: pa.Table) -> list[list[dict[str, Any]]]:

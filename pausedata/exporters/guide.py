@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,15 @@ def readme_name(folder: Path, stems: Sequence[str], whole: bool) -> str:
 
     ``whole``: the folder was given, not a file in it.
     """
-    there = folder / "README.md"
-    if whole and (not there.exists() or there.read_text("utf-8", "replace").startswith(MARK)):
-        return there.name
-    return f"{stems[0]}.README.md"
+    names = ["README.md"] if whole else []
+    more = (f"{stems[0]}.README-{number}.md" for number in count(2))
+    return next(
+        name for name in chain(names, [f"{stems[0]}.README.md"], more) if not others(folder / name)
+    )
+
+
+def others(path: Path) -> bool:
+    """Whether something is at ``path`` that is no README of an export."""
+    if not path.exists():
+        return False
+    return not (path.is_file() and path.read_text("utf-8", "replace").startswith(MARK))

@@ -20,6 +20,7 @@ import pyarrow as pa
 from pausedata.errors import UsageError
 from pausedata.exporters import tokenized
 from pausedata.exporters.base import Format, Guide, Section, TokenOptions
+from pausedata.exporters.guide import others
 from pausedata.exporters.layout import UNREADABLE, Layout, Shards
 from pausedata.exporters.tally import CHANGES
 from pausedata.exporters.usage import quoted
@@ -234,6 +235,8 @@ def _is_ours(folder: Path) -> bool:
     except UNREADABLE:
         return False
     beside = (".meta.json", CHANGES)
+    if others(folder / "README.md"):
+        return False
     known = {INDEX, "README.md", *splits, *(split + end for split in splits for end in beside)}
     made_here = all(meta.get("format") == FORMAT.name for meta in metas)
     return made_here and known >= {path.name for path in folder.iterdir()}

@@ -23,13 +23,22 @@ class Fitted:
     changes: list[Change] = field(default_factory=list)
 
 
-def fit(sequences: Sequences, ids: Sequence[str], limit: int, policy: str) -> Fitted:
+def fit(
+    sequences: Sequences,
+    ids: Sequence[str],
+    limit: int,
+    policy: str,
+    *,
+    behind: int = 0,
+    may_cut: bool = True,
+) -> Fitted:
     """Examples of at most ``limit`` elements; Refused where longer ones are an error.
 
     ``truncate`` cuts a response's end, and adds no EOS, which would teach to stop in the middle;
-    one of which no token is left is skipped.
+    one of which no token is left is skipped. ``behind``: the elements that the trainer puts behind
+    each; ``may_cut``: whether the format offers ``truncate``.
     """
-    lengths = sequences.lengths
+    lengths = sequences.lengths + behind
     over = lengths > limit
     everything = np.arange(len(ids))
     if not over.any():
@@ -37,7 +46,7 @@ def fit(sequences: Sequences, ids: Sequence[str], limit: int, policy: str) -> Fi
     numbers = np.flatnonzero(over)
     if policy == "error":
         first = int(numbers[0])
-        raise overlong(ids[first], int(lengths[first]), limit, len(numbers), len(ids))
+        raise overlong(ids[first], int(lengths[first]), limit, len(numbers), len(ids), may_cut)
     if policy == "skip":
         changes = [Change(ids[k], "skipped", "overlong") for k in numbers.tolist()]
         return Fitted(sequences.take(np.flatnonzero(~over)), np.flatnonzero(~over), changes)

@@ -14,16 +14,20 @@ from pausedata.strategies.random import stream_keys
 def draw(ids: Sequence[str], weights: Mapping[str, float], seed: int) -> np.ndarray:
     """Which of ``weights`` each example gets, by its id and the seed: [examples].
 
-    Depends on no order and no other example. Exact: the weights are taken as written in decimals.
+    Depends on no order, of examples or of weights, and on no other example. Exact: the weights are
+    taken as written in decimals.
     """
-    exact = [Fraction(str(weight)) for weight in weights.values()]
+    names = sorted(weights)
+    exact = [Fraction(str(weights[name])) for name in names]
     total, before, limits = sum(exact), Fraction(0), list[int]()
     for weight in exact:
         before += weight
         limits.append(int(before / total * 2**64))
     keys = stream_keys(ids, seed)
     # The last limit is 2^64, which no 64-bit number holds.
-    return np.searchsorted(np.array(limits[:-1], np.uint64), keys, side="right")
+    drawn = np.searchsorted(np.array(limits[:-1], np.uint64), keys, side="right")
+    given = list(weights)
+    return np.array([given.index(name) for name in names])[drawn]
 
 
 def mixed(placements: Sequence[pa.Table], chosen: np.ndarray) -> pa.Table:

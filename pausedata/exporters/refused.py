@@ -19,6 +19,7 @@ _WHY = {
 }
 
 
+LENGTH = {"overlong", "no_response_left"}  # the reasons that a limit of length gives
 # Why an example is not in an export, as its figures say it to a person.
 REASONS = {
     "overlong": "longer than max_length",
@@ -46,14 +47,17 @@ class Refused(DataError):
         )
 
 
-def overlong(id: str, length: int, limit: int, count: int, among: int) -> Refused:
-    """Examples that are longer than rows may be."""
+def overlong(
+    id: str, length: int, limit: int, count: int, among: int, may_cut: bool = True
+) -> Refused:
+    """Examples that are longer than rows may be; ``may_cut``: whether the format can cut them."""
+    ways = "Raise max_length or pack, or say what becomes of them: `--overlong skip` or `truncate`."
     return Refused(
         count,
         among,
         f"are longer than the {limit:,} tokens that a row may have",
         f"'{id}', with {length:,} tokens",
-        "Raise max_length or pack, or say what becomes of them: `--overlong skip` or `truncate`.",
+        ways if may_cut else "Raise max_length, or leave them out: `--overlong skip`.",
     )
 
 

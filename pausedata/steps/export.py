@@ -16,8 +16,7 @@ from pausedata.ahead import ahead
 from pausedata.errors import DataError
 from pausedata.exporters import Format, Options
 from pausedata.exporters.guide import readme, readme_name
-from pausedata.exporters.length import NO_RESPONSE
-from pausedata.exporters.refused import REASONS, Refused
+from pausedata.exporters.refused import LENGTH, REASONS, Refused
 from pausedata.exporters.tally import CHANGES, Change, Tally
 from pausedata.progress import Progress
 from pausedata.steps.export_rows import ExportRows, Origin, Unit, names_of
@@ -158,8 +157,11 @@ def _check_some(format: Format, label: str, tally: Tally) -> None:
     """DataError where no row could be written at all: the fault is not in single rows."""
     if tally.skipped and not tally.rows:
         reason, count = max(tally.skipped.items(), key=lambda pair: pair[1])
-        lengths = reason in ("overlong", NO_RESPONSE)
-        todo = "Raise max_length or pack" if lengths else "`--on-mismatch error` shows the first"
+        todo = (
+            "Raise max_length or pack"
+            if reason in LENGTH
+            else "`--on-mismatch error` shows the first"
+        )
         raise DataError(
             f"{format.name}: nothing of {label} is left to write: {count:,} examples are left out "
             f"({REASONS.get(reason, reason)}). {todo}."

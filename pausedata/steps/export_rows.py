@@ -15,21 +15,28 @@ import pyarrow.compute as pc
 from pausedata.choice import Choice, epochs_of, names_in
 from pausedata.errors import UsageError
 from pausedata.exporters import Format, Sequences, insert_pauses
-from pausedata.exporters.chat import render
+from pausedata.exporters.chat import Rendered, render
 from pausedata.exporters.check import Checker, Verdict
-from pausedata.exporters.examples import Example, Place, read_examples, read_messages, read_places
+from pausedata.exporters.examples import (
+    Example,
+    Place,
+    as_placement,
+    read_examples,
+    read_messages,
+    read_places,
+)
 from pausedata.exporters.labels import bears_loss
-from pausedata.exporters.length import fit
+from pausedata.exporters.length import Fitted, fit
 from pausedata.exporters.mixture import draw, mixed
 from pausedata.exporters.pack import WINDOW, pack
 from pausedata.exporters.reader import Reader
-from pausedata.exporters.refused import mismatch
+from pausedata.exporters.refused import LENGTH, mismatch
 from pausedata.exporters.tally import Change, Tally
 from pausedata.references import missing
 from pausedata.store.dataset import Table, check_shards
 from pausedata.store.manifest import PauseEntry, ShardEntry
 from pausedata.store.shards import shard_name
-from pausedata.store.tables import list_array, list_parts
+from pausedata.store.tables import list_parts
 from pausedata.tokenizer import Tokenizer
 
 
@@ -133,7 +140,7 @@ class ExportRows:
 
     @property
     def _rendered_anew(self) -> bool:
-        return bool(getattr(self.options, "chat_template", None) or self._system)
+        return getattr(self.options, "chat_template", None) is not None or self._system is not None
 
     @property
     def _system(self) -> str | None:
@@ -187,6 +194,7 @@ class ExportRows:
         tokens = self._read(self.origin.tokens, unit, columns)
         ends = self._ends(tokens) if self._needs_ends else np.zeros(tokens.num_rows, np.int64)
         examples: pa.Table | None = None
+        anew: Rendered | None = None
         messages: list[list[dict[str, Any]]] = []
         if texts:
             examples = self._read(self.origin.examples, unit)
@@ -198,23 +206,22 @@ class ExportRows:
                     *(anew.messages, anew.ends),
                 )
         placement = self._placement(unit, tokens)
+        if anew is not None:
+            placement = anew.placed(placement)
         sequences = insert_pauses(tokens, placement, self.origin.pause.id, ends)
-        kept = np.arange(tokens.num_rows)
-        if limit := self._limit:
-            ids = tokens.column("id").to_pylist()
-            fitted = fit(sequences, ids, limit, self.options.overlong)
-            sequences, kept = fitted.sequences, fitted.kept
-            tally.note(fitted.changes)
-            changes += fitted.changes
+        if getattr(self.options, "eos", "keep") == "drop":
+            sequences = sequences.only(~sequences.is_end)
+        fitted = self._fitted(sequences, tokens, unit.label)
+        sequences, kept = fitted.sequences, fitted.kept
+        tally.note(fitted.changes)
+        changes += fitted.changes
         if self.format.text is not None:
             assert examples is not None
             written = _take(examples, kept), _take(tokens, kept)
             return self._text(
                 *written, [messages[k] for k in kept], ends[kept], _take(placement, kept),
-                tally, changes, unit.label,
+                tally, changes, unit.label, tokens.column("id").to_pylist(),
             )  # fmt: skip
-        if getattr(self.options, "eos", "keep") == "drop":
-            sequences = sequences.only(~sequences.is_end)
         if length := getattr(self.options, "pack", None):
             sequences = pack(sequences, length)
         tally.add(sequences, bears_loss(sequences, self.options))
@@ -226,6 +233,25 @@ class ExportRows:
         """The most elements of an example."""
         limits = [getattr(self.options, name, None) for name in ("max_length", "pack")]
         return min((limit for limit in limits if limit), default=None)
+
+    def _fitted(self, sequences: Sequences, tokens: pa.Table, label: str) -> Fitted:
+        """What of the examples, those of ``tokens``, is short enough."""
+        limit, text = self._limit, self.format.text
+        if not limit:
+            return Fitted(sequences, np.arange(tokens.num_rows))
+        ids = tokens.column("id").to_pylist()
+        if text is None:
+            return fit(sequences, ids, limit, self.options.overlong)
+        if self._settled is None:
+            behind = len(self.reader.turn_tail_ids) if text.chat else 0
+            policy = self.options.overlong
+            return fit(sequences, ids, limit, policy, behind=behind, may_cut=False)
+        # What a chat template puts behind a row only the tokenizer knows: it is on record instead.
+        found = [self._settled.get(f"{label}\0{id}") for id in ids]
+        changes = [change for change in found if change and change.reason in LENGTH]
+        gone = {change.id for change in changes}
+        kept = np.array([k for k, id in enumerate(ids) if id not in gone], np.int64)
+        return Fitted(sequences.take(kept), kept, changes)
 
     @property
     def _needs_ends(self) -> bool:
@@ -304,8 +330,11 @@ class ExportRows:
         tally: Tally,
         changes: list[Change],
         label: str,
+        ids: list[str],
     ) -> Made:
-        """Rows of text, each of them read back."""
+        """Rows of text, each of them read back; ``changes`` and ``tally`` know of those among
+        ``ids`` that are left out already.
+        """
         text = self.format.text
         assert text is not None
         if text.chat and not all(messages):
@@ -319,22 +348,23 @@ class ExportRows:
         made: list[dict[str, Any]] = []
         final: list[list[Place]] = []
         rest: list[int] = []
+        own_changes: list[Change] = []
         verdicts = self._verdicts(own, places, label)
         for k, (example, before, verdict) in enumerate(zip(own, places, verdicts, strict=True)):
             if verdict.reason is not None:
-                changes.append(Change(example.id, "skipped", verdict.reason))
+                own_changes.append(Change(example.id, "skipped", verdict.reason))
                 continue
             if verdict.places != before:
                 pair = [list(p) for p in verdict.places], [list(p) for p in before]
-                changes.append(Change(example.id, "moved", None, *pair))
+                own_changes.append(Change(example.id, "moved", None, *pair))
             row = text.render(example.text(verdict.places, self.origin.pause.token), self.options)
             made.append(dict(row))
             final.append(verdict.places)
             rest.append(k)
-        tally.note(changes)
+        tally.note(own_changes)
         kept = np.array(rest, np.int64)
         sequences = insert_pauses(
-            _take(tokens, kept), _as_placement(final), self.origin.pause.id, ends[kept]
+            _take(tokens, kept), as_placement(final), self.origin.pause.id, ends[kept]
         )
         loss = ~sequences.is_prompt
         if self.format.masks(self.options):
@@ -343,7 +373,9 @@ class ExportRows:
         chat = text.chat and self._settled is None
         tally.add(sequences, loss, len(self.reader.turn_tail_ids) if chat else 0)
         table = pa.Table.from_pylist(made, schema=self.format.schema(self.options))
-        return Made(sequences, table, tally, changes)
+        order = {id: k for k, id in enumerate(ids)}
+        in_order = sorted([*changes, *own_changes], key=lambda change: order[change.id])
+        return Made(sequences, table, tally, in_order)
 
     def _verdicts(
         self, examples: list[Example], places: list[list[Place]], label: str
@@ -369,18 +401,6 @@ class ExportRows:
 
 def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:
     return table if len(rows) == table.num_rows else table.take(pa.array(rows))
-
-
-def _as_placement(places: list[list[Place]]) -> pa.Table:
-    """Places as the columns of a placement."""
-    offsets = np.concatenate([[0], np.cumsum([len(own) for own in places])]).astype(np.int64)
-    flat = [place for own in places for place in own]
-    return pa.table(
-        {
-            "position": list_array(offsets, [p for p, _ in flat], pa.int32()),
-            "count": list_array(offsets, [c for _, c in flat], pa.int16()),
-        }
-    )
 
 
 def names_of(choice: Choice) -> list[str]:
