@@ -298,6 +298,55 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_a_training_goes_on_with_its_own_placement_when_another_made_one_of_that_name(
+    dataset: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    class StopAtStep(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 4:  # in the middle of epoch 2
+                raise KeyboardInterrupt
+
+    rows = PlacedRows(dataset, "dit")
+    first = trainer_of(
+        *(model_folder, rows, tmp_path / "a", [RefreshPlacement(rows), StopAtStep()]),
+        save_strategy="steps",
+        save_steps=2,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    own = [rows[k] for k in range(len(rows))]
+
+    other = PlacedRows(dataset, "dit")
+    callbacks = [RefreshPlacement(other)]
+    trainer_of(
+        model_folder, other, tmp_path / "b", callbacks, num_train_epochs=2, learning_rate=3e-2
+    ).train()
+    others = PlacedRows(dataset, "dit-epoch-1")
+    assert own != [others[k] for k in range(len(others))]
+
+    used: list[list[dict[str, list[int]]]] = []
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            used.append([rows[k] for k in range(len(rows))])
+
+    rows = PlacedRows(dataset, "dit")
+    trainer = trainer_of(model_folder, rows, tmp_path / "a", [RefreshPlacement(rows), Look()])
+    trainer.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
+    assert used[0] == own
+
+
+def test_a_finished_training_that_is_resumed_makes_nothing(
+    dataset: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    for again in (False, True):
+        rows = PlacedRows(dataset, "dit")
+        trainer_of(
+            *(model_folder, rows, tmp_path / "t", [RefreshPlacement(rows)]), save_strategy="epoch"
+        ).train(resume_from_checkpoint=again)
+        assert open_version(dataset).number == 3
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

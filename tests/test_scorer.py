@@ -312,6 +312,23 @@ def test_half_precision_is_near(folders: dict[str, Ref], scorer: Any) -> None:
         assert np.abs(one.logprob - other.logprob).max() < 1
 
 
+def test_a_forward_that_something_else_put_on_the_model_is_there_afterwards(
+    folders: dict[str, Ref],
+) -> None:
+    """As the hooks of accelerate do."""
+    model = plain(folders["llama"])
+    own = model.base_model.forward
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        return own(*args, **kwargs)
+
+    model.base_model.forward = hooked
+    from pausedata.scorers.transformers import TransformersScorer
+
+    TransformersScorer(model, 512).close()
+    assert model.base_model.forward is hooked
+
+
 def test_loading_is_silent(folders: dict[str, Ref], capfd: pytest.CaptureFixture[str]) -> None:
     load_scorer("transformers", folders["llama"], device="cpu").close()
     assert capfd.readouterr() == ("", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_refresh import (
     SaveAt,
@@ -14,9 +15,12 @@ from test_refresh import (
     model_and_tokenizer,
     offline,
     positions,
+    trainer_of,
     without_padding,
 )
+from transformers import TrainerCallback
 
+from pausedata.errors import UsageError
 from pausedata.store.dataset import open_version
 from pausedata.training import (
     PlacedRows,
@@ -91,3 +95,64 @@ def test_sft_with_the_collator(
     for batch in seen.epochs:
         assert len(batch) == 12
         assert all(row.count(rows.pause_id) == 3 for row in batch)
+
+
+LORA = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj", "down_proj"], "r": 4}
+
+
+def logprobs(dataset: Path, run: str) -> Any:  # noqa: F811
+    table = open_version(dataset).table(f"scores/{run}")
+    rows = [
+        table.read(shard).column("logprob").combine_chunks().flatten() for shard in table.shards
+    ]
+    return np.concatenate([row.to_numpy() for row in rows])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"trainable_token_indices": [400, 5]}, {"modules_to_save": ["lm_head", "embed_tokens"]}],
+    ids=["lora", "with trained tokens", "with whole embeddings"],
+)
+def test_an_adapter_in_training_is_scored_as_the_merged_model(
+    dataset: Path,  # noqa: F811
+    model_folder: Path,
+    tmp_path: Path,
+    more: dict[str, Any],
+) -> None:
+    import copy
+
+    import peft  # pyright: ignore
+
+    class Merge(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if round(state.epoch) == 1:
+                copy.deepcopy(kwargs["model"]).merge_and_unload().save_pretrained(tmp_path / "m")
+
+    rows = PlacedRows(dataset, "dit")
+    callbacks = [RefreshPlacement(rows), Merge()]
+    trainer = trainer_of(
+        *(model_folder, rows, tmp_path / "t", callbacks), num_train_epochs=2, learning_rate=3e-2
+    )
+    config = peft.LoraConfig(lora_dropout=0.1, **LORA, **more)
+    trainer.model = trainer.model_wrapped = peft.get_peft_model(trainer.model, config)
+    trainer.train()
+    assert offline(dataset, tmp_path / "m", model_folder, "merged") == positions(
+        dataset, "dit-epoch-1"
+    )
+    assert positions(dataset, "dit-epoch-1") != positions(dataset, "dit")
+    assert np.abs(logprobs(dataset, "epoch-1") - logprobs(dataset, "merged")).max() < 1e-3
+
+
+def test_a_learned_prompt_is_refused(
+    dataset: Path,  # noqa: F811
+    model_folder: Path,
+    tmp_path: Path,
+) -> None:
+    import peft  # pyright: ignore
+
+    rows = PlacedRows(dataset, "dit")
+    trainer = trainer_of(model_folder, rows, tmp_path / "t", [RefreshPlacement(rows)])
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    trainer.model = trainer.model_wrapped = peft.get_peft_model(trainer.model, config)
+    with pytest.raises(UsageError, match="learned prompt"):
+        trainer.train()

@@ -158,7 +158,7 @@ def test_scores_equal_transformers_and_so_do_positions(tmp_path: Path) -> None:
 
 
 def test_kills_of_engine_and_parent_cost_what_was_under_way_alone(tmp_path: Path) -> None:
-    recipe, root = write_recipe(tmp_path, 24), tmp_path / "out"
+    recipe, root = write_recipe(tmp_path, 72), tmp_path / "out"
 
     def build_until(shards: int) -> subprocess.Popen[str]:
         process = start("build", recipe, start_new_session=True)
@@ -184,11 +184,12 @@ def test_kills_of_engine_and_parent_cost_what_was_under_way_alone(tmp_path: Path
     wait_until(lambda: not workers(root), 20)
     before = staged(root)
 
-    # Ctrl-C, and a scheduler's SIGTERM.
+    # Ctrl-C while an engine loads, and a scheduler's SIGTERM while one works.
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         process = start("build", recipe, start_new_session=True)
         wait_until(lambda: workers(root), 100, process)
-        time.sleep(20 if number == signal.SIGTERM else 1)  # at work, or still loading
+        if number == signal.SIGTERM:
+            wait_until(lambda: len(staged(root)) > len(before), 600, process)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == status, err
@@ -200,13 +201,13 @@ def test_kills_of_engine_and_parent_cost_what_was_under_way_alone(tmp_path: Path
     assert process.returncode == 0, err
     assert "shards were scored before and are kept" in err
     facts = open_version(root).table("scores/base").entry.provenance
-    assert facts["scored_examples"] == 24 and facts["cross_check"]["examples"] == 4
+    assert facts["scored_examples"] == 72 and facts["cross_check"]["examples"] == 4
     for path, inode in before.items():  # the very files that were staged before the kills
         assert (root / "current" / "scores" / "base" / path).stat().st_ino == inode
 
 
 def test_one_of_two_engines_is_killed_and_the_other_takes_its_work(tmp_path: Path) -> None:
-    recipe, root = write_recipe(tmp_path, 24, engines=2), tmp_path / "out"
+    recipe, root = write_recipe(tmp_path, 72, engines=2), tmp_path / "out"
     process = start("build", recipe)
     wait_until(lambda: len(staged(root)) >= 1, 900, process)
     both = workers(root)
@@ -216,7 +217,7 @@ def test_one_of_two_engines_is_killed_and_the_other_takes_its_work(tmp_path: Pat
     assert process.returncode == 0, err
     assert err.count("The others take over what it had.") == 1
     facts = open_version(root).table("scores/base").entry.provenance
-    assert facts["scored_examples"] == 24 and facts["settings"][0]["engines"] == 2
+    assert facts["scored_examples"] == 72 and facts["settings"][0]["engines"] == 2
     assert facts["cross_check"]["largest"] <= BOUND
     assert not workers(root)
 

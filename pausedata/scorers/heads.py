@@ -63,11 +63,20 @@ class ModelHead:
         body = self._model.base_model
         given = self._output_type(last_hidden_state=hidden[None])
         ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
-        body.forward = lambda *_, **__: given  # on the instance: the class's own comes back below
+        before = vars(body).get("forward")  # that something else put on the instance
+        body.forward = lambda *_, **__: given  # the class's own comes back below
         try:
             return self._model(input_ids=ids, use_cache=False).logits[0].float()
         finally:
             del body.forward
+            if before is not None:
+                body.forward = before
+
+
+def vocabulary_of(model: Any) -> int:
+    """The rows of the embedding, also where peft has put something around it."""
+    layer = model.get_input_embeddings()
+    return int(getattr(layer, "original_module", layer).num_embeddings)
 
 
 def choose_head(model: Any, max_rows: int) -> Head | None:
@@ -76,7 +85,7 @@ def choose_head(model: Any, max_rows: int) -> Head | None:
     None means that logits can only come from the model's whole forward.
     """
     body, linear = model.base_model, model.get_output_embeddings()
-    size = model.get_input_embeddings().num_embeddings
+    size = vocabulary_of(model)
     within = 1e-4 if model.dtype == torch.float32 else 3e-2  # roundings, of the largest logit
     ids = torch.linspace(1, size - 1, 8, device=model.device).long()[None]
     try:

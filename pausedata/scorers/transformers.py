@@ -25,7 +25,7 @@ except ImportError as error:
 from pausedata.model_cache import in_cache
 from pausedata.models import quiet
 from pausedata.scorers.adapter import merge_adapter
-from pausedata.scorers.heads import Head, LinearHead, choose_head
+from pausedata.scorers.heads import Head, LinearHead, choose_head, vocabulary_of
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES
 from pausedata.scorers.statistics import TokenStatistics
 
@@ -178,7 +178,7 @@ class TransformersScorer:
         self.model: Any = model
         self._device: torch.device = model.device
         self._batch_tokens = batch_tokens
-        self._vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self._vocabulary = vocabulary_of(model)
         outputs = model.get_output_embeddings()
         columns = len(outputs.weight) if outputs is not None else self._vocabulary
         room = LOGITS_BYTES.get(self._device.type, LOGITS_BYTES["cpu"])
@@ -365,7 +365,7 @@ def _no_scores() -> Scores:
 
 def _check_causal(model: Any) -> None:
     """UsageError for a model in which a token sees what is to its right."""
-    size = int(model.get_input_embeddings().num_embeddings)
+    size = vocabulary_of(model)
     ids = torch.linspace(1, size - 1, 8, device=model.device).long()[None]
     other = ids.clone()
     other[:, 4:] = ids[:, :4]

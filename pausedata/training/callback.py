@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from pausedata.errors import UsageError
 from pausedata.progress import Progress, Silent
@@ -14,7 +15,7 @@ from pausedata.training.rows import PlacedRows
 from pausedata.training.undisturbed import undisturbed
 
 
-class RefreshPlacement(TrainerCallback):
+class RefreshPlacement(TrainerCallback, ExportableState):
     """Scores the dataset with the current weights, commits, and goes on with the new rows.
 
     After each epoch, or every so many steps, the dataset gets a version with the run ``epoch-K``
@@ -65,13 +66,45 @@ class RefreshPlacement(TrainerCallback):
                 "dataloader workers keep the rows that they started with: set "
                 "dataloader_num_workers=0, or refresh every epoch without persistent workers."
             )
+        learns_prompts = getattr(kwargs.get("model"), "active_peft_config", None)
+        if getattr(learns_prompts, "is_prompt_learning", False):
+            raise UsageError(
+                "RefreshPlacement scores the model's own weights, and a learned prompt is none of "
+                "them: positions would not be those of what is trained. Use LoRA, or no callback."
+            )
+        if not state.global_step or state.global_step < state.max_steps:
+            self._take_up(state, kwargs.get("model"))
+
+    def _take_up(self, state: TrainerState, model: Any) -> None:
+        """The rows that a training begins with, or goes on with from a checkpoint."""
         name = self._name_at(state) if state.global_step else None
         wanted = self._first if name is None else f"{self._first}-{name}"
-        if name is not None and wanted not in open_version(self.rows.root).placements:
+        callbacks: Any = state.stateful_callbacks  # a dictionary, whatever its annotation says
+        saved = callbacks.get(type(self).__name__, {}).get("attributes", {})
+        there = open_version(self.rows.root)
+        if saved.get("placement") == wanted:
+            # Another training may have made one of that name since: the version is the one.
+            self.rows.use(wanted, open_version(self.rows.root, saved["version"]))
+        elif name is not None and (saved or wanted not in there.placements):
             # The checkpoint was saved at the epoch's last step, and training ended right after it.
-            self._refresh(name, state, kwargs["model"])
+            self._refresh(name, state, model)
         elif wanted != self.rows.placement:
             self.rows.use(wanted)
+
+    def state(self) -> dict[str, Any]:
+        """What the trainer keeps in its checkpoints: the rows that it was at."""
+        return {
+            "args": {},
+            "attributes": {"placement": self.rows.placement, "version": self.rows.version},
+        }
+
+    @classmethod
+    def from_state(cls, state: Any) -> Any:
+        """Nothing can be made of it without the rows."""
+        raise UsageError(
+            "restore_callback_states_from_checkpoint: leave it out. RefreshPlacement takes up its "
+            "placement by itself."
+        )
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
