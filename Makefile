@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 TRAINERS := .venv-trainers
 
 .DEFAULT_GOAL := help
-.PHONY: help install model quickstart test coverage test-model test-crash test-trainers test-vllm lint types docs \
+.PHONY: help install model quickstart test coverage test-model test-crash test-trainers test-vllm test-hub lint types docs \
 	docs-sql docs-sql-check docs-check schemas schemas-check check clean
 
 help: ## list the targets
@@ -53,10 +53,10 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 	from tokens group by token having n >= 20 order by mean_logprob limit 3"
 
 test: $(VENV)/.dev ## run the tests (but those that load the real model, and the crash test)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers"
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers and not hub"
 
 coverage: $(VENV)/.dev ## the same, and which lines they do not reach (a third slower)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers" --cov=pausedata --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers and not hub" --cov=pausedata --cov-report=term:skip-covered
 
 test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
 	$(BIN)/python -m pytest -m "model and not trainers"
@@ -97,6 +97,9 @@ $(TRAINERS)/.installed: pyproject.toml constraints.txt Makefile
 
 test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, on the CPU, on exports of real rows
 	$(TRAINERS)/bin/python -m pytest -m trainers tests/test_trainers.py tests/test_trainers_refresh.py
+
+test-hub: $(VENV)/.dev ## push, pull and load through a Hub on loopback, with faults
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m hub
 
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -249,6 +249,7 @@ class Dataset:
     def _paths(self, table: Table, split: str | None = None) -> list[Path]:
         """The shards' files, which are what the manifest says: what reads them may not look."""
         shards = [s for s in table.shards if split in (None, s.split)]
+        table.need()
         require_whole(table.folder, shards)
         return [table.folder / shard.path for shard in shards]
 
@@ -265,6 +266,8 @@ class Dataset:
     def _batches(
         self, tables: list[Table], rows: int, split: str | None
     ) -> Iterator[pa.RecordBatch]:
+        for table in tables:
+            table.need()
         schemas = [self._schema(table) for table in tables]
         chosen = ([s for s in t.shards if split in (None, s.split)] for t in tables)
         for entries in zip_longest(*chosen):
@@ -310,6 +313,13 @@ def open_dataset(path: str | Path, version: int | None = None) -> Dataset:
     """Open the dataset at ``path``: the current version, or the one numbered ``version``.
 
     Raises UsageError where there is no dataset or no such version, and DataError where the
-    manifest is damaged or of a format that this release does not read.
+    manifest is damaged or of a format that this release does not read. ``hf://ORG/NAME[@REV]``
+    opens a dataset of the Hub: what is read of it is fetched into the cache then.
     """
+    if str(path).startswith("hf:/"):
+        from pausedata.hub.cached import local_copy
+        from pausedata.hub.reference import reference
+
+        named = reference(path)
+        path = path if named is None else local_copy(named)
     return Dataset(open_version(path, version))

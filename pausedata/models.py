@@ -107,15 +107,17 @@ class ModelRef:
     def from_pretrained_args(self) -> tuple[str, dict[str, Any]]:
         """The argument and keywords for ``from_pretrained`` of any transformers Auto class.
 
-        Of an adapter those of its base, to which the adapter is added afterwards.
+        Of an adapter those of its base, to which the adapter is added afterwards. Code that comes
+        with a model is never run: left unsaid, transformers would ask whether to.
         """
         if self.base is not None:
             return self.base.from_pretrained_args()
+        keywords: dict[str, Any] = {"trust_remote_code": False}
         if self.path is None:
-            return self.name, {"revision": self.revision} if self.revision else {}
+            return self.name, keywords | ({"revision": self.revision} if self.revision else {})
         if self.kind == "gguf":
-            return str(self.path.parent), {"gguf_file": self.path.name}
-        return str(self.path), {}
+            return str(self.path.parent), keywords | {"gguf_file": self.path.name}
+        return str(self.path), keywords
 
     def identity(self) -> dict[str, Any]:
         """What a manifest records: the id with its revision, or with the hash of the weights."""
@@ -272,6 +274,8 @@ def context_length(ref: ModelRef) -> int | None:
         try:
             config = AutoConfig.from_pretrained(where, **keywords)
         except (OSError, ValueError, KeyError) as error:
+            if needs_own_code(error):
+                raise own_code(ref.name) from error
             raise UsageError(f"{ref.name}: its config.json: {first_line(error)}") from error
     return _stated_context(config.to_dict())
 
@@ -438,6 +442,8 @@ def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
                     f"model '{ref.name}': its tokenizer is in no cache here, and the Hub does not "
                     "answer. Check the network and HF_ENDPOINT, or give a local folder."
                 ) from error
+            if needs_own_code(error):
+                raise own_code(ref.name) from error
             raise UsageError(
                 f"{ref.name}: its tokenizer cannot be loaded: {first_line(error)}"
             ) from error
@@ -449,6 +455,19 @@ def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
         raise UsageError(f"{ref.name}: its tokenizer has no vocabulary (no tokenizer.json?)")
     return tokenizer
+
+
+def needs_own_code(error: BaseException) -> bool:
+    """Whether transformers wants to run code that comes with the model."""
+    return "custom code" in str(error) and "trust_remote_code" in str(error)
+
+
+def own_code(name: str) -> UsageError:
+    """The error for such a model."""
+    return UsageError(
+        f"{name} comes with code of its own, which pausedata does not run. Choose a model whose "
+        "architecture transformers knows, or a conversion of this one."
+    )
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pausedata import exporters
-from pausedata.errors import PausedataError
+from pausedata.errors import PausedataError, listing
 from pausedata.progress import Progress
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import (
@@ -20,7 +20,7 @@ from pausedata.store.dataset import (
     version_numbers,
 )
 from pausedata.store.integrity import problems_of
-from pausedata.store.manifest import ShardEntry
+from pausedata.store.manifest import CARD, ShardEntry
 from pausedata.store.marks import MANIFEST, marks
 from pausedata.store.tables import is_known, list_parts, schema_of
 from pausedata.verify_exports import export_problems
@@ -85,7 +85,9 @@ def _damaged(version: Version, progress: Progress) -> dict[str, str]:
 
 def _strangers(version: Version) -> Iterator[str]:
     """Files that the manifest does not name."""
-    known = {*(entry.path for entry in version.files()), "manifest.json", "README.md"}
+    manifest = version.manifest
+    tables = [entry for table in manifest.tables.values() for entry in table.all_files()]
+    known = {*(e.path for e in [*tables, *manifest.loose_files()]), "manifest.json", CARD}
     for full in sorted(version.folder.rglob("*")):
         path = full.relative_to(version.folder).as_posix()
         if full.is_file() and path not in known:
@@ -109,12 +111,15 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
         if found != rows.out:
             yield f"rows of {split}: examples has {found}, the manifest says {rows.out}"
     tokens = tables["tokens"]
-    vocabulary = _vocabulary(tables["vocab"])
+    vocabulary = None if tables["vocab"].absent else _vocabulary(tables["vocab"])
     seen: set[str] = set()
+    here = {name: table for name, table in tables.items() if not table.absent}
+    if version.absent:
+        progress.say(f"not pulled, and so not checked: {listing(sorted(version.absent))}")
     with progress.step(
-        "checking rows", sum(t.entry.rows for t in tables.values()), "rows"
+        "checking rows", sum(t.entry.rows for t in here.values()), "rows"
     ) as advance:
-        for name, table in tables.items():
+        for name, table in here.items():
             schema, content = _schema(table), None
             if schema is None:
                 progress.warn(
@@ -143,7 +148,7 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
                     content.update(shard.split or "", rows)
                     if rows.num_rows != shard.rows:
                         yield f"{shard.path}: {rows.num_rows} rows, the manifest says {shard.rows}"
-                    if schema is not None:
+                    if schema is not None and (name == "vocab" or not tokens.absent):
                         alone = name == "vocab" or name.startswith("exports/")
                         beside = None if alone else tokens.read(tokens.shards[number])
                         known = rows.select(schema.names)
@@ -159,7 +164,9 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
                 yield f"{name}: its values do not hash to the manifest's content hash"
         if not damaged:
             for name in version.exports:
-                yield from export_problems(version, name, progress)
+                needs = {"tokens", *tables[f"exports/{name}"].entry.provenance.get("made_from", [])}
+                if not any(tables[n].absent for n in (f"exports/{name}", *needs) if n in tables):
+                    yield from export_problems(version, name, progress)
 
 
 def _row_numbers(table: Table) -> Iterator[str]:
@@ -252,14 +259,16 @@ def _tokens(
     if np.isin(version.manifest.pause.id, np.concatenate([ids, prompt_ids])):
         yield "the pause token stands in the corpus"
     # Spans cover the response, or of a truncated one its beginning.
-    number = version.table("tokens").shards.index(shard)
-    examples = version.table("examples")
-    texts = examples.read(examples.shards[number], ["response"]).column("response").to_pylist()
-    truncated = rows.column("truncated").to_pylist()
     gaps = start[1:] > end[:-1]
     gaps[offsets[1:-1] - 1] = False
     if (start > end).any() or gaps.any() or start[offsets[:-1]].any():
         yield "character spans leave a gap"
+    if version.table("examples").absent:
+        return
+    number = version.table("tokens").shards.index(shard)
+    examples = version.table("examples")
+    texts = examples.read(examples.shards[number], ["response"]).column("response").to_pylist()
+    truncated = rows.column("truncated").to_pylist()
     for text, cut, last in zip(texts, truncated, end[offsets[1:] - 1], strict=True):
         if last != len(text) and not (cut and last <= len(text)):
             yield f"character spans end at {last}, the response has {len(text)} characters"

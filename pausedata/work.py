@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pausedata import exporters, strategies
+from pausedata.card import quick_card
 from pausedata.choice import Choice
 from pausedata.errors import UnreachableError, UsageError
 from pausedata.exporters.refused import Refused
@@ -24,7 +25,6 @@ from pausedata.steps import place as place_step
 from pausedata.steps.export_rows import Origin
 from pausedata.steps.tokenizer import tokenizer_of
 from pausedata.store import repair
-from pausedata.store.card import card
 from pausedata.store.commit import Change, commit
 from pausedata.store.dataset import KINDS, Table, Version
 from pausedata.store.manifest import FileEntry, PauseEntry, TableEntry
@@ -295,7 +295,7 @@ class Work:
             finish=finish,
             **header,
         )
-        committed = commit(self.root, self.base, change, card)
+        committed = commit(self.root, self.base, change, quick_card)
         self.staging.discard([*self.made.values(), *self.repaired.values()])
         lost = [
             entry

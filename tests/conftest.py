@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from loopback_hub import LoopbackHub
+from machine import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBLEMS = ROOT / "recipes" / "data" / "word_problems.jsonl"
@@ -198,3 +200,16 @@ def start(*words: object, first: str = "", **options: Any) -> subprocess.Popen[s
         env=os.environ | {"NO_COLOR": "1"} | options.pop("env", {}),
         **options,
     )
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    """A Hugging Face Hub of our own."""
+    with LoopbackHub() as running:
+        yield running
+
+
+@pytest.fixture
+def machine(hub: LoopbackHub, tmp_path: Path) -> Machine:
+    """A computer with a login to it."""
+    return Machine(hub, tmp_path)

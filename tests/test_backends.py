@@ -315,6 +315,7 @@ def test_doctor_tells_backends_gpus_and_what_auto_takes(run: Command, machine: M
         ({"max_num_seqs": 0}, "0: give a whole number from 1 on"),
         ({"tensor_parallel_size": True}, "True: give a whole number from 1 on"),
         ({"dtype": "half"}, "not yours to set: it is model.dtype"),
+        ({"trust_remote_code": True}, "code that comes with a model is not run"),
         ({"data_parallel_size": 2}, "see scoring.engines"),
     ],
 )

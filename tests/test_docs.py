@@ -104,7 +104,7 @@ def check_command(line: str) -> None:
         word: param
         for param in COMMANDS[name].params
         if param.param_type_name == "option"
-        for word in param.opts
+        for word in (*param.opts, *param.secondary_opts)
     }
     arguments = [p for p in COMMANDS[name].params if p.param_type_name == "argument"]
     given = 0

@@ -23,6 +23,7 @@ from pausedata.models import (
 )
 
 GGUF = Path(__file__).parent.parent / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+NO_CODE = {"trust_remote_code": False}
 COMMIT = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 needs_gguf = pytest.mark.skipif(not GGUF.exists(), reason="models/ is empty: run `make model`")
 
@@ -67,15 +68,15 @@ def remembered(cache: Path) -> list[str]:
 def test_a_hub_id_is_an_organisation_and_a_name(tmp_path: Path) -> None:
     ref = parse("HuggingFaceTB/SmolLM2-135M", tmp_path, revision="main")
     assert (ref.kind, ref.name, ref.path) == ("hub", "HuggingFaceTB/SmolLM2-135M", None)
-    assert ref.from_pretrained_args() == (ref.name, {"revision": "main"})
+    assert ref.from_pretrained_args() == (ref.name, NO_CODE | {"revision": "main"})
     assert ref.identity() == {"id": ref.name, "revision": "main"}
-    assert parse("gpt2", tmp_path).from_pretrained_args() == ("gpt2", {})
+    assert parse("gpt2", tmp_path).from_pretrained_args() == ("gpt2", NO_CODE)
 
 
 def test_a_folder_is_named_by_its_base_name_and_ignores_the_revision(folder: Path) -> None:
     ref = parse("checkpoint", folder.parent, revision="main")
     assert (ref.kind, ref.name, ref.revision) == ("folder", "checkpoint", None)
-    assert ref.from_pretrained_args() == (str(folder), {})
+    assert ref.from_pretrained_args() == (str(folder), NO_CODE)
     for spelling in ("./checkpoint", str(folder), "x/../checkpoint/"):
         assert parse(spelling, folder.parent) == ref
     assert parse(".", folder).name == "checkpoint"
@@ -85,7 +86,7 @@ def test_a_gguf_file_is_given_to_transformers_as_folder_and_file(tmp_path: Path)
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     ref = parse("tiny.gguf", tmp_path)
     assert (ref.kind, ref.name) == ("gguf", "tiny.gguf")
-    assert ref.from_pretrained_args() == (str(tmp_path), {"gguf_file": "tiny.gguf"})
+    assert ref.from_pretrained_args() == (str(tmp_path), NO_CODE | {"gguf_file": "tiny.gguf"})
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_an_adapter_is_a_model_on_the_base_that_it_names(folder: Path) -> None:
     adapter_in(here / "absolute", str(folder))
     for name in ("beside", "absolute"):
         assert parse(name, here / "elsewhere" / "..").base == ref.base
-    assert ref.from_pretrained_args() == (str(folder), {})
+    assert ref.from_pretrained_args() == (str(folder), NO_CODE)
     assert context_length(ref) == 512
     assert parameter_count(ref) == 12
     on_hub = parse(str(adapter_in(here / "hub", "org/model", revision="v1")), here)

@@ -271,8 +271,7 @@ def test_a_version_in_figures(tmp_path: Path) -> None:
     for name, table in version.tables.items():
         sizes = [(version.folder / file.path).stat().st_size for file in table.files()]
         assert found.bytes[name] == sum(sizes)
-    card = (version.folder / "README.md").stat().st_size
-    assert found.total_bytes == sum(found.bytes.values()) + card
+    assert found.total_bytes == sum(found.bytes.values())
 
 
 def test_no_table_is_read(tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ from handmade import EXAMPLES, SHARDS, commit_handmade, stage_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pausedata.card import quick_card as card
 from pausedata.change import export, place
 from pausedata.errors import ConflictError, DataError, UsageError
 from pausedata.progress import Silent
 from pausedata.recipe import Export, Placement
 from pausedata.store import commit as commit_module
 from pausedata.store import files
-from pausedata.store.card import card
 from pausedata.store.commit import Change, commit, current_version, prepare_folder
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Version, open_version, version_numbers

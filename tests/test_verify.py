@@ -118,7 +118,6 @@ EVERY_KIND = [
     f"exports/low-tokenized/{FIRST}",
     "exports/low-tokenized/train.jsonl",
     "exports/low-tokenized/test.meta.json",
-    "README.md",
 ]
 
 

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from pausedata import __version__
-from pausedata.cli import build, dataset, export, gc, history, info, prepare, score, sql, stats
+from pausedata.cli import (
+    build,
+    card,
+    dataset,
+    export,
+    gc,
+    history,
+    hub,
+    info,
+    prepare,
+    score,
+    sql,
+    stats,
+)
 from pausedata.cli.common import settings
 
 app = typer.Typer(
@@ -19,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (build, score, dataset, export, prepare, sql, stats, history, gc, info):
+for module in (build, score, dataset, export, prepare, sql, stats, history, card, hub, gc, info):
     for name, function in module.COMMANDS.items():
         app.command(name)(function)
 

@@ -44,7 +44,10 @@ class Settings:
 
 settings = Settings()
 
-DatasetPath = Annotated[Path, typer.Argument(help="The dataset's folder.", metavar="DATASET")]
+DatasetPath = Annotated[
+    Path,
+    typer.Argument(help="The dataset's folder, or hf://ORG/NAME[@REV].", metavar="DATASET"),
+]
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")
@@ -83,6 +86,8 @@ def command(function: Function) -> Function:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
+            if isinstance(given := kwargs.get("dataset"), Path):
+                kwargs["dataset"] = located(given)
             return function(*args, **kwargs)
         except PausedataError as error:
             fail(str(error), error.exit_code, error)
@@ -97,6 +102,17 @@ def command(function: Function) -> Function:
             fail(_explain(error), 1, error)
 
     return run  # type: ignore[return-value]
+
+
+def located(path: Path) -> Path:
+    """The folder of a dataset; of one on the Hub (``hf://…``) that of its copy in the cache."""
+    if not str(path).startswith("hf:/"):
+        return path
+    from pausedata.hub.cached import local_copy
+    from pausedata.hub.reference import reference
+
+    named = reference(path)
+    return path if named is None else local_copy(named, progress())
 
 
 def fail(message: str, status: int, error: BaseException) -> None:

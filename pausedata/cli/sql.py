@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pausedata.cli.common import AsJson, AtVersion, DatasetPath, command, fail, progress, say
+from pausedata.cli.common import (
+    AsJson,
+    AtVersion,
+    DatasetPath,
+    command,
+    fail,
+    located,
+    progress,
+    say,
+)
 from pausedata.errors import UsageError
 
 if TYPE_CHECKING:
@@ -204,7 +213,7 @@ def _attached(given: list[str]) -> dict[str, Version]:
         path, at, number = place.rpartition("@")
         numbered = bool(at and path and number.isdigit()) and not Path(place).exists()
         attached[name] = open_version(
-            Path(path if numbered else place), int(number) if numbered else None
+            located(Path(path if numbered else place)), int(number) if numbered else None
         )
     return attached
 

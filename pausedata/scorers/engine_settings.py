@@ -20,6 +20,7 @@ OURS = {
     "max_model_len": "it follows from scoring.max_length",
     "logprobs_mode": "scores are of the model's own distribution",
     "enable_prefix_caching": "a cached prefix has no scores",
+    "trust_remote_code": "code that comes with a model is not run",
     "runner": "it has to generate",
     "data_parallel_size": "there is one engine for each device already: see scoring.engines",
 }

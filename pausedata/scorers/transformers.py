@@ -23,7 +23,7 @@ except ImportError as error:
     raise missing_extra("torch and transformers", "transformers", "Scoring") from error
 
 from pausedata.model_cache import in_cache
-from pausedata.models import quiet
+from pausedata.models import needs_own_code, own_code, quiet
 from pausedata.scorers.adapter import merge_adapter
 from pausedata.scorers.heads import Head, LinearHead, choose_head, vocabulary_of
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES
@@ -128,6 +128,8 @@ def load_model(model: ModelRef, dtype: torch.dtype, device: torch.device) -> Any
             raise _does_not_fit(name, device) from error
         if isinstance(error, ImportError):
             raise missing_extra("gguf and accelerate", "transformers", f"Loading {name}") from error
+        if needs_own_code(error):
+            raise own_code(name) from error
         line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UsageError(f"{name} cannot be loaded as a causal language model: {line}") from error
 

@@ -113,6 +113,7 @@ def export(
     table = f"exports/{name}"
     format = exporters.get(wanted["format"])
     options = exporters.parse(format, wanted["options"], table)
+    origin.vocab.need()  # for `finish`, in whose commit nothing can be fetched
     made = ExportRows(origin, format, options)
     labels = made.labels()
     paths: list[tuple[str | None, str]] = []

@@ -27,8 +27,7 @@ from pausedata.store.dataset import (
     version_numbers,
 )
 from pausedata.store.holds import check_locks
-from pausedata.store.integrity import entry_of
-from pausedata.store.manifest import FORMAT, Manifest, Parent, PauseEntry, SplitRows
+from pausedata.store.manifest import CARD, FORMAT, Manifest, Parent, PauseEntry, Pointer, SplitRows
 from pausedata.store.marks import MANIFEST, MARKS, marks
 
 OURS = {POINTER, "current", "versions", "staging", "CARD.md", MARKS}
@@ -163,9 +162,15 @@ def _recover(root: Path) -> Version | None:
 
 def point_at(root: Path, version: Version) -> Version:
     """Make ``version`` the one that readers see; the caller holds the commit lock."""
-    files.write_json(
-        root / POINTER,
-        {"format": FORMAT, "current": version.number, "sha256": version.sha256},
+    try:
+        known = read_pointer(root)
+    except DataError:  # damaged: this is what puts it right
+        known = None
+    write_pointer(
+        root,
+        Pointer(current=version.number, sha256=version.sha256)
+        if known is None
+        else known.model_copy(update={"current": version.number, "sha256": version.sha256}),
     )
     link = root / "current"
     temporary = root / "staging" / f"current-{os.getpid()}"
@@ -176,6 +181,11 @@ def point_at(root: Path, version: Version) -> Version:
     except OSError:
         temporary.unlink(missing_ok=True)
     return version
+
+
+def write_pointer(root: Path, pointer: Pointer) -> None:
+    """Replace ``pausedata.json``; the caller holds the commit lock."""
+    files.write_json(root / POINTER, {"format": FORMAT} | pointer.model_dump(exclude_defaults=True))
 
 
 def _check_still_applies(base: Version | None, parent: Version | None, change: Change) -> None:
@@ -218,7 +228,7 @@ def _fill(
     copied = 0
     for name in sorted(tables, key=_table_order):
         table = tables[name]
-        for entry in [*table.entry.shards, *table.entry.files]:
+        for entry in table.files():
             copied += files.link_or_copy(table.folder / entry.path, staged / entry.path)
             files.set_mode(staged / entry.path, files.READ_ONLY)
 
@@ -243,11 +253,10 @@ def _fill(
         tables={name: tables[name].entry for name in sorted(tables, key=_table_order)},
     )
     # Written last, and in place: nobody reads this folder before it is renamed.
-    (staged / "README.md").write_text(card(manifest), encoding="utf-8")
-    manifest = manifest.model_copy(update={"files": [entry_of(staged, "README.md")]})
+    (staged / CARD).write_text(card(manifest), encoding="utf-8")
     text = manifest.model_dump_json(indent=1, by_alias=True)
     (staged / "manifest.json").write_text(text + "\n", encoding="utf-8")
-    for name in ("README.md", "manifest.json"):
+    for name in (CARD, "manifest.json"):
         files.set_mode(staged / name, files.READ_ONLY)
     files.set_mode(staged, 0o755)  # mkdtemp's 0700 would shut out those who share the folder
     files.sync_tree(staged)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from pausedata.errors import (
     listing,
     nearest,
 )
+from pausedata.store import absent
 from pausedata.store.holds import Hold, take
 from pausedata.store.integrity import is_inside, require_placed, require_whole
 from pausedata.store.manifest import (
@@ -54,6 +56,7 @@ class Table:
     entry: TableEntry
     folder: Path
     hold: Hold | None = field(default=None, compare=False, repr=False)  # its version's
+    absent: bool = False  # its files were not pulled
 
     @property
     def shards(self) -> list[ShardEntry]:
@@ -69,15 +72,21 @@ class Table:
         return [self.folder / s.path for s in self.shards if split is None or s.split == split]
 
     def files(self) -> list[FileEntry]:
-        """Every file of the table."""
-        return [*self.entry.shards, *self.entry.files]
+        """Every file of the table; none where it was not pulled."""
+        return [] if self.absent else self.entry.all_files()
+
+    def need(self) -> None:
+        """Have the files here: fetch them, or raise UsageError that says how they are fetched."""
+        if self.absent:
+            absent.supply(self.folder.parent.parent, self.name, self.entry)
 
     def check(self) -> None:
         """Raise DataError unless every file is what the manifest says, all at once.
 
         ``read`` looks at its own shard; this is for who reads the files otherwise, or all of them.
         """
-        require_whole(self.folder, self.files())
+        self.need()
+        require_whole(self.folder, self.entry.all_files())
 
     def read(
         self, shard: ShardEntry, columns: list[str] | None = None, threads: bool = True
@@ -88,6 +97,7 @@ class Table:
         """
         from pausedata.store.shards import read_shard  # with it comes pyarrow
 
+        self.need()
         require_placed(self.folder, [shard])
         # The bytes are hashed while the values are decoded: both are work outside Python.
         with ThreadPoolExecutor(1) as beside:
@@ -125,7 +135,8 @@ class Version:
     def table(self, name: str) -> Table:
         """The table ``name`` (``tokens``, ``scores/base`` …); UsageError where there is none."""
         if name in self.manifest.tables:
-            return Table(name, self.manifest.tables[name], self.folder, self.hold)
+            entry = self.manifest.tables[name]
+            return Table(name, entry, self.folder, self.hold, name in self.absent)
         kind, _, own = name.partition("/")
         if own and kind in KINDS:
             there = self.manifest.names(kind)
@@ -141,10 +152,16 @@ class Version:
             f"{hint or nearest(name, self.manifest.tables)}"
         )
 
+    @cached_property
+    def absent(self) -> frozenset[str]:
+        """The tables that were not pulled; what was fetched since then is still among them."""
+        pointer = read_pointer(self.root)
+        return absent.names(pointer, self.manifest) if pointer else frozenset()
+
     def files(self) -> list[FileEntry]:
-        """Every file that the manifest names."""
+        """Every file that the manifest names, but for those of tables that were not pulled."""
         tables = [entry for table in self.tables.values() for entry in table.files()]
-        return [*tables, *self.manifest.files]
+        return [*tables, *self.manifest.loose_files()]
 
     @property
     def splits(self) -> list[str]:

@@ -9,7 +9,6 @@ from stat import S_ISREG
 
 from pausedata.errors import DataError
 from pausedata.hashes import file_sha256s
-from pausedata.store.files import sha256_of
 from pausedata.store.manifest import FileEntry
 
 ADVICE = (
@@ -102,9 +101,3 @@ def _hashes(
                 found[entry.path] = f"cannot be read ({error.strerror})"
                 hashes.append(None)
         return hashes
-
-
-def entry_of(folder: Path, path: str) -> FileEntry:
-    """What a manifest says of the file at ``path`` in ``folder``."""
-    full = folder / path
-    return FileEntry(path=path, bytes=full.stat().st_size, sha256=sha256_of(full))

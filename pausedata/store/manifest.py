@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pausedata.names import NAME_PATTERN, Split
 
 FORMAT = "pausedata/1"
+CARD = "README.md"  # of a version: a view of it, not a part
 READER = 1  # what this release can read; a manifest's min_reader above it is refused
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -52,6 +53,10 @@ class TableEntry(Open):
     files: list[FileEntry] = Field(
         default_factory=list, description="an export's files for the trainer"
     )
+
+    def all_files(self) -> list[FileEntry]:
+        """The shards, and the files beside them."""
+        return [*self.shards, *self.files]
 
 
 class PauseEntry(Open):
@@ -106,7 +111,7 @@ class Manifest(Open):
     rows: dict[Split, SplitRows]
     tables: dict[str, TableEntry]
     files: list[FileEntry] = Field(
-        default_factory=list, description="files of the version that belong to no table: README.md"
+        default_factory=list, description="files of the version that belong to no table: none yet"
     )
 
     @field_validator("tables")
@@ -119,17 +124,35 @@ class Manifest(Open):
                 raise ValueError(f"{table!r} cannot name a table")
         return tables
 
+    def loose_files(self) -> list[FileEntry]:
+        """The files that belong to no table. The card is none of them: it may be written anew."""
+        return [entry for entry in self.files if entry.path != CARD]
+
     def names(self, kind: str) -> list[str]:
         """The names under ``scores``, ``placements`` or ``exports``, in the manifest's order."""
         return [t.split("/", 1)[1] for t in self.tables if t.startswith(kind + "/")]
 
 
+class Origin(Open):
+    """The commit of a Hub repository that a dataset was pulled from, or pushed to last."""
+
+    repo: str
+    commit: str
+    version: int = Field(ge=1)
+    sha256: Hex = Field(description="of that version's manifest.json")
+
+
 class Pointer(Open):
     """``pausedata.json``: which version readers see."""
 
-    format: str
+    format: str = FORMAT
     current: int = Field(ge=1)
     sha256: Hex = Field(description="of the current version's manifest.json")
+    origin: Origin | None = None
+    absent: dict[str, list[Content]] = Field(
+        default_factory=dict,
+        description="tables that were not pulled: the content hashes of those that are not here",
+    )
 
 
 def manifest_schema() -> dict[str, Any]:

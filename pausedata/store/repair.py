@@ -17,7 +17,6 @@ from pathlib import Path
 from pausedata.errors import DataError, NewerFormatError
 from pausedata.progress import Progress
 from pausedata.store import files
-from pausedata.store.card import card
 from pausedata.store.commit import commit_lock, point_at
 from pausedata.store.dataset import (
     KINDS,
@@ -60,7 +59,6 @@ def mend(
         donors = _donors(root, lost)
         put_back(root, donors)
         restored = sorted({path for path, _ in donors})
-        restored += [f"version {v.number}: README.md" for v in versions if _rewrite_card(v, lost)]
         for path in restored[:NAMED]:
             progress.say(f"{path}: put back, as it was")
         if len(restored) > NAMED:
@@ -277,20 +275,3 @@ def _manifest_bytes(root: Path, number: int) -> bytes | None:
 def _tables_in(folder: Path) -> set[str]:
     """The runs, placements and exports of which a version has folders."""
     return {f"{kind}/{path.name}" for kind in KINDS for path in folder.glob(f"{kind}/*/")}
-
-
-def _rewrite_card(version: Version, lost: set[Key]) -> bool:
-    """Whether a lost README.md came out as it was, which a newer release may not do."""
-    entry = next((e for e in version.files() if e.path == "README.md" and _key(e) in lost), None)
-    if entry is None or not problems_of(version.folder, [entry]):
-        return False
-    text = card(version.manifest.model_copy(update={"files": []}))
-    temporary = version.root / "staging" / f"repair-card-{os.getpid()}.md"
-    temporary.write_text(text, encoding="utf-8")
-    try:
-        same = files.sha256_of(temporary) == entry.sha256
-        if same:
-            put_back(version.root, {_key(entry): temporary})
-        return same
-    finally:
-        temporary.unlink(missing_ok=True)

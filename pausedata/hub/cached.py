@@ -1,0 +1,77 @@
+"""``hf://ORG/NAME[@REV]`` in a dataset's place: a copy in the cache, fetched as it is needed."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from pausedata.cache import cache_folder
+from pausedata.errors import UnreachableError, UsageError
+from pausedata.hub.client import Repository
+from pausedata.hub.pull import pull_from
+from pausedata.hub.reference import Reference
+from pausedata.hub.snapshot import snapshot
+from pausedata.progress import Progress, Silent
+from pausedata.sources.hub import COMMIT
+from pausedata.store import absent, files
+from pausedata.store.dataset import read_pointer
+from pausedata.store.manifest import TableEntry
+from pausedata.store.staging import when_free
+
+
+def is_cached(root: Path) -> bool:
+    """Whether ``root`` is a copy in the cache."""
+    return root.absolute().parent.parent == _folder()
+
+
+def local_copy(reference: Reference, progress: Progress | None = None) -> Path:
+    """The folder of a dataset of the Hub, in the cache: at first the manifest alone.
+
+    What a command reads is fetched then. What ``place`` and ``export`` add is in the cache, on top
+    of that commit. Without a network the commit that the revision stood for last is taken.
+    """
+    listener = progress or Silent()
+    repository = Repository(reference.repo, listener)
+    commit = _commit(repository, reference, listener)
+    root = _folder() / reference.repo.replace("/", "--") / commit
+    looked = cache(lambda: snapshot(repository, commit))
+    if read_pointer(root) is None:
+        when_free(lambda: pull_from(repository, looked(), root, listener, only=[]), listener)
+
+    def supply(name: str, entry: TableEntry) -> None:
+        if name in looked().tables()[1]:
+            raise UsageError(f"{reference}: '{name}' was not pushed there.")
+        when_free(lambda: pull_from(repository, looked(), root, listener, only=[name]), listener)
+
+    absent.supply_with(root, supply)
+    return root
+
+
+def _commit(repository: Repository, reference: Reference, progress: Progress) -> str:
+    if COMMIT.fullmatch(reference.revision or ""):
+        return str(reference.revision)
+    remembered = _folder() / reference.repo.replace("/", "--") / "revisions.json"
+    key = reference.revision or "main"
+    try:
+        commit = repository.commit_of(reference.revision).sha
+    except UnreachableError:
+        known = _read(remembered).get(key)
+        if known is None:
+            raise
+        progress.warn(f"the Hub does not answer; {reference} is taken as of commit {known[:12]}")
+        return known
+    if _read(remembered).get(key) != commit:
+        files.write_json(remembered, _read(remembered) | {key: commit})
+    return commit
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _folder() -> Path:
+    return cache_folder() / "hub"

@@ -1,0 +1,329 @@
+"""A dataset repository on the Hub, through ``huggingface_hub``: patient, quiet, and explained."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+
+from pausedata.errors import (
+    ConflictError,
+    DataError,
+    PausedataError,
+    UnreachableError,
+    UsageError,
+    first_line,
+)
+from pausedata.network import chain, has_no_answer, is_gated, kinds
+from pausedata.progress import Progress
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Result = TypeVar("Result")
+
+TRIES = 5
+LONGEST_WAIT_S = 120.0  # a server that asks for more is told of, and not waited for
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a commit: its bytes, and the sha256 of a large one or git's hash of a small one."""
+
+    path: str
+    bytes: int
+    sha256: str | None
+    git_sha1: str | None
+
+    def is_same(self, size: int, sha256: str, local: Callable[[], bytes]) -> bool:
+        """Whether it has these bytes; ``local`` reads them, where git's hash has to tell."""
+        if self.bytes != size:
+            return False
+        if self.sha256 is not None:
+            return self.sha256 == sha256
+        raw = local()
+        own = hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest()
+        return own == self.git_sha1
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a revision stands for."""
+
+    sha: str
+    private: bool
+
+
+class Repository:
+    """One dataset repository. Every call may raise UnreachableError, UsageError, ConflictError."""
+
+    def __init__(self, repo: str, progress: Progress) -> None:
+        self.repo, self._progress = repo, progress
+        self._made: HfApi | None = None
+
+    @property
+    def _api(self) -> HfApi:
+        if self._made is None:
+            from huggingface_hub import HfApi
+
+            self._made = HfApi(library_name="pausedata")
+        return self._made
+
+    def commit_of(self, revision: str | None) -> Commit:
+        """The commit that ``revision`` (None: main) stands for; UsageError where there is none."""
+        info = self._patiently(
+            lambda: self._api.repo_info(self.repo, repo_type="dataset", revision=revision), revision
+        )
+        if info.sha is None:
+            raise DataError(f"{self.repo}: the Hub names no commit of it.")
+        return Commit(info.sha, bool(info.private))
+
+    def head(self) -> Commit | None:
+        """The commit of the main branch; None where there is no such repository."""
+        try:
+            return self.commit_of(None)
+        except NoRepositoryError:
+            return None
+
+    def files(self, commit: str) -> dict[str, RemoteFile]:
+        """The files of a commit, by path."""
+
+        def listed() -> list[Any]:
+            tree = self._api.list_repo_tree(
+                self.repo, recursive=True, revision=commit, repo_type="dataset"
+            )
+            return [entry for entry in tree if hasattr(entry, "size")]
+
+        return {
+            entry.path: RemoteFile(
+                entry.path,
+                entry.size,
+                entry.lfs.sha256 if entry.lfs is not None else None,
+                entry.blob_id,
+            )
+            for entry in self._patiently(listed, commit)
+        }
+
+    def tags(self) -> dict[str, str]:
+        """The commit of each tag."""
+        refs = self._patiently(
+            lambda: self._api.list_repo_refs(self.repo, repo_type="dataset"), None
+        )
+        return {tag.name: tag.target_commit for tag in refs.tags}
+
+    def download(self, commit: str, path: str, folder: Path, *, anew: bool = False) -> Path:
+        """Fetch a file to ``folder/path``, unless it is there already."""
+        from huggingface_hub import hf_hub_download
+
+        with quiet():
+            return Path(
+                self._patiently(
+                    lambda: hf_hub_download(
+                        self.repo,
+                        path,
+                        repo_type="dataset",
+                        revision=commit,
+                        local_dir=folder,
+                        force_download=anew,
+                    ),
+                    commit,
+                )
+            )
+
+    def read(self, commit: str, path: str) -> bytes:
+        """The bytes of a file."""
+        with tempfile.TemporaryDirectory(prefix="pausedata-hub-") as folder:
+            return self.download(commit, path, Path(folder)).read_bytes()
+
+    def create(self, private: bool) -> None:
+        """Make the repository."""
+        self._patiently(
+            lambda: self._api.create_repo(
+                self.repo, private=private, repo_type="dataset", exist_ok=True
+            ),
+            None,
+        )
+
+    def upload(self, additions: Sequence[Any], pr: bool) -> None:
+        """Send the bytes of large files ahead of their commit; what the Hub has is not sent."""
+        with quiet():
+            self._patiently(
+                lambda: self._api.preupload_lfs_files(
+                    self.repo, additions, repo_type="dataset", create_pr=pr, num_threads=4
+                ),
+                None,
+            )
+
+    def commit(
+        self, operations: Iterable[Any], message: str, parent: str, pr: bool
+    ) -> tuple[str, str | None]:
+        """Make one commit on top of ``parent``: its hash, and the address of a pull request.
+
+        It is tried once: whether a commit whose answer was lost was made, only the caller can tell.
+        """
+        with quiet(), self._explained(None):
+            made = self._api.create_commit(
+                self.repo,
+                operations,
+                commit_message=message,
+                repo_type="dataset",
+                parent_commit=parent,
+                create_pr=pr,
+            )
+        return made.oid, made.pr_url
+
+    def tag(self, name: str, commit: str, message: str, known: Mapping[str, str]) -> None:
+        """Name a commit; a tag of that name, which ``known`` has with its commit, is moved."""
+        if known.get(name) == commit:
+            return
+
+        def made() -> None:
+            if name in known:
+                self._api.delete_tag(self.repo, tag=name, repo_type="dataset")
+            self._api.create_tag(
+                self.repo,
+                tag=name,
+                tag_message=message,
+                revision=commit,
+                repo_type="dataset",
+                exist_ok=True,
+            )
+
+        self._patiently(made, None)
+
+    def _patiently(self, call: Callable[[], Result], revision: str | None) -> Result:
+        """What ``call`` gives, tried again while the trouble may pass; safe to do twice."""
+        with self._explained(revision):
+            return Retrying(
+                stop=stop_after_attempt(TRIES),
+                wait=_wait,
+                retry=retry_if_exception(_passes),
+                before_sleep=self._tell,
+                reraise=True,
+            )(call)
+
+    def _tell(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        seconds = state.next_action.sleep if state.next_action else 0
+        if error is not None and seconds >= 1:
+            self._progress.say(f"the Hub: {_trouble(error)}; trying again in {seconds:.0f} s …")
+
+    @contextmanager
+    def _explained(self, revision: str | None) -> Iterator[None]:
+        try:
+            yield
+        except (PausedataError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._error(error, revision) from error
+
+    def _error(self, error: Exception, revision: str | None) -> PausedataError:
+        names, status, repo = kinds(error), status_of(error), self.repo
+        if is_gated(error):
+            return UnreachableError(
+                f"{repo} is gated: ask for access on its page on the Hub, then `hf auth login` or "
+                "set HF_TOKEN."
+            )
+        if "RevisionNotFoundError" in names:
+            return UsageError(f"{repo} has no revision '{revision}'.")
+        if "EntryNotFoundError" in names:
+            return DataError(f"{repo}: a file that was listed is not there. Run it again.")
+        if status == 401 and "RepositoryNotFoundError" not in names:
+            return UnreachableError(
+                "the Hub does not accept the login: `hf auth login`, or set HF_TOKEN to a token "
+                "that is valid."
+            )
+        if status == 403:
+            return UnreachableError(
+                f"your login may not do this to {repo}: it needs a token with write access to "
+                f"{repo.partition('/')[0]}. `hf auth whoami` says who you are."
+            )
+        if "RepositoryNotFoundError" in names:
+            return NoRepositoryError(
+                f"no dataset '{repo}' on the Hub, or it is private: check the name, or "
+                "`hf auth login` or set HF_TOKEN."
+            )
+        if status in (409, 412):
+            return ConflictError(f"{repo} was changed by somebody else meanwhile.")
+        if status in _PASSING:
+            return TroubleError(
+                f"the Hub cannot answer for {repo} now: {_trouble(error)}. Run the command again "
+                "later: it goes on where it was."
+            )
+        if has_no_answer(error) or ("HTTPError" in names and status is None):
+            return TroubleError(
+                f"the Hub does not answer for {repo} ({type(chain(error)[-1]).__name__}). Check "
+                "the network and HF_ENDPOINT, then run the command again: it goes on where it was."
+            )
+        return DataError(f"{repo}: {first_line(error)}")
+
+
+class NoRepositoryError(UsageError):
+    """There is no such repository, or it may not be seen."""
+
+
+class TroubleError(UnreachableError):
+    """The Hub may answer another time."""
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error came of."""
+    for link in chain(error):
+        status = getattr(getattr(link, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _passes(error: BaseException) -> bool:
+    status = status_of(error)
+    if status is not None:
+        return status in _PASSING and (_asked(error) or 0) <= LONGEST_WAIT_S
+    offline = "OfflineModeIsEnabled" in kinds(error)
+    return isinstance(error, Exception) and has_no_answer(error) and not offline
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = _asked(error) if error is not None else None
+    return asked if asked is not None else min(8.0, 0.5 * 2 ** (state.attempt_number - 1))
+
+
+def _asked(error: BaseException) -> float | None:
+    """The seconds that the server asks to wait."""
+    for link in chain(error):
+        headers = getattr(getattr(link, "response", None), "headers", None)
+        value = headers.get("Retry-After") if headers is not None else None
+        if value is not None and str(value).isdigit():
+            return float(value)
+    return None
+
+
+def _trouble(error: BaseException) -> str:
+    status, asked = status_of(error), _asked(error)
+    if status == 429:
+        return "too many requests" + (f", it asks to wait {asked:.0f} s" if asked else "")
+    return f"HTTP status {status}" if status else type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and warnings of huggingface_hub: the command line draws its own."""
+    import huggingface_hub.utils as hub
+
+    shown, level = not hub.are_progress_bars_disabled(), hub.logging.get_verbosity()
+    hub.disable_progress_bars()
+    hub.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub.logging.set_verbosity(level)
+        if shown:
+            hub.enable_progress_bars()

@@ -1,0 +1,284 @@
+"""``pull``: a version from the Hub, whole or some of its tables, checked before it is one of ours.
+
+Files are fetched into staging, compared with the manifest's hashes, and only then moved into the
+version's folder. A pull that was broken off goes on with what it has.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pausedata.errors import ConflictError, DataError, UsageError
+from pausedata.hub.client import Repository
+from pausedata.hub.reference import Reference
+from pausedata.hub.remote import (
+    CARD,
+    MANIFEST,
+    chosen_tables,
+    entries_of,
+)
+from pausedata.hub.snapshot import Snapshot, snapshot
+from pausedata.progress import Progress
+from pausedata.store import absent, files
+from pausedata.store.commit import commit_lock, point_at, prepare_folder, write_pointer
+from pausedata.store.dataset import (
+    Version,
+    open_version,
+    read_pointer,
+    read_version,
+    version_folder,
+)
+from pausedata.store.manifest import FileEntry, Manifest, Origin
+from pausedata.store.repair import all_versions
+from pausedata.store.staging import Stage, Staging
+
+_TOGETHER = 4  # files that are fetched at the same time
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What came, and what did not."""
+
+    version: Version
+    commit: str
+    tables: list[str]
+    absent: list[str]
+    fetched_files: int
+    fetched_bytes: int
+
+
+def pull(
+    reference: Reference,
+    root: Path,
+    progress: Progress,
+    only: Collection[str] | None = None,
+) -> Pulled:
+    """Fetch a version into ``root``: all its tables, or those that ``only`` names.
+
+    ``root`` may be new, or hold an earlier or the same version of the same dataset, of which files
+    that are there are not fetched again. Raises ConflictError where it has gone on by itself, and
+    DataError where what came is not what the manifest says; then nothing is changed.
+    """
+    repository = Repository(reference.repo, progress)
+    commit = repository.commit_of(reference.revision)
+    return pull_from(repository, snapshot(repository, commit.sha), root, progress, only)
+
+
+def pull_from(
+    repository: Repository,
+    remote: Snapshot,
+    root: Path,
+    progress: Progress,
+    only: Collection[str] | None = None,
+) -> Pulled:
+    """The same from a commit that was looked at."""
+    manifest = remote.manifest
+    if manifest is None:
+        raise UsageError(
+            f"{remote}: is no dataset of pausedata's (no {MANIFEST}). `datasets.load_dataset` may "
+            "read it, and a recipe's source.hub."
+        )
+    there, missing = remote.tables()
+    tables = chosen_tables(only, there, str(remote))
+    if only is None and missing:
+        progress.say(f"not in the repository: {', '.join(missing)}")
+    _check_goes_on(root, remote, manifest)
+    prepare_folder(root)
+    tables = _with_those_here(root, manifest, tables)
+    staging = Staging(root)
+    try:
+        stage = staging.stage("pull", {"repo": remote.repo, "commit": remote.commit})
+        what = remote.repo if only is None else f"{', '.join(only)} from {remote.repo}"
+        count, size = _fetch(
+            repository, remote, entries_of(manifest.tables, tables), stage, root, progress, what
+        )
+        version = _take_in(root, remote, manifest, tables, stage)
+        staging.drop(stage)
+    finally:
+        staging.close()
+    here = [name for name in version.tables if name not in version.absent]
+    return Pulled(version, remote.commit, here, sorted(version.absent), count, size)
+
+
+def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest) -> None:
+    """ConflictError unless the commit's version is this dataset's, or one that follows on it."""
+    pointer = read_pointer(root)
+    if pointer is None:
+        return
+    number, repo = manifest.version, remote.repo
+    folder = version_folder(root, number)
+    if folder.is_dir():
+        if read_version(root, folder).sha256 == remote.sha256:
+            return
+        raise ConflictError(
+            f"{root}: has a version {number} of its own, which is not that of {repo}. Pull into "
+            "another folder."
+        )
+    parent = manifest.parent
+    follows = parent is not None and parent.sha256 == pointer.sha256
+    origin = pointer.origin
+    untouched = origin is not None and origin.repo == repo and origin.sha256 == pointer.sha256
+    if number > pointer.current and (follows or untouched):
+        return
+    raise ConflictError(
+        f"{root}: is at version {pointer.current}, and version {number} of {repo} does not follow "
+        "on it. Pull into another folder."
+    )
+
+
+def _with_those_here(root: Path, manifest: Manifest, tables: list[str]) -> list[str]:
+    """``tables``, and those that a version at ``root`` has anyway."""
+    here = {
+        (name, table.entry.content)
+        for version in all_versions(root)
+        for name, table in version.tables.items()
+        if not table.absent
+    }
+    return [n for n, entry in manifest.tables.items() if n in tables or (n, entry.content) in here]
+
+
+def _fetch(
+    repository: Repository,
+    remote: Snapshot,
+    entries: list[FileEntry],
+    stage: Stage,
+    root: Path,
+    progress: Progress,
+    what: str,
+) -> tuple[int, int]:
+    """Have every file in the stage; how many came from the Hub, and their bytes."""
+    todo = _linked(entries, stage.folder, [root, *_siblings(root)])
+    size = sum(entry.bytes for entry in todo)
+    free = shutil.disk_usage(stage.folder).free
+    if size > free:
+        raise UsageError(
+            f"{root}: {size:,} bytes are to be fetched, and {free:,} are free. Fetch less "
+            "(--only), or choose a folder on another disk."
+        )
+    assert remote.manifest is not None
+    if CARD in remote.files and not version_folder(root, remote.manifest.version).is_dir():
+        repository.download(remote.commit, CARD, stage.folder)
+    if not todo:
+        return 0, 0
+
+    def fetch(entry: FileEntry) -> int:
+        for anew in (False, True):
+            path = repository.download(remote.commit, entry.path, stage.folder, anew=anew)
+            if not path.is_symlink() and _is_whole(stage.folder, entry):
+                return entry.bytes
+        path.unlink(missing_ok=True)
+        raise DataError(
+            f"{entry.path}: what {repository.repo} sends is not what its manifest says, twice. "
+            "Nothing was changed; try again, and tell its owner if it stays so."
+        )
+
+    title = f"fetching {what}"
+    with progress.step(title, size, "bytes") as advance, ThreadPoolExecutor(_TOGETHER) as pool:
+        futures = [pool.submit(fetch, entry) for entry in todo]
+        try:
+            for future in futures:
+                advance(future.result())
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return len(todo), size
+
+
+def _linked(entries: list[FileEntry], folder: Path, roots: Iterable[Path]) -> list[FileEntry]:
+    """Link what datasets at ``roots`` have of ``entries`` into ``folder``; what none has."""
+    wanted = {
+        (entry.path, entry.sha256): entry for entry in entries if not (folder / entry.path).exists()
+    }
+    fetched = [entry for entry in entries if (entry.path, entry.sha256) not in wanted]
+    for version in (version for root in roots for version in all_versions(root)):
+        for entry in version.files():
+            donor = version.folder / entry.path
+            key = (entry.path, entry.sha256)
+            if key in wanted and donor.is_file() and files.sha256_of(donor) == entry.sha256:
+                files.link_or_copy(donor, folder / entry.path)
+                del wanted[key]
+    return [*wanted.values(), *(e for e in fetched if not _is_whole(folder, e))]
+
+
+def _is_whole(folder: Path, entry: FileEntry) -> bool:
+    path = folder / entry.path
+    return path.stat().st_size == entry.bytes and files.sha256_of(path) == entry.sha256
+
+
+def _siblings(root: Path) -> list[Path]:
+    """Other commits of the same repository, where ``root`` is in the cache."""
+    from pausedata.hub.cached import is_cached
+
+    return [p for p in root.parent.iterdir() if p != root and p.is_dir()] if is_cached(root) else []
+
+
+def _take_in(
+    root: Path, remote: Snapshot, manifest: Manifest, tables: list[str], stage: Stage
+) -> Version:
+    """Make the version of the commit, or fill the one that is there, and point at it."""
+    number = manifest.version
+    with commit_lock(root):
+        target = version_folder(root, number)
+        pointer = read_pointer(root)
+        if target.is_dir():
+            known = set(read_version(root, target).tables) - set(read_version(root, target).absent)
+        else:
+            known = set()
+            staged = Path(tempfile.mkdtemp(prefix="commit-", dir=root / "staging"))
+            (staged / MANIFEST).write_bytes(remote.raw)
+            files.set_mode(staged / MANIFEST, files.READ_ONLY)
+            files.set_mode(staged, 0o755)
+            files.sync_tree(staged)
+            target.parent.mkdir(exist_ok=True)
+            staged.rename(target)
+        for entry in entries_of(manifest.tables, [t for t in tables if t not in known]):
+            _move(stage.folder / entry.path, target / entry.path)
+        if (stage.folder / CARD).is_file():
+            _move(stage.folder / CARD, target / CARD)
+        files.sync_tree(target)
+        left = {
+            name: entry.content
+            for name, entry in manifest.tables.items()
+            if name not in known | set(tables)
+        }
+        version = read_version(root, target)
+        if pointer is None or pointer.current <= number:
+            point_at(root, version)
+        pointer = read_pointer(root)
+        assert pointer is not None
+        for name in tables:
+            pointer = absent.without(pointer, name, manifest.tables[name].content)
+        for name, content in left.items():
+            pointer = absent.with_(pointer, name, content)
+        origin = Origin(
+            repo=remote.repo, commit=remote.commit, version=number, sha256=version.sha256
+        )
+        if pointer.current == number or pointer.origin is None:
+            pointer = pointer.model_copy(update={"origin": origin})
+        write_pointer(root, pointer)
+        _fill_others(root, version, tables)
+    return open_version(root, number)
+
+
+def _fill_others(root: Path, source: Version, tables: list[str]) -> None:
+    """Give the files of ``tables`` to the other versions that have the same."""
+    for version in all_versions(root):
+        for name in tables:
+            entry, own = source.manifest.tables[name], version.manifest.tables.get(name)
+            if version.number == source.number or own is None or own.content != entry.content:
+                continue
+            for file in own.all_files():
+                if not (version.folder / file.path).exists():
+                    files.link_or_copy(source.folder / file.path, version.folder / file.path)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Put a fetched file into a version."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files.set_mode(source, files.READ_ONLY)
+    source.replace(target)

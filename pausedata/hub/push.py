@@ -1,0 +1,252 @@
+"""``push``: the current version as one commit of a repository, sent as far as it is new."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pausedata.card import full_card
+from pausedata.errors import DataError, UsageError
+from pausedata.hub.client import Repository
+from pausedata.hub.reference import checked_repo, checked_revision
+from pausedata.hub.remote import (
+    CARD,
+    MANIFEST,
+    chosen_tables,
+    entries_of,
+    sha256_of,
+)
+from pausedata.hub.scan import Hit, Scanner
+from pausedata.hub.send import Plan, send
+from pausedata.hub.there import There, check_goes_on, check_tag, check_visibility, look
+from pausedata.progress import Progress
+from pausedata.store.commit import commit_lock, write_pointer
+from pausedata.store.dataset import (
+    Version,
+    open_version,
+    read_pointer,
+)
+from pausedata.store.integrity import ADVICE, problems_of
+from pausedata.store.manifest import Manifest, Origin
+
+_HITS = 5  # findings that are told of
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a push is to do. ``only``: tables; ``public``: None leaves that of a repository as it is
+    and makes a new one private; ``tag``: None stands for ``vN``.
+    """
+
+    repo: str
+    only: Sequence[str] | None = None
+    public: bool | None = None
+    tag: str | None = None
+    pr: bool = False
+    message: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to send."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did, or with ``--dry-run`` would do."""
+
+    repo: str
+    version: int
+    send: list[Item]
+    delete: list[str]
+    kept: int  # files that are there already
+    tag: str | None
+    private: bool
+    new: bool  # the repository
+    commit: str | None = None
+    pull_request: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes to send."""
+        return sum(item.bytes for item in self.send)
+
+
+def push(root: Path, asked: Asked, progress: Progress, *, dry_run: bool = False) -> Pushed:
+    """Publish the current version of the dataset at ``root``.
+
+    Nothing is sent before the files are known to be whole, what they hold was looked through for
+    secrets, and the repository was seen to hold nothing that would be lost. Raises DataError,
+    UsageError, ConflictError and UnreachableError; whatever was sent until then is used by the next
+    push, and readers see nothing of it.
+    """
+    repo = checked_repo(asked.repo)
+    version = open_version(root)
+    tag = None if asked.pr else checked_revision(asked.tag or f"v{version.number}")
+    if asked.pr and asked.tag is not None:
+        raise UsageError(
+            "--pr: a pull request has no tag. Leave out --tag; push again when it is merged."
+        )
+    tables = chosen_tables(asked.only, list(version.tables), f"version {version.number}")
+    repository = Repository(repo, progress)
+    there = look(repository, tag)
+    if there.head is None and asked.pr:
+        raise UsageError(f"--pr: there is no repository {repo} yet. Push without it first.")
+    check_visibility(there, asked.public, repo)
+    check_goes_on(root, version, there, repo)
+    check_tag(repository, version, there, tag)
+    version = _with_all_that_is_sent(version, tables, there)
+    listed = [*tables, *_tables_kept(version, there, tables)]
+    card = full_card(version, repo=repo, license=asked.license, tables=listed, progress=progress)
+    plan = _plan(version, tables, there, card.text.encode())
+    _check_whole(version, plan)
+    _check_safe(version, tables, plan, repo, progress)
+    pushed = Pushed(
+        repo,
+        version.number,
+        [Item(path, plan.sizes[path]) for path in plan.adds],
+        plan.delete,
+        plan.kept,
+        tag,
+        there.head.private if there.head else not asked.public,
+        there.head is None,
+        warnings=card.warnings,
+    )
+    if dry_run:
+        return pushed
+    named = f"{version.manifest.name}, version {version.number}"
+    commit, request = send(
+        *(repository, version, there, plan),
+        public=bool(asked.public),
+        pr=asked.pr,
+        message=asked.message or named,
+        progress=progress,
+    )
+    if request is None:
+        if tag is not None:
+            repository.tag(tag, commit, named, there.tags)
+        _remember(
+            root, Origin(repo=repo, commit=commit, version=version.number, sha256=version.sha256)
+        )
+    return Pushed(**{**vars(pushed), "commit": commit, "pull_request": request})
+
+
+def _tables_kept(version: Version, there: There, tables: Collection[str]) -> list[str]:
+    """Tables that are not pushed now and that the repository has as they are here."""
+    return [
+        name
+        for name, entry in version.manifest.tables.items()
+        if name not in tables and all(there.now.has(file) for file in entry.all_files())
+    ]
+
+
+def _with_all_that_is_sent(version: Version, tables: list[str], there: There) -> Version:
+    """``version`` with the tables here that the repository lacks; UsageError where one is not."""
+    for table in map(version.table, tables):
+        if not all(there.now.has(entry) for entry in table.entry.all_files()):
+            table.need()
+    return open_version(version.root, version.number)
+
+
+def _plan(version: Version, tables: list[str], there: There, card: bytes) -> Plan:
+    """What has to be sent, and what goes: files of the version there that are not of this one."""
+    plan = Plan()
+    for name in tables:
+        table = version.table(name)
+        for entry in table.entry.all_files():
+            if there.now.has(entry):
+                plan.kept += 1
+            else:
+                plan.add(entry.path, version.folder / entry.path, entry.bytes, entry.sha256)
+    manifest = (version.folder / MANIFEST).read_bytes()
+    for path, raw in ((MANIFEST, manifest), (CARD, card)):
+        file = there.now.files.get(path)
+        if file is not None and file.is_same(len(raw), sha256_of(raw), lambda raw=raw: raw):
+            plan.kept += 1
+        else:
+            plan.add(path, raw, len(raw), sha256_of(raw))
+    named = {e.path: e for e in entries_of(version.manifest.tables, version.manifest.tables)}
+    plan.delete = [
+        path
+        for path in there.now.ours()
+        if path not in plan.adds and (path not in named or not there.now.has(named[path]))
+    ]
+    return plan
+
+
+def _check_whole(version: Version, plan: Plan) -> None:
+    entries = [entry for entry in version.files() if entry.path in plan.adds and entry.path != CARD]
+    if found := problems_of(version.folder, entries):
+        path, why = next(iter(found.items()))
+        raise DataError(f"{version.folder / path}: {why}. Nothing was sent. {ADVICE}")
+
+
+def _check_safe(
+    version: Version, tables: list[str], plan: Plan, repo: str, progress: Progress
+) -> None:
+    """UsageError where something would be sent that should not leave this machine."""
+    hits = []
+    for hit in _found(version, tables, plan, repo, progress):
+        hits.append(hit)
+        if len(hits) > _HITS:
+            break
+    if hits:
+        told = "\n  ".join(map(str, dict.fromkeys(hits[:_HITS])))
+        more = "\n  and more" if len(hits) > _HITS else ""
+        raise DataError(
+            f"nothing was sent: this should not leave this machine.\n  {told}{more}\n"
+            "Mend it in the source, the recipe or CARD.md, and build again; a key that was in a "
+            "file should be revoked."
+        )
+
+
+def _found(
+    version: Version, tables: list[str], plan: Plan, repo: str, progress: Progress
+) -> Iterator[Hit]:
+    scanner = Scanner([repo, *_hub_ids(version.manifest)])
+    for path, content in plan.adds.items():
+        yield from scanner.name(path)
+        if isinstance(content, bytes):
+            yield from scanner.said(path, content.decode("utf-8", "replace"))
+        elif PurePosixPath(path).name == CARD or path.endswith(".meta.json"):
+            yield from scanner.said(path, content.read_text("utf-8", errors="replace"))
+        elif not path.endswith(".parquet") or _is_beside(path):
+            yield from scanner.file(path, content)
+    new = [
+        table
+        for table in map(version.table, tables)
+        if any(shard.path in plan.adds for shard in table.shards)
+    ]
+    rows = sum(table.entry.rows for table in new)
+    with progress.step("looking for keys and tokens", rows, "rows") as advance:
+        for table in new:
+            yield from scanner.table(table, advance)
+
+
+def _is_beside(path: str) -> bool:
+    """Whether a Parquet file is a trainer's, and no shard."""
+    parts = PurePosixPath(path).parts
+    return parts[0] == "exports" and len(parts) > 3
+
+
+def _hub_ids(manifest: Manifest) -> list[str]:
+    """What the manifest names on the Hub: models and the source."""
+    recipe = manifest.recipe
+    models = [recipe.get("model"), *[r.get("model") for r in (recipe.get("runs") or {}).values()]]
+    source = recipe.get("source") or {}
+    ids = [m.get("id") for m in models if isinstance(m, dict)] + [source.get("hub")]
+    return [i for i in ids if isinstance(i, str) and i.count("/") == 1 and i[0] not in "./~"]
+
+
+def _remember(root: Path, origin: Origin) -> None:
+    """Note where the dataset was pushed to: a later push goes on from there."""
+    with commit_lock(root):
+        pointer = read_pointer(root)
+        if pointer is not None:
+            write_pointer(root, pointer.model_copy(update={"origin": origin}))

@@ -1,0 +1,139 @@
+"""A manifest that came from the Hub: a stranger's, and believed only where it can be checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from pausedata.errors import DataError, UsageError, first_line, listing, nearest
+from pausedata.hub.client import RemoteFile
+from pausedata.store.dataset import check_format
+from pausedata.store.manifest import CARD, FileEntry, Manifest, TableEntry
+
+MANIFEST = "manifest.json"
+MOST_BYTES = 256 << 20  # of a manifest: a million files
+MOST_FILES = 1_000_000
+_LONGEST_PATH = 1024
+_LONGEST_NAME = 255
+# What a version's folder has beside tables, and what some systems take for devices.
+_RESERVED = {MANIFEST, CARD.lower(), "pausedata.json", ".cache", ".gitattributes"}
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+
+
+def parse_manifest(raw: bytes, where: str) -> Manifest:
+    """The manifest in ``raw``; DataError where it is none, or names what it must not."""
+    path = Path(where, MANIFEST)
+    try:
+        data = json.loads(raw)
+        check_format(data, path)
+        manifest = Manifest.model_validate(data)
+    except RecursionError:
+        _refuse(where, "it is nested too deeply")
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(step) for step in first["loc"])
+        _refuse(where, f"{at[:200]}: {first['msg']}")
+    except ValueError as error:
+        _refuse(where, first_line(error)[:200])
+    _check_paths(manifest, where)
+    return manifest
+
+
+def sha256_of(raw: bytes) -> str:
+    """The hex sha256 of a manifest's bytes."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def tables_there(
+    manifest: Manifest, files: Mapping[str, RemoteFile], where: str
+) -> tuple[list[str], list[str]]:
+    """The tables whose files are all in the repository, and those that were not pushed.
+
+    DataError where some of a table's files are missing, or one is not what the manifest says.
+    """
+    there, missing = [], []
+    for name, table in manifest.tables.items():
+        entries = table.all_files()
+        found = [entry for entry in entries if entry.path in files]
+        if entries and not found:
+            missing.append(name)
+            continue
+        if len(found) < len(entries):
+            lost = next(entry.path for entry in entries if entry.path not in files)
+            _refuse(where, f"{lost} is not in the repository")
+        for entry in entries:
+            _check_file(entry, files[entry.path], where)
+        there.append(name)
+    return there, missing
+
+
+def chosen_tables(only: Collection[str] | None, tables: Collection[str], where: str) -> list[str]:
+    """The tables that ``--only`` names, in the manifest's order; UsageError for what is not there.
+
+    A kind (``scores``) stands for all of that kind.
+    """
+    if only is None:
+        return list(tables)
+    chosen: set[str] = set()
+    for name in only:
+        found = [table for table in tables if table == name or table.startswith(f"{name}/")]
+        if not found:
+            raise UsageError(
+                f"--only: {where} has no table '{name}'.{nearest(name, tables)} "
+                f"There: {listing(tables)}."
+            )
+        chosen.update(found)
+    return [table for table in tables if table in chosen]
+
+
+def _check_file(entry: FileEntry, file: RemoteFile, where: str) -> None:
+    if file.bytes != entry.bytes:
+        _refuse(where, f"{entry.path} has {file.bytes} bytes there, not {entry.bytes}")
+    if file.sha256 is not None and file.sha256 != entry.sha256:
+        _refuse(where, f"{entry.path} has another sha256 there")
+
+
+def _check_paths(manifest: Manifest, where: str) -> None:
+    """Each table's files are in its own folder, each once, on any system."""
+    seen: set[str] = set()
+    folders: set[str] = set()
+    for name, table in manifest.tables.items():
+        for entry in table.all_files():
+            path = entry.path
+            own = path == "vocab.parquet" if name == "vocab" else path.startswith(f"{name}/")
+            if not own:
+                _refuse(where, f"{path[:200]!r} is not in the folder of {name!r}")
+            parts = path.lower().split("/")
+            if (
+                len(path) > _LONGEST_PATH
+                or any(len(part.encode()) > _LONGEST_NAME for part in parts)
+                or any(part.endswith(".") or part.partition(".")[0] in _DEVICES for part in parts)
+                or parts[0] in _RESERVED
+            ):
+                _refuse(where, f"{path[:200]!r} is no path that every system takes")
+            folded = path.casefold()
+            if folded in seen:
+                _refuse(where, f"{path!r} is named twice")
+            seen.add(folded)
+            folders.update("/".join(folded.split("/")[:k]) for k in range(1, len(parts)))
+    for entry in manifest.loose_files():
+        if "/" in entry.path or entry.path.lower() in _RESERVED or entry.path.casefold() in seen:
+            _refuse(where, f"{entry.path[:200]!r} belongs to no table")
+    if len(seen) > MOST_FILES:
+        _refuse(where, f"it names {len(seen)} files")
+    if both := sorted(seen & folders):
+        _refuse(where, f"{both[0]!r} is a file and a folder")
+
+
+def entries_of(tables: Mapping[str, TableEntry], names: Collection[str]) -> list[FileEntry]:
+    """The files of some tables."""
+    return [entry for name in names for entry in tables[name].all_files()]
+
+
+def _refuse(where: str, why: str) -> NoReturn:
+    raise DataError(f"{where}: its {MANIFEST} is not to be trusted: {why}. Nothing was written.")

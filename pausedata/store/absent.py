@@ -1,0 +1,67 @@
+"""Tables that the manifest names and that were not pulled: their files are on the Hub alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from pausedata.errors import UsageError
+from pausedata.store.manifest import Manifest, Pointer, TableEntry
+
+# Fetches a table's files into the dataset. The store knows nothing of the Hub: who opens a dataset
+# whose tables are to be fetched when they are needed leaves the function that does it here.
+Supplier = Callable[[str, TableEntry], None]
+
+_suppliers: dict[str, Supplier] = {}
+_supplying = threading.Lock()
+
+
+def names(pointer: Pointer, manifest: Manifest) -> frozenset[str]:
+    """The tables of a version that are not here."""
+    return frozenset(
+        name
+        for name, contents in pointer.absent.items()
+        if name in manifest.tables and manifest.tables[name].content in contents
+    )
+
+
+def without(pointer: Pointer, name: str, content: str) -> Pointer:
+    """What ``pausedata.json`` says when a table has come."""
+    left = {
+        table: [c for c in contents if (table, c) != (name, content)]
+        for table, contents in pointer.absent.items()
+    }
+    absent = {table: contents for table, contents in left.items() if contents}
+    return pointer.model_copy(update={"absent": absent})
+
+
+def with_(pointer: Pointer, name: str, content: str) -> Pointer:
+    """What it says of a table that was left out."""
+    contents = [c for c in pointer.absent.get(name, []) if c != content]
+    return pointer.model_copy(update={"absent": pointer.absent | {name: [*contents, content]}})
+
+
+def supply_with(root: Path, supplier: Supplier) -> None:
+    """Have ``supplier`` fetch what is absent from the dataset at ``root``, in this process."""
+    _suppliers[os.path.realpath(root)] = supplier
+
+
+def supply(root: Path, name: str, entry: TableEntry) -> None:
+    """Have the table here; UsageError that says how to fetch it where nobody does so."""
+    from pausedata.store.dataset import read_pointer
+
+    with _supplying:  # threads that read shards side by side ask for the same
+        pointer = read_pointer(root)
+        if pointer is None or entry.content not in pointer.absent.get(name, []):
+            return  # it has come since
+        supplier = _suppliers.get(os.path.realpath(root))
+        if supplier is not None:
+            supplier(name, entry)
+            return
+    where = pointer.origin
+    at = f"{where.repo} {root} --revision {where.commit}" if where else f"ORG/NAME {root}"
+    raise UsageError(
+        f"{root}: '{name}' was not pulled. Fetch it: pausedata pull {at} --only {name}"
+    )
