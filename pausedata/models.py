@@ -28,7 +28,7 @@ from pausedata.errors import (
     nearest,
 )
 from pausedata.gguf_header import GgufHeader, read_gguf_header
-from pausedata.network import has_no_answer, is_gated
+from pausedata.network import TOKEN_REFUSED, has_no_answer, is_gated, refuses_token
 from pausedata.weights import files_sha256, weights_sha256
 
 if TYPE_CHECKING:
@@ -226,6 +226,8 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
             "if it is private, log in with `hf auth login` or set HF_TOKEN."
         ) from error
     except Exception as error:  # one network call: whatever else it raises is the network's
+        if refuses_token(error):
+            raise UnreachableError(f"{what}: {TOKEN_REFUSED}.") from error
         commit = cached_commit(ref)
         pin = f"`{commit}` (the copy in the cache)" if commit else "a commit hash"
         raise UnreachableError(

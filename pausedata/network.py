@@ -30,6 +30,21 @@ def is_gated(error: BaseException) -> bool:
     return "GatedRepoError" in kinds(error) or "is a gated dataset" in text
 
 
+def refuses_token(error: BaseException) -> bool:
+    """Whether the Hub does not accept the token itself, whatever is asked with it."""
+    kinds_found = kinds(error)
+    if kinds_found & {"RepositoryNotFoundError", "GatedRepoError"}:
+        return False
+    responses = (getattr(link, "response", None) for link in chain(error))
+    return any(getattr(response, "status_code", None) == 401 for response in responses)
+
+
+TOKEN_REFUSED = (
+    "the Hub does not accept the token of HF_TOKEN or of the stored login. Log in anew with "
+    "`hf auth login`, or set HF_TOKEN to a valid one, or unset it"
+)
+
+
 def has_no_answer(error: BaseException) -> bool:
     """Whether the Hub did not answer, and no cache had it."""
     return bool(kinds(error) & _NO_ANSWER)

@@ -275,7 +275,7 @@ def test_who_may_not_is_told_what_to_do(hub: LoopbackHub, pushed: Path, tmp_path
     assert done.status == 2 and "it is private" in done.err and "hf auth login" in done.err
     stranger = Machine(hub, tmp_path, "hf_" + "wrong" * 6)
     done = stranger.run("pull", REPO, tmp_path / "a")
-    assert done.status == 1 and "does not accept the login" in done.err
+    assert done.status == 1 and "does not accept the token" in done.err
     reader = Machine(hub, tmp_path, READ)
     reader.ok("pull", REPO, tmp_path / "a")
     reader.ok("place", tmp_path / "a", "x", "--strategy", "append", "--param", "tokens=3")
@@ -603,6 +603,61 @@ def test_what_stays_damaged_is_refused_and_what_came_is_kept(
     again = [r.path for r in seen if r.method == "GET" and "/examples/" in r.path]
     assert not again
     machine.ok("verify", tmp_path / "a")
+
+
+def test_a_pull_mends_what_was_damaged_here(
+    hub: LoopbackHub, machine: Machine, pushed: Path, tmp_path: Path
+) -> None:
+    machine.ok("pull", REPO, tmp_path / "a")
+    shard = open_version(tmp_path / "a").table("scores/base").paths()[0]
+    shard.chmod(0o644)
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert machine.run("verify", tmp_path / "a").status == 1
+    assert machine.json("pull", REPO, tmp_path / "a")["files"] == 1
+    machine.ok("verify", tmp_path / "a")
+
+
+@pytest.mark.parametrize("only", [None, "examples,tokens,vocab"])
+def test_a_pull_may_be_killed_at_any_moment(
+    hub: LoopbackHub, machine: Machine, pushed: Path, tmp_path: Path, only: str | None
+) -> None:
+    """At each of the steps by which what was fetched becomes a version: then it goes on."""
+    words = [REPO, str(tmp_path / "a"), *(["--only", only] if only else [])]
+    for number in range(1, 40):
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        code = KILL.format(number=number, words=["pull", *words])
+        done = machine.python("-c", code)
+        # Whoever reads it now sees the version before, or this one, and each of its tables whole.
+        if (tmp_path / "a" / "pausedata.json").exists():
+            assert verify(open_version(tmp_path / "a"), Silent()) == []
+        machine.ok("pull", *words)
+        assert verify(open_version(tmp_path / "a"), Silent()) == []
+        if done.status == 0:
+            break
+    assert number > 5
+
+
+# Ends the process, as a kill would, at the n-th of the calls that change what is on disk.
+KILL = """
+import os, sys, pathlib, shutil
+left = {number}
+def counting(function):
+    def call(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0:
+            os._exit(137)
+        return function(*args, **kwargs)
+    return call
+from pausedata.store import files
+from pausedata.hub import pull
+for module, name in ((pull, "_give"), (pull, "point_at"), (pull, "write_pointer")):
+    setattr(module, name, counting(getattr(module, name)))
+pathlib.Path.rename = counting(pathlib.Path.rename)
+sys.argv = ["pausedata", *{words}]
+from pausedata.cli import main
+main()
+"""
 
 
 def test_a_hostile_repository_leaves_nothing_behind(

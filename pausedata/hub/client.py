@@ -20,7 +20,14 @@ from pausedata.errors import (
     UsageError,
     first_line,
 )
-from pausedata.network import chain, has_no_answer, is_gated, kinds
+from pausedata.network import (
+    TOKEN_REFUSED,
+    chain,
+    has_no_answer,
+    is_gated,
+    kinds,
+    refuses_token,
+)
 from pausedata.progress import Progress
 
 if TYPE_CHECKING:
@@ -235,11 +242,8 @@ class Repository:
             return UsageError(f"{repo} has no revision '{revision}'.")
         if "EntryNotFoundError" in names:
             return DataError(f"{repo}: a file that was listed is not there. Run it again.")
-        if status == 401 and "RepositoryNotFoundError" not in names:
-            return UnreachableError(
-                "the Hub does not accept the login: `hf auth login`, or set HF_TOKEN to a token "
-                "that is valid."
-            )
+        if refuses_token(error):
+            return UnreachableError(f"{repo}: {TOKEN_REFUSED}.")
         if status == 403:
             return UnreachableError(
                 f"your login may not do this to {repo}: it needs a token with write access to "

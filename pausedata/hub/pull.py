@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +33,10 @@ from pausedata.store.dataset import (
     read_version,
     version_folder,
 )
-from pausedata.store.manifest import FileEntry, Manifest, Origin
+from pausedata.store.integrity import problems_of
+from pausedata.store.manifest import FileEntry, Manifest, Origin, Pointer, TableEntry
 from pausedata.store.repair import all_versions
-from pausedata.store.staging import Stage, Staging
+from pausedata.store.staging import Stage, Staging, when_free
 
 _TOGETHER = 4  # files that are fetched at the same time
 
@@ -66,7 +67,8 @@ def pull(
     """
     repository = Repository(reference.repo, progress)
     commit = repository.commit_of(reference.revision)
-    return pull_from(repository, snapshot(repository, commit.sha), root, progress, only)
+    looked = snapshot(repository, commit.sha)
+    return when_free(lambda: pull_from(repository, looked, root, progress, only), progress)
 
 
 def pull_from(
@@ -107,9 +109,6 @@ def pull_from(
 
 def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest) -> None:
     """ConflictError unless the commit's version is this dataset's, or one that follows on it."""
-    pointer = read_pointer(root)
-    if pointer is None:
-        return
     number, repo = manifest.version, remote.repo
     folder = version_folder(root, number)
     if folder.is_dir():
@@ -119,6 +118,9 @@ def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest) -> None:
             f"{root}: has a version {number} of its own, which is not that of {repo}. Pull into "
             "another folder."
         )
+    pointer = read_pointer(root)
+    if pointer is None:
+        return
     parent = manifest.parent
     follows = parent is not None and parent.sha256 == pointer.sha256
     origin = pointer.origin
@@ -220,49 +222,74 @@ def _siblings(root: Path) -> list[Path]:
 def _take_in(
     root: Path, remote: Snapshot, manifest: Manifest, tables: list[str], stage: Stage
 ) -> Version:
-    """Make the version of the commit, or fill the one that is there, and point at it."""
+    """Make the version of the commit, or fill the one that is there, and point at it.
+
+    After a kill at any moment each table of a version is there as a whole, or said to be absent.
+    """
     number = manifest.version
+    entries = entries_of(manifest.tables, tables)
     with commit_lock(root):
         target = version_folder(root, number)
-        pointer = read_pointer(root)
         if target.is_dir():
-            known = set(read_version(root, target).tables) - set(read_version(root, target).absent)
+            for path in problems_of(target, entries):  # what is missing, and what was damaged
+                (target / path).unlink(missing_ok=True)
+                _give(stage.folder, target, path)
+            files.sync_tree(target)
         else:
-            known = set()
-            staged = Path(tempfile.mkdtemp(prefix="commit-", dir=root / "staging"))
-            (staged / MANIFEST).write_bytes(remote.raw)
-            files.set_mode(staged / MANIFEST, files.READ_ONLY)
-            files.set_mode(staged, 0o755)
-            files.sync_tree(staged)
-            target.parent.mkdir(exist_ok=True)
-            staged.rename(target)
-        for entry in entries_of(manifest.tables, [t for t in tables if t not in known]):
-            _move(stage.folder / entry.path, target / entry.path)
-        if (stage.folder / CARD).is_file():
-            _move(stage.folder / CARD, target / CARD)
-        files.sync_tree(target)
-        left = {
-            name: entry.content
-            for name, entry in manifest.tables.items()
-            if name not in known | set(tables)
-        }
+            if (before := read_pointer(root)) is not None:
+                left = {n: t for n, t in manifest.tables.items() if n not in tables}
+                write_pointer(root, _told(before, {}, left))
+            _make_version(root, remote, entries, stage, target)
         version = read_version(root, target)
-        if pointer is None or pointer.current <= number:
-            point_at(root, version)
-        pointer = read_pointer(root)
-        assert pointer is not None
-        for name in tables:
-            pointer = absent.without(pointer, name, manifest.tables[name].content)
-        for name, content in left.items():
-            pointer = absent.with_(pointer, name, content)
-        origin = Origin(
-            repo=remote.repo, commit=remote.commit, version=number, sha256=version.sha256
-        )
-        if pointer.current == number or pointer.origin is None:
-            pointer = pointer.model_copy(update={"origin": origin})
-        write_pointer(root, pointer)
         _fill_others(root, version, tables)
+        here = {name: table for name, table in manifest.tables.items() if _is_here(target, table)}
+        left = {name: table for name, table in manifest.tables.items() if name not in here}
+        known = read_pointer(root) or Pointer(current=number, sha256=version.sha256)
+        pointer = _told(known, here, left)
+        if pointer.current > number:  # an older version, beside the one that readers see
+            write_pointer(root, pointer)
+        else:
+            origin = Origin(
+                repo=remote.repo, commit=remote.commit, version=number, sha256=version.sha256
+            )
+            point_at(root, version, pointer.model_copy(update={"origin": origin}))
     return open_version(root, number)
+
+
+def _make_version(
+    root: Path, remote: Snapshot, entries: list[FileEntry], stage: Stage, target: Path
+) -> None:
+    """Rename a whole folder to ``target``, as a commit does."""
+    staged = Path(tempfile.mkdtemp(prefix="commit-", dir=root / "staging"))
+    for path in [entry.path for entry in entries]:
+        _give(stage.folder, staged, path)
+    if (stage.folder / CARD).is_file():
+        _give(stage.folder, staged, CARD)
+    (staged / MANIFEST).write_bytes(remote.raw)
+    files.set_mode(staged / MANIFEST, files.READ_ONLY)
+    files.set_mode(staged, 0o755)
+    files.sync_tree(staged)
+    target.parent.mkdir(exist_ok=True)
+    staged.rename(target)
+    files.sync(target.parent)
+
+
+def _told(
+    pointer: Pointer, here: Mapping[str, TableEntry], left: Mapping[str, TableEntry]
+) -> Pointer:
+    """The pointer, saying which tables are here, and which are not."""
+    for name, entry in here.items():
+        pointer = absent.without(pointer, name, entry.content)
+    for name, entry in left.items():
+        pointer = absent.with_(pointer, name, entry.content)
+    return pointer
+
+
+def _is_here(folder: Path, table: TableEntry) -> bool:
+    return all(
+        (folder / entry.path).is_file() and (folder / entry.path).stat().st_size == entry.bytes
+        for entry in table.all_files()
+    )
 
 
 def _fill_others(root: Path, source: Version, tables: list[str]) -> None:
@@ -277,8 +304,7 @@ def _fill_others(root: Path, source: Version, tables: list[str]) -> None:
                     files.link_or_copy(source.folder / file.path, version.folder / file.path)
 
 
-def _move(source: Path, target: Path) -> None:
-    """Put a fetched file into a version."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    files.set_mode(source, files.READ_ONLY)
-    source.replace(target)
+def _give(stage: Path, folder: Path, path: str) -> None:
+    """Link a fetched file into a version; the stage keeps it, in case that this is cut short."""
+    files.set_mode(stage / path, files.READ_ONLY)
+    files.link_or_copy(stage / path, folder / path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pausedata.errors import UsageError, first_line
-from pausedata.models import quiet
+from pausedata.models import needs_own_code, own_code, quiet
 
 _QUANTISED = "it is quantised. Prepare the model that it was quantised from, then quantise that."
 
@@ -33,11 +33,13 @@ def find_layers(folder: Path, stored: Iterable[str], name: str) -> Layers:
 
     try:
         with quiet(), torch.device("meta"):
-            config: Any = AutoConfig.from_pretrained(str(folder))
+            config: Any = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
             if getattr(config, "quantization_config", None):
                 raise UsageError(f"{name}: {_QUANTISED}")
-            model: Any = AutoModelForCausalLM.from_config(config)
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, OSError, KeyError, ImportError) as error:
+        if needs_own_code(error):
+            raise own_code(name) from error
         raise UsageError(
             f"{name}: transformers does not load it as a language model: {first_line(error)}"
         ) from error

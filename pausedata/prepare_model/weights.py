@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pausedata.errors import DataError, UsageError, first_line
-from pausedata.models import quiet
+from pausedata.models import needs_own_code, own_code, quiet
 from pausedata.prepare_model.layers import Layers, find_layers
 from pausedata.prepare_model.rows import Init, grown, row_of
 from pausedata.store.files import write_json
@@ -145,9 +145,13 @@ def _as_safetensors(folder: Path, target: Path, name: str) -> None:
 
     try:
         with quiet():
-            model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype="auto", trust_remote_code=False
+            )
             model.save_pretrained(str(target))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        if needs_own_code(error):
+            raise own_code(name) from error
         raise UsageError(f"{name}: its weights cannot be loaded: {first_line(error)}") from error
 
 

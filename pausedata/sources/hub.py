@@ -17,7 +17,14 @@ from pausedata.errors import (
     listing,
     nearest,
 )
-from pausedata.network import chain, has_no_answer, is_gated, kinds
+from pausedata.network import (
+    TOKEN_REFUSED,
+    chain,
+    has_no_answer,
+    is_gated,
+    kinds,
+    refuses_token,
+)
 from pausedata.recipe import Source
 from pausedata.sources import is_local_hub
 from pausedata.sources.files import fingerprint
@@ -248,6 +255,8 @@ def _hub_error(error: BaseException, hub_id: str, revision: str | None) -> Pause
         )
     if "RevisionNotFoundError" in kinds(error) or text.startswith("Revision "):
         return UsageError(f"source.revision: '{hub_id}' has no revision '{revision}'.")
+    if refuses_token(error):
+        return UnreachableError(f"source.hub: '{hub_id}': {TOKEN_REFUSED}.")
     if has_no_answer(error):
         return UnreachableError(
             f"source.hub: the Hub does not answer for '{hub_id}' ({type(error).__name__}). "

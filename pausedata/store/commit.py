@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,18 +160,16 @@ def _recover(root: Path) -> Version | None:
     return point_at(root, successor)
 
 
-def point_at(root: Path, version: Version) -> Version:
-    """Make ``version`` the one that readers see; the caller holds the commit lock."""
-    try:
-        known = read_pointer(root)
-    except DataError:  # damaged: this is what puts it right
-        known = None
-    write_pointer(
-        root,
-        Pointer(current=version.number, sha256=version.sha256)
-        if known is None
-        else known.model_copy(update={"current": version.number, "sha256": version.sha256}),
-    )
+def point_at(root: Path, version: Version, pointer: Pointer | None = None) -> Version:
+    """Make ``version`` the one that readers see; the caller holds the commit lock.
+
+    What else ``pausedata.json`` is to say is in ``pointer``; else what it says stays.
+    """
+    if pointer is None:
+        with suppress(DataError):  # damaged: this is what puts it right
+            pointer = read_pointer(root)
+    at = {"current": version.number, "sha256": version.sha256}
+    write_pointer(root, pointer.model_copy(update=at) if pointer else Pointer(**at))
     link = root / "current"
     temporary = root / "staging" / f"current-{os.getpid()}"
     try:  # a convenience for shells: a file system without symbolic links does without it

@@ -155,7 +155,10 @@ class Version:
     @cached_property
     def absent(self) -> frozenset[str]:
         """The tables that were not pulled; what was fetched since then is still among them."""
-        pointer = read_pointer(self.root)
+        try:
+            pointer = read_pointer(self.root)
+        except DataError:  # a damaged pointer: who opened the version knows
+            pointer = None
         return absent.names(pointer, self.manifest) if pointer else frozenset()
 
     def files(self) -> list[FileEntry]:

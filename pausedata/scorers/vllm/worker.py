@@ -129,7 +129,9 @@ def _kv_cache_bytes(job: dict[str, Any], step: int) -> int:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(job["model"], revision=job["revision"]).get_text_config()
+    config = AutoConfig.from_pretrained(
+        job["model"], revision=job["revision"], trust_remote_code=False
+    ).get_text_config()
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     heads = getattr(config, "num_key_value_heads", None) or heads
