@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pausedata.card import full_card
+from pausedata.card.header import base_models
 from pausedata.errors import DataError, UsageError
 from pausedata.hub.client import Repository
 from pausedata.hub.reference import checked_repo, checked_revision
@@ -28,7 +29,7 @@ from pausedata.store.dataset import (
     read_pointer,
 )
 from pausedata.store.integrity import ADVICE, problems_of
-from pausedata.store.manifest import Manifest, Origin
+from pausedata.store.manifest import Origin
 
 _HITS = 5  # findings that are told of
 
@@ -190,7 +191,7 @@ def _check_whole(version: Version, plan: Plan) -> None:
 def _check_safe(
     version: Version, tables: list[str], plan: Plan, repo: str, progress: Progress
 ) -> None:
-    """UsageError where something would be sent that should not leave this machine."""
+    """DataError where something would be sent that should not leave this machine."""
     hits = []
     for hit in _found(version, tables, plan, repo, progress):
         hits.append(hit)
@@ -209,39 +210,27 @@ def _check_safe(
 def _found(
     version: Version, tables: list[str], plan: Plan, repo: str, progress: Progress
 ) -> Iterator[Hit]:
-    scanner = Scanner([repo, *_hub_ids(version.manifest)])
+    source = (version.manifest.recipe.get("source") or {}).get("hub")
+    scanner = Scanner([repo, *base_models(version.manifest), *([source] if source else [])])
     for path, content in plan.adds.items():
         yield from scanner.name(path)
         if isinstance(content, bytes):
             yield from scanner.said(path, content.decode("utf-8", "replace"))
         elif PurePosixPath(path).name == CARD or path.endswith(".meta.json"):
             yield from scanner.said(path, content.read_text("utf-8", errors="replace"))
-        elif not path.endswith(".parquet") or _is_beside(path):
+        elif not path.endswith(".parquet"):  # shards are read below
             yield from scanner.file(path, content)
     new = [
         table
         for table in map(version.table, tables)
         if any(shard.path in plan.adds for shard in table.shards)
     ]
+    if not new:
+        return
     rows = sum(table.entry.rows for table in new)
     with progress.step("looking for keys and tokens", rows, "rows") as advance:
         for table in new:
             yield from scanner.table(table, advance)
-
-
-def _is_beside(path: str) -> bool:
-    """Whether a Parquet file is a trainer's, and no shard."""
-    parts = PurePosixPath(path).parts
-    return parts[0] == "exports" and len(parts) > 3
-
-
-def _hub_ids(manifest: Manifest) -> list[str]:
-    """What the manifest names on the Hub: models and the source."""
-    recipe = manifest.recipe
-    models = [recipe.get("model"), *[r.get("model") for r in (recipe.get("runs") or {}).values()]]
-    source = recipe.get("source") or {}
-    ids = [m.get("id") for m in models if isinstance(m, dict)] + [source.get("hub")]
-    return [i for i in ids if isinstance(i, str) and i.count("/") == 1 and i[0] not in "./~"]
 
 
 def _remember(root: Path, origin: Origin) -> None:
