@@ -99,6 +99,15 @@ def test_tables_that_are_not_there_are_not_named(version: Version) -> None:
     assert [i["config_name"] for i in card["dataset_info"]] == ["examples", "placements-dit"]
 
 
+def test_an_export_takes_no_other_tables_name(recipe: Recipe) -> None:
+    for name in ("examples", "scores-base"):
+        recipe.data["exports"][name] = {"placement": "dit", "format": "tokenized"}
+    version = recipe.build().version
+    names = [c["config_name"] for c in front_of(full_card(version).text)["configs"]]
+    assert len(set(names)) == len(names)
+    assert {"examples", "scores-base", "exports-examples", "exports-scores-base"} <= set(names)
+
+
 def test_what_a_person_writes_is_merged(version: Version) -> None:
     own = version.root / "CARD.md"
     own.write_text(
@@ -127,6 +136,8 @@ def test_what_a_person_writes_is_merged(version: Version) -> None:
         ("---\na: [1\n---\n", "CARD.md, line"),
         ("---\n- a\n---\n", "no mapping"),
         ("---\nlicense: mti\n---\n", "'mit'"),
+        ("---\nlicense: {a: b}\n---\n", "license"),
+        ("---\ntags: [[a]]\n---\n", "tags"),
     ],
 )
 def test_front_matter_that_is_wrong_is_told(version: Version, text: str, says: str) -> None:
@@ -144,6 +155,14 @@ def test_a_licence_is_kept_and_the_rest_left_as_it_is(tmp_path: Path) -> None:
     after = own.read_text()
     assert "# why\nlanguage: en\n" in after and after.endswith("---\n\nWords,  as they are.\n")
     assert read_own(tmp_path).front == {"language": "en", "license": "apache-2.0"}
+    own.write_bytes(b"---\r\nlanguage: en\r\n---\r\nWords.\r\n")
+    remember_license(tmp_path, "mit")
+    assert own.read_bytes() == b"---\r\nlicense: mit\nlanguage: en\r\n---\r\nWords.\r\n"
+    several = "---\nlicense:\n- mit\n- apache-2.0\n---\n"
+    own.write_text(several)
+    with pytest.raises(UsageError, match="names a licence already"):
+        remember_license(tmp_path, "mit")
+    assert own.read_text() == several
     own.write_text("No front matter.\n")
     remember_license(tmp_path, "mit")
     assert own.read_text() == "---\nlicense: mit\n---\nNo front matter.\n"

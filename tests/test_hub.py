@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -568,6 +569,82 @@ def test_two_pushes_at_once_lose_nothing(
     _, err = slow.communicate(timeout=60)
     assert slow.returncode == 1 and "changed by somebody else" in err
     assert repo(hub).head == head
+
+
+def test_anothers_commit_of_the_same_version_is_not_taken_for_ours(
+    hub: LoopbackHub, machine: Machine, dataset: Path, tmp_path: Path
+) -> None:
+    twin = shutil.copytree(dataset, tmp_path / "twin", symlinks=True)
+    hub.fault("POST", "/commit/", delay=8.0)
+    slow = subprocess.Popen(
+        [sys.executable, "-m", "pausedata", "push", str(dataset), REPO],
+        env=machine.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any("/lfs/" in r.path for r in hub.requests):
+        assert slow.poll() is None
+    time.sleep(2)
+    machine.ok("push", twin, REPO, "--only", "examples")
+    _, err = slow.communicate(timeout=60)
+    assert slow.returncode == 1 and "changed by somebody else" in err
+    machine.ok("push", dataset, REPO)
+    assert whole_there(hub, dataset)
+
+
+def test_a_table_leaves_the_repository_as_a_whole(
+    hub: LoopbackHub, machine: Machine, pushed: Path, tmp_path: Path
+) -> None:
+    """Of a placement that was made anew and is not pushed one shard may be as it was."""
+    machine.ok("place", pushed, "dit", "--strategy", "lowest_logprob", "--param", "positions=2",
+               "--replace")  # fmt: skip
+    machine.ok("push", pushed, REPO, "--only", "examples")
+    assert not [p for p in repo(hub).files() if p.startswith(("placements/dit/", "exports/"))]
+    assert [p for p in repo(hub).files() if p.startswith("placements/random/")]
+    machine.ok("pull", REPO, tmp_path / "a")
+    machine.ok("verify", tmp_path / "a")
+
+
+def test_what_is_committed_during_a_pull_is_not_touched(
+    hub: LoopbackHub, machine: Machine, pushed: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "a"
+    machine.ok("pull", REPO, root)
+    machine.ok("place", pushed, "theirs", "--strategy", "append", "--param", "tokens=3")
+    machine.ok("push", pushed, REPO)
+    hub.fault("GET", "/resolve/.*/placements/theirs/", delay=8.0)
+    slow = subprocess.Popen(
+        [sys.executable, "-m", "pausedata", "pull", REPO, str(root)],
+        env=machine.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any("placements/theirs" in r.path for r in hub.requests[-8:]):
+        assert slow.poll() is None
+    machine.ok("place", root, "mine", "--strategy", "append", "--param", "tokens=4")
+    _, err = slow.communicate(timeout=60)
+    assert slow.returncode == 1 and "another folder" in err
+    machine.ok("verify", root)
+    assert "mine" in open_version(root).placements
+
+
+def test_what_is_absent_is_fetched_also_after_old_versions_are_gone(
+    machine: Machine, pushed: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "a"
+    machine.ok("pull", REPO, root, "--only", "examples,tokens,vocab,scores")
+    machine.ok("place", root, "mine", "--strategy", "append", "--param", "tokens=4")
+    machine.ok("gc", root, "--yes", "--older-than", "0")
+    words = ("export", root, "--placement", "dit", "--format", "tokenized", "--name", "again")
+    done = machine.run(*words)
+    assert done.status == 2
+    machine.ok(*done.err.rpartition("Fetch it: pausedata ")[2].split())
+    machine.ok(*words)
+    machine.ok("verify", root)
+    # A push elsewhere does not hide where the rest is.
+    machine.ok("push", root, "org/mine", "--only", "examples,tokens")
+    done = machine.run("sql", root, "select count(*) from pauses where placement = 'random'")
+    assert f"pausedata pull {REPO} " in done.err
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,19 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an export's file elsewhere": lambda data: data["tables"]["exports/rows"]["files"].append(
         {"path": "exports/other/x", "bytes": 1, "sha256": "0" * 64}
     ),
+    "a source that is a word": lambda data: data["recipe"].update(source="x"),
+    "runs that are a list": lambda data: data["recipe"].update(runs=[1]),
+    "inputs that are a list": lambda data: data["tables"]["tokens"]["provenance"].update(inputs=[]),
+    "made from a number": lambda data: data["tables"]["tokens"]["provenance"].update(made_from=7),
+    "no vocabulary": lambda data: data["tables"].pop("vocab"),
+    "no rows": lambda data: data.update(rows={}),
+    "a shard too few": lambda data: data["tables"]["scores/base"].update(shards=[]),
+    "half a character": lambda data: data.update(name="\ud800"),
+    "what a terminal obeys": lambda data: data.update(name="x\x1b]0;y\x07"),
+    "a table that a terminal obeys": lambda data: data["tables"].update(
+        {"\x1b[2J": {"rows": 0, "content": "sha256:" + "0" * 64, "provenance": {}, "shards": []}}
+    ),
+    "a version beyond all": lambda data: data.update(version=10**300),
     "another format": lambda data: data.update(format="zip"),
     "a reader that is no number": lambda data: data.update(min_reader="all"),
     "a split with a slash": lambda data: shard(data).update(split="../x"),
@@ -137,6 +150,9 @@ def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
 def test_a_later_format_says_what_reads_it(good: dict[str, Any]) -> None:
     with pytest.raises(NewerFormatError, match="pausedata 9"):
         parse(good | {"min_reader": 9, "min_release": "9.0"})
+    with pytest.raises(NewerFormatError) as told:
+        parse(good | {"format": "pausedata/\x1b[2J"})
+    assert str(told.value).isprintable()
 
 
 def remote(manifest: Any) -> dict[str, RemoteFile]:

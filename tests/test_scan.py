@@ -21,12 +21,13 @@ KEYS = [
     "glpat-" + "x" * 20,
     "sk-" + "k9" * 20,
     "sk-proj-" + "k9" * 20,
-    "sk-ant-" + "k9_-" * 10,
+    "sk-ant-api03-" + "k9_-" * 10,
+    "sk_live_" + "k9" * 12,
     "AIza" + "x" * 35,
     "xoxb-" + "1234567890-abcdef",
     "npm_" + "q" * 36,
     "pypi-" + "Ag" * 20,
-    "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
+    "-----BEGIN OPENSSH " + "PRIVATE KEY-----\\nb3BlbnNzaC1rZXktdjEA",
 ]
 
 
@@ -36,7 +37,7 @@ def scanner(monkeypatch: pytest.MonkeyPatch) -> Scanner:
     monkeypatch.setenv("EMAIL", "m@example.org")
     monkeypatch.setenv("MY_API_KEY", "correct horse battery")
     monkeypatch.setattr("socket.gethostname", lambda: "gpu17.cluster.example")
-    return Scanner(["mmustermann/corpus"])
+    return Scanner(["mmustermann/corpus", "allowed@example.org"])
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -49,8 +50,8 @@ def test_keys_are_found_in_text_in_names_and_in_columns(scanner: Scanner, key: s
 
 
 def test_a_key_is_not_repeated_in_what_is_said_of_it(scanner: Scanner) -> None:
-    for key in [*KEYS[:12], "correct horse battery"]:
-        for hit in scanner.said("x", key):
+    for key in [*KEYS[:-1], "correct horse battery"]:
+        for hit in [*scanner.said("x", key), *scanner.name(f"exports/{key}.jsonl")]:
             assert key not in str(hit)
 
 
@@ -66,7 +67,8 @@ def test_a_key_is_not_repeated_in_what_is_said_of_it(scanner: Scanner) -> None:
         "from /Users/someone/rows.jsonl",
         "from C:\\Users\\someone\\rows.jsonl",
         '{"path": "/root/data"}',
-        "see /usr/bin/env",  # a folder of this machine
+        "see file:///home/someone/x",
+        "C:/Users/someone/x",
     ],
 )
 def test_names_and_paths_of_the_machine_are_found_in_what_we_wrote(
@@ -84,12 +86,30 @@ def test_names_and_paths_of_the_machine_are_found_in_what_we_wrote(
         "scores/base/train-00000-of-00001.parquet",
         "1/2/3 and/or",
         "/nowhere/of/this/machine",
+        "#!/usr/bin/env bash > /dev/null",
+        "AKIA" + "IOSFODNN7" + "EXAMPLE",
+        "sk-learn-pipeline-with-gradient-boosting-and-more",
+        "https://example.org/sk-bratislava-hlavne-mesto-slovenskej-republiky",
+        "it begins with -----BEGIN PRIVATE KEY-----",
         "a sk-etch, a hf_file, task-specific",
         "gpu17x mmustermannia",
     ],
 )
 def test_words_that_only_look_alike_are_not(scanner: Scanner, line: str) -> None:
     assert list(scanner.said("README.md", line)) == []
+
+
+def test_an_account_may_be_called_as_what_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "train")
+    assert list(Scanner().name("examples/train-00000-of-00001.parquet"))
+    assert not list(Scanner([], ["train"]).name("examples/train-00000-of-00001.parquet"))
+
+
+def test_what_a_person_allows_is_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMAIL", "allowed@example.org")
+    for text in ("write to allowed@example.org", KEYS[0]):
+        assert list(Scanner().said("CARD.md", text))
+        assert not list(Scanner([text.removeprefix("write to ")]).said("CARD.md", text))
 
 
 def test_accounts_of_nobody_are_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,8 +113,14 @@ def wait_until(what: Callable[[], Any], seconds: float, process: Any = None) -> 
 
 
 def staged(root: Path) -> dict[str, int]:
-    """The finished shards of scores in staging, with their inodes."""
-    return {p.name: p.stat().st_ino for p in root.glob("staging/scores-*/scores/*/*.parquet")}
+    """The finished shards of scores in staging, with their inodes: those that have a record."""
+    return {
+        shard.name: shard.stat().st_ino
+        for shard in root.glob("staging/scores-*/scores/*/*.parquet")
+        if (
+            shard.parents[2] / "records" / "scores" / shard.parent.name / f"{shard.name}.json"
+        ).is_file()
+    }
 
 
 def test_scores_equal_transformers_and_so_do_positions(tmp_path: Path) -> None:

@@ -38,14 +38,22 @@ def header(
         generated["source_datasets"] = [source]
     if models := base_models(manifest):
         generated["base_model"] = models
-    configs = [_config(manifest, name) for name in named]
-    default = next((c for c in configs if c["config_name"] == _default(manifest, named)), None)
-    if default is not None:
-        default["default"] = True
+    names, default = config_names(manifest), _default(named)
+    configs = [
+        {
+            "config_name": names[name],
+            "data_files": [
+                {"split": split, "path": path}
+                for split, path in patterns(manifest.tables[name]).items()
+            ],
+            **({"default": True} if name == default else {}),
+        }
+        for name in named
+    ]
     generated["configs"] = configs
     if infos:
         generated["dataset_info"] = [
-            {"config_name": config_name(name), **infos[name]} for name in named if name in infos
+            {"config_name": names[name], **infos[name]} for name in named if name in infos
         ]
     front = {key: value for key, value in own.front.items() if key != "tags"}
     tags = own.front.get("tags", [])
@@ -57,10 +65,14 @@ def header(
     return f"---\n{text}---\n"
 
 
-def config_name(table: str) -> str:
-    """Runs and placements keep their kind in the name; an export goes by its own."""
-    kind, _, own = table.partition("/")
-    return own if kind == "exports" else table.replace("/", "-")
+def config_names(manifest: Manifest) -> dict[str, str]:
+    """What each table is called there: runs and placements keep their kind in the name, an export
+    goes by its own, unless another table is called so.
+    """
+    own = {n: n.replace("/", "-") for n in manifest.tables if not n.startswith("exports/")}
+    exports = {n: n.partition("/")[2] for n in manifest.tables if n.startswith("exports/")}
+    taken = set(own.values())
+    return own | {n: n.replace("/", "-") if name in taken else name for n, name in exports.items()}
 
 
 def patterns(entry: TableEntry) -> dict[str, str]:
@@ -96,12 +108,7 @@ def _runs(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe.get("runs") or {}
 
 
-def _config(manifest: Manifest, name: str) -> dict[str, Any]:
-    files = [{"split": s, "path": path} for s, path in patterns(manifest.tables[name]).items()]
-    return {"config_name": config_name(name), "data_files": files}
-
-
-def _default(manifest: Manifest, named: list[str]) -> str | None:
-    """What a trainer reads where there is something of the kind, else what a person does."""
+def _default(named: list[str]) -> str | None:
+    """The table that a trainer reads where there is one, else what a person does."""
     first = next((name for name in named if name.startswith("exports/")), None)
-    return config_name(first or "examples") if first or "examples" in named else None
+    return first or ("examples" if "examples" in named else None)

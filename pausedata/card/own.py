@@ -11,6 +11,7 @@ import yaml
 
 from pausedata.card.licenses import LICENSES
 from pausedata.errors import UsageError, nearest
+from pausedata.store import files
 
 OWN = "CARD.md"
 # Where the page goes among the person's words; without it, after them.
@@ -33,7 +34,7 @@ def read_own(root: Path, license: str | None = None) -> Own:
     """
     path = root / OWN
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         text = ""
     except (OSError, UnicodeDecodeError) as error:
@@ -51,17 +52,28 @@ def read_own(root: Path, license: str | None = None) -> Own:
         front = {} if front is None else front
         if not isinstance(front, dict):
             raise UsageError(f"{path}: its front matter is no mapping; write `key: value` lines.")
+    front = {key: value for key, value in front.items() if value not in (None, [], "")}
     if license is not None:
         front = front | {"license": license}
+    for key in ("license", "tags"):
+        value = front.get(key, "")
+        if not all(isinstance(one, str) for one in (value if isinstance(value, list) else [value])):
+            raise UsageError(f"{path}: its `{key}` is {value!r}: give a word, or a list of words.")
     _check_license(front.get("license"), "--license" if license is not None else str(path))
     return Own(front, text[match.end() :] if match else text)
 
 
 def remember_license(root: Path, license: str) -> None:
-    """Put a licence into ``CARD.md``, the rest of which stays as it is."""
+    """Put a licence into ``CARD.md``, the rest of which stays as it is, byte for byte.
+
+    UsageError where another stands there in a way that only a person should change.
+    """
+    before = read_own(root)
     read_own(root, license)  # which refuses what the Hub does not know
+    if before.front.get("license") == license:
+        return
     path = root / OWN
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
     line = f"license: {license}\n"
     match = _FRONT.match(text)
     if match is None:
@@ -69,14 +81,22 @@ def remember_license(root: Path, license: str) -> None:
     else:
         kept = re.sub(r"^license[ \t]*:.*\r?\n", "", match[1], flags=re.MULTILINE)
         new = text[: match.start(1)] + line + kept + text[match.end(1) :]
-    if new != text:
-        path.write_text(new, encoding="utf-8")
+    found = _FRONT.match(new)
+    try:
+        front = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        front = None
+    if front != before.front | {"license": license}:
+        raise UsageError(f"{path}: names a licence already: change it there, not by --license.")
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(new.encode())
 
 
 def _check_license(license: Any, where: str) -> None:
     for one in license if isinstance(license, list) else [license]:
         if one is not None and one not in LICENSES:
+            hint = nearest(str(one).lower(), LICENSES)
             raise UsageError(
-                f"{where}: '{one}' is no licence that the Hub knows.{nearest(str(one), LICENSES)} "
-                "For one of its own write `other`, with license_name in CARD.md."
+                f"{where}: '{one}' is no licence that the Hub knows.{hint} For one of its own "
+                "write `other`, with license_name in CARD.md."
             )

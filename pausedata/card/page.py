@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pausedata.card.header import base_models, config_name, patterns
+from pausedata.card.header import base_models, config_names, patterns
 from pausedata.card.own import HERE, Own
 from pausedata.choice import told
 from pausedata.hub.reference import is_repo
+from pausedata.names import NAME_PATTERN
 from pausedata.store.manifest import Manifest, TableEntry
 
 if TYPE_CHECKING:
@@ -45,16 +46,17 @@ def page(
         figures=figures,
         pictures=_pictures(figures) if figures else {},
         tables=[(name, manifest.tables[name], _origin(manifest.tables[name])) for name in named],
-        configs=[config_name(n) for n in named if patterns(manifest.tables[n])],
+        configs=[config_names(manifest)[n] for n in named if patterns(manifest.tables[n])],
         first=_example(manifest, named),
         repo=repo or "ORG/NAME",
+        folder=manifest.name if re.fullmatch(NAME_PATTERN, manifest.name) else "data",
         recipe=yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=100),
         placements=manifest.names("placements"),
     )
     body = own.body.strip("\n")
     if HERE in body:
         return body.replace(HERE, text.strip("\n"), 1) + "\n"
-    return f"{text}" if not body else f"{body}\n\n{text}"
+    return text if not body else f"{body}\n\n{text}"
 
 
 def escaped(text: Any) -> str:
@@ -143,7 +145,7 @@ def _example(manifest: Manifest, named: list[str]) -> dict[str, str] | None:
         return None
     name = next((n for n in loadable if n.startswith("exports/")), loadable[0])
     split, pattern = next(iter(patterns(manifest.tables[name]).items()))
-    return {"config": config_name(name), "split": split, "pattern": pattern}
+    return {"config": config_names(manifest)[name], "split": split, "pattern": pattern}
 
 
 def _pictures(figures: Stats) -> dict[str, str]:

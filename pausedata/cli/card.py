@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pausedata.cli.common import AsJson, DatasetPath, command, print_json, progress, say
+from pausedata.errors import UsageError
 
 License = Annotated[
     str | None,
@@ -40,6 +41,8 @@ def card(
     from pausedata.hub.reference import checked_repo
     from pausedata.store.dataset import check_output, open_version
 
+    if json and output == "-":
+        raise UsageError("--json and `-o -` print to the same place: give one.")
     version = open_version(dataset)
     name = checked_repo(repo) if repo is not None else None
     settle_license(dataset, license)
@@ -62,7 +65,6 @@ def card(
 def settle_license(dataset: Path, license: str | None) -> None:
     """Keep ``license`` in CARD.md; where neither has one, ask, if there is somebody to ask."""
     from pausedata.card.own import read_own, remember_license
-    from pausedata.errors import UsageError
 
     if license is None and "license" not in read_own(dataset).front:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):

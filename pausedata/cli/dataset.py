@@ -116,6 +116,7 @@ def verify(dataset: DatasetPath, version: AtVersion = None, json: AsJson = False
             {
                 "version": opened.number,
                 "ok": ok,
+                "absent": sorted(opened.absent),
                 "problems": problems,
                 "others": {str(number): found for number, found in others.items()},
                 "marked": {str(number): paths for number, paths in marked.items()},
@@ -130,8 +131,13 @@ def verify(dataset: DatasetPath, version: AtVersion = None, json: AsJson = False
         for number, paths in marked.items():
             say(f"version {number}: marked as damaged: {', '.join(paths)}")
         count = len(problems) + sum(len(found) for found in others.values())
-        checked = f"version {opened.number}: {len(opened.tables)} tables"
-        say(f"{checked}, {count} problems" if count else f"{checked}, all whole")
+        absent = f", {len(opened.absent)} of them not pulled" if opened.absent else ""
+        checked = f"version {opened.number}: {len(opened.tables)} tables{absent}"
+        say(
+            f"{checked}, {count} problems"
+            if count
+            else f"{checked}, {'the rest' if opened.absent else 'all'} whole"
+        )
     if not ok:
         raise typer.Exit(1)
 

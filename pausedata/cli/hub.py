@@ -41,6 +41,10 @@ def push(
         str | None, typer.Option("--message", metavar="TEXT", help="The commit's message.")
     ] = None,
     license: License = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", metavar="TEXT", help="Text that may be published after all."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")
     ] = False,
@@ -58,6 +62,7 @@ def push(
     """
     from pausedata.hub.push import Asked
     from pausedata.hub.push import push as publish
+    from pausedata.hub.reference import checked_repo
     from pausedata.report.hub import describe_push, push_json
 
     asked = Asked(
@@ -68,7 +73,9 @@ def push(
         pr=pr,
         message=message,
         license=license,
+        allow=allow or (),
     )
+    checked_repo(repo)
     if not dry_run:
         settle_license(dataset, license)
     pushed = publish(dataset, asked, progress(), dry_run=dry_run)

@@ -68,9 +68,11 @@ def _commit(repository: Repository, reference: Reference, progress: Progress) ->
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        return json.loads(path.read_text("utf-8"))
+        known = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
+    known = known if isinstance(known, dict) else {}
+    return {k: sha for k, sha in known.items() if COMMIT.fullmatch(str(sha))}
 
 
 def _folder() -> Path:

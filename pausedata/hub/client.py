@@ -259,7 +259,8 @@ class Repository:
         if status in _PASSING:
             return TroubleError(
                 f"the Hub cannot answer for {repo} now: {_trouble(error)}. Run the command again "
-                "later: it goes on where it was."
+                "later: it goes on where it was.",
+                _asked(error),
             )
         if has_no_answer(error) or ("HTTPError" in names and status is None):
             return TroubleError(
@@ -274,7 +275,11 @@ class NoRepositoryError(UsageError):
 
 
 class TroubleError(UnreachableError):
-    """The Hub may answer another time."""
+    """The Hub may answer another time; ``wait``: the seconds that it asks for."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 def status_of(error: BaseException) -> int | None:

@@ -21,12 +21,14 @@ from pausedata.hub.remote import (
     MANIFEST,
     chosen_tables,
     entries_of,
+    sha256_of,
 )
 from pausedata.hub.snapshot import Snapshot, snapshot
 from pausedata.progress import Progress
 from pausedata.store import absent, files
 from pausedata.store.commit import commit_lock, point_at, prepare_folder, write_pointer
 from pausedata.store.dataset import (
+    POINTER,
     Version,
     open_version,
     read_pointer,
@@ -38,6 +40,7 @@ from pausedata.store.manifest import FileEntry, Manifest, Origin, Pointer, Table
 from pausedata.store.repair import all_versions
 from pausedata.store.staging import Stage, Staging, when_free
 
+_LARGEST_CARD = 4 << 20
 _TOGETHER = 4  # files that are fetched at the same time
 
 
@@ -86,20 +89,20 @@ def pull_from(
             "read it, and a recipe's source.hub."
         )
     there, missing = remote.tables()
-    tables = chosen_tables(only, there, str(remote))
+    asked = chosen_tables(only, there, str(remote))
     if only is None and missing:
         progress.say(f"not in the repository: {', '.join(missing)}")
-    _check_goes_on(root, remote, manifest)
+    _check_place(root)
+    _check_goes_on(root, remote, manifest, asked)
     prepare_folder(root)
-    tables = _with_those_here(root, manifest, tables)
+    tables = _with_those_here(root, manifest, asked)
+    entries = [*manifest.loose_files(), *entries_of(manifest.tables, tables)]
     staging = Staging(root)
     try:
         stage = staging.stage("pull", {"repo": remote.repo, "commit": remote.commit})
         what = remote.repo if only is None else f"{', '.join(only)} from {remote.repo}"
-        count, size = _fetch(
-            repository, remote, entries_of(manifest.tables, tables), stage, root, progress, what
-        )
-        version = _take_in(root, remote, manifest, tables, stage)
+        count, size = _fetch(repository, remote, entries, stage, root, progress, what)
+        version = _take_in(root, remote, manifest, asked, tables, stage)
         staging.drop(stage)
     finally:
         staging.close()
@@ -107,8 +110,18 @@ def pull_from(
     return Pulled(version, remote.commit, here, sorted(version.absent), count, size)
 
 
-def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest) -> None:
-    """ConflictError unless the commit's version is this dataset's, or one that follows on it."""
+def _check_place(root: Path) -> None:
+    for folder in root.absolute().parents:
+        if (folder / POINTER).is_file():
+            raise UsageError(
+                f"{root}: is inside the dataset {folder.name}. Pull into a folder beside it."
+            )
+
+
+def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest, tables: list[str]) -> None:
+    """ConflictError unless the commit's version is this dataset's, or one that follows on it, or
+    what is wanted of it is what this dataset lacks.
+    """
     number, repo = manifest.version, remote.repo
     folder = version_folder(root, number)
     if folder.is_dir():
@@ -119,17 +132,26 @@ def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest) -> None:
             "another folder."
         )
     pointer = read_pointer(root)
-    if pointer is None:
+    if pointer is None or _fills(pointer, manifest, tables):
         return
     parent = manifest.parent
     follows = parent is not None and parent.sha256 == pointer.sha256
-    origin = pointer.origin
-    untouched = origin is not None and origin.repo == repo and origin.sha256 == pointer.sha256
+    known = [pointer.origin, pointer.pushed.get(repo)]
+    untouched = any(o is not None and (o.repo, o.sha256) == (repo, pointer.sha256) for o in known)
     if number > pointer.current and (follows or untouched):
         return
     raise ConflictError(
         f"{root}: is at version {pointer.current}, and version {number} of {repo} does not follow "
         "on it. Pull into another folder."
+    )
+
+
+def _fills(pointer: Pointer, manifest: Manifest, tables: list[str]) -> bool:
+    """Whether all that is wanted are tables that later versions here kept and have not."""
+    return (
+        manifest.version < pointer.current
+        and bool(tables)
+        and all(manifest.tables[n].content in pointer.absent.get(n, []) for n in tables)
     )
 
 
@@ -162,9 +184,7 @@ def _fetch(
             f"{root}: {size:,} bytes are to be fetched, and {free:,} are free. Fetch less "
             "(--only), or choose a folder on another disk."
         )
-    assert remote.manifest is not None
-    if CARD in remote.files and not version_folder(root, remote.manifest.version).is_dir():
-        repository.download(remote.commit, CARD, stage.folder)
+    _fetch_card(repository, remote, stage)
     if not todo:
         return 0, 0
 
@@ -189,6 +209,16 @@ def _fetch(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return len(todo), size
+
+
+def _fetch_card(repository: Repository, remote: Snapshot, stage: Stage) -> None:
+    """Have the card beside the tables, if it is of a card's size: no table rests on it."""
+    file = remote.files.get(CARD)
+    if file is None or file.bytes > _LARGEST_CARD or (stage.folder / CARD).is_file():
+        return
+    raw = repository.read(remote.commit, CARD)
+    if file.is_same(len(raw), sha256_of(raw), lambda: raw):
+        (stage.folder / CARD).write_bytes(raw)
 
 
 def _linked(entries: list[FileEntry], folder: Path, roots: Iterable[Path]) -> list[FileEntry]:
@@ -220,16 +250,28 @@ def _siblings(root: Path) -> list[Path]:
 
 
 def _take_in(
-    root: Path, remote: Snapshot, manifest: Manifest, tables: list[str], stage: Stage
+    root: Path,
+    remote: Snapshot,
+    manifest: Manifest,
+    asked: list[str],
+    tables: list[str],
+    stage: Stage,
 ) -> Version:
     """Make the version of the commit, or fill the one that is there, and point at it.
 
     After a kill at any moment each table of a version is there as a whole, or said to be absent.
     """
     number = manifest.version
-    entries = entries_of(manifest.tables, tables)
+    entries = [*manifest.loose_files(), *entries_of(manifest.tables, tables)]
     with commit_lock(root):
+        _check_goes_on(root, remote, manifest, asked)  # others may have committed meanwhile
         target = version_folder(root, number)
+        pointer = read_pointer(root)
+        if pointer is not None and not target.is_dir() and _fills(pointer, manifest, asked):
+            wanted = {name: manifest.tables[name] for name in asked}
+            _fill(root, wanted, stage.folder)
+            write_pointer(root, _told(pointer, wanted, {}))
+            return open_version(root)
         if target.is_dir():
             for path in problems_of(target, entries):  # what is missing, and what was damaged
                 (target / path).unlink(missing_ok=True)
@@ -241,7 +283,7 @@ def _take_in(
                 write_pointer(root, _told(before, {}, left))
             _make_version(root, remote, entries, stage, target)
         version = read_version(root, target)
-        _fill_others(root, version, tables)
+        _fill(root, {name: manifest.tables[name] for name in tables}, target)
         here = {name: table for name, table in manifest.tables.items() if _is_here(target, table)}
         left = {name: table for name, table in manifest.tables.items() if name not in here}
         known = read_pointer(root) or Pointer(current=number, sha256=version.sha256)
@@ -292,16 +334,16 @@ def _is_here(folder: Path, table: TableEntry) -> bool:
     )
 
 
-def _fill_others(root: Path, source: Version, tables: list[str]) -> None:
-    """Give the files of ``tables`` to the other versions that have the same."""
+def _fill(root: Path, tables: Mapping[str, TableEntry], source: Path) -> None:
+    """Give the files of ``tables``, which are in ``source``, to all versions that have the same."""
     for version in all_versions(root):
-        for name in tables:
-            entry, own = source.manifest.tables[name], version.manifest.tables.get(name)
-            if version.number == source.number or own is None or own.content != entry.content:
+        for name, entry in tables.items():
+            own = version.manifest.tables.get(name)
+            if own is None or own.content != entry.content:
                 continue
             for file in own.all_files():
                 if not (version.folder / file.path).exists():
-                    files.link_or_copy(source.folder / file.path, version.folder / file.path)
+                    _give(source, version.folder, file.path)
 
 
 def _give(stage: Path, folder: Path, path: str) -> None:

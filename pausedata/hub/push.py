@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from pausedata.card import full_card
 from pausedata.card.header import base_models
-from pausedata.errors import DataError, UsageError
+from pausedata.errors import DataError, UsageError, first_line
 from pausedata.hub.client import Repository
-from pausedata.hub.reference import checked_repo, checked_revision
+from pausedata.hub.reference import checked_repo, checked_tag
 from pausedata.hub.remote import (
     CARD,
     MANIFEST,
@@ -47,6 +48,7 @@ class Asked:
     pr: bool = False
     message: str | None = None
     license: str | None = None
+    allow: Sequence[str] = ()  # texts that may be published
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def push(root: Path, asked: Asked, progress: Progress, *, dry_run: bool = False)
     """
     repo = checked_repo(asked.repo)
     version = open_version(root)
-    tag = None if asked.pr else checked_revision(asked.tag or f"v{version.number}")
+    tag = None if asked.pr else checked_tag(asked.tag, f"v{version.number}")
     if asked.pr and asked.tag is not None:
         raise UsageError(
             "--pr: a pull request has no tag. Leave out --tag; push again when it is merged."
@@ -107,7 +109,9 @@ def push(root: Path, asked: Asked, progress: Progress, *, dry_run: bool = False)
     card = full_card(version, repo=repo, license=asked.license, tables=listed, progress=progress)
     plan = _plan(version, tables, there, card.text.encode())
     _check_whole(version, plan)
-    _check_safe(version, tables, plan, repo, progress)
+    said = {"--message": asked.message or "", "--tag": asked.tag or ""}
+    scanner = _scanner(version, repo, asked.allow)
+    _check_safe(_found(scanner, version, tables, listed, plan, said, progress))
     pushed = Pushed(
         repo,
         version.number,
@@ -132,10 +136,12 @@ def push(root: Path, asked: Asked, progress: Progress, *, dry_run: bool = False)
     if request is None:
         if tag is not None:
             repository.tag(tag, commit, named, there.tags)
-        _remember(
-            root, Origin(repo=repo, commit=commit, version=version.number, sha256=version.sha256)
-        )
-    return Pushed(**{**vars(pushed), "commit": commit, "pull_request": request})
+        origin = Origin(repo=repo, commit=commit, version=version.number, sha256=version.sha256)
+        try:
+            _remember(root, origin)
+        except (OSError, DataError) as error:  # read-only: it is published all the same
+            progress.warn(f"{root}: that it was pushed could not be noted: {first_line(error)}")
+    return replace(pushed, commit=commit, pull_request=request)
 
 
 def _tables_kept(version: Version, there: There, tables: Collection[str]) -> list[str]:
@@ -158,10 +164,10 @@ def _with_all_that_is_sent(version: Version, tables: list[str], there: There) ->
 def _plan(version: Version, tables: list[str], there: There, card: bytes) -> Plan:
     """What has to be sent, and what goes: files of the version there that are not of this one."""
     plan = Plan()
-    for name in tables:
-        table = version.table(name)
-        for entry in table.entry.all_files():
-            if there.now.has(entry):
+    loose = version.manifest.loose_files()
+    for entries in (loose, *(version.table(name).entry.all_files() for name in tables)):
+        for entry in entries:
+            if there.now.has(entry, version.folder / entry.path):
                 plan.kept += 1
             else:
                 plan.add(entry.path, version.folder / entry.path, entry.bytes, entry.sha256)
@@ -172,12 +178,10 @@ def _plan(version: Version, tables: list[str], there: There, card: bytes) -> Pla
             plan.kept += 1
         else:
             plan.add(path, raw, len(raw), sha256_of(raw))
-    named = {e.path: e for e in entries_of(version.manifest.tables, version.manifest.tables)}
-    plan.delete = [
-        path
-        for path in there.now.ours()
-        if path not in plan.adds and (path not in named or not there.now.has(named[path]))
-    ]
+    # A table is there as a whole or not at all: so is what is left of those not pushed.
+    kept = [*tables, *_tables_kept(version, there, tables)]
+    named = {entry.path for entry in entries_of(version.manifest.tables, kept)}
+    plan.delete = [path for path in there.now.ours() if path not in named]
     return plan
 
 
@@ -188,30 +192,39 @@ def _check_whole(version: Version, plan: Plan) -> None:
         raise DataError(f"{version.folder / path}: {why}. Nothing was sent. {ADVICE}")
 
 
-def _check_safe(
-    version: Version, tables: list[str], plan: Plan, repo: str, progress: Progress
-) -> None:
+def _check_safe(found: Iterator[Hit]) -> None:
     """DataError where something would be sent that should not leave this machine."""
-    hits = []
-    for hit in _found(version, tables, plan, repo, progress):
-        hits.append(hit)
-        if len(hits) > _HITS:
-            break
+    hits = list(islice(found, _HITS + 1))
     if hits:
         told = "\n  ".join(map(str, dict.fromkeys(hits[:_HITS])))
         more = "\n  and more" if len(hits) > _HITS else ""
         raise DataError(
             f"nothing was sent: this should not leave this machine.\n  {told}{more}\n"
             "Mend it in the source, the recipe or CARD.md, and build again; a key that was in a "
-            "file should be revoked."
+            "file should be revoked. What may be published after all: --allow TEXT."
         )
 
 
+def _scanner(version: Version, repo: str, allow: Sequence[str]) -> Scanner:
+    """One that takes no alarm at what is public anyway."""
+    manifest = version.manifest
+    source = (manifest.recipe.get("source") or {}).get("hub")
+    public = [repo, *base_models(manifest), *([source] if source else []), *allow]
+    words = [word for table in manifest.tables for word in table.split("/")]
+    return Scanner(public, [repo.partition("/")[0], *words, *manifest.rows])
+
+
 def _found(
-    version: Version, tables: list[str], plan: Plan, repo: str, progress: Progress
+    scanner: Scanner,
+    version: Version,
+    tables: list[str],
+    kept: Collection[str],
+    plan: Plan,
+    said: Mapping[str, str],
+    progress: Progress,
 ) -> Iterator[Hit]:
-    source = (version.manifest.recipe.get("source") or {}).get("hub")
-    scanner = Scanner([repo, *base_models(version.manifest), *([source] if source else [])])
+    for where, text in said.items():
+        yield from scanner.said(where, text)
     for path, content in plan.adds.items():
         yield from scanner.name(path)
         if isinstance(content, bytes):
@@ -227,6 +240,9 @@ def _found(
     ]
     if not new:
         return
+    examples = version.table("examples")
+    if examples not in new and not examples.absent and examples.name not in set(kept) - set(tables):
+        new.append(examples)  # tokens and exports say what its text does
     rows = sum(table.entry.rows for table in new)
     with progress.step("looking for keys and tokens", rows, "rows") as advance:
         for table in new:
@@ -238,4 +254,5 @@ def _remember(root: Path, origin: Origin) -> None:
     with commit_lock(root):
         pointer = read_pointer(root)
         if pointer is not None:
-            write_pointer(root, pointer.model_copy(update={"origin": origin}))
+            pushed = pointer.pushed | {origin.repo: origin}
+            write_pointer(root, pointer.model_copy(update={"pushed": pushed}))

@@ -9,7 +9,7 @@ from pathlib import Path
 from pausedata.errors import UsageError
 
 SCHEME = "hf://"
-_ID = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9_]([\w.-]{0,94}\w)?/[A-Za-z0-9_]([\w.-]{0,94}\w)?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]{0,199}", re.ASCII)
 
 
@@ -39,9 +39,19 @@ def checked_repo(text: str) -> str:
 
 def checked_revision(text: str) -> str:
     """A branch, tag or commit; UsageError for what git would not take as one."""
-    if not _REVISION.fullmatch(text) or ".." in text or text.endswith((".lock", "/", ".")):
+    if not _REVISION.fullmatch(text) or re.search(r"\.\.|//|/\.|\.lock(/|$)|[/.]$", text):
         raise UsageError(f"'{text}' names no branch, tag or commit.")
     return text
+
+
+def checked_tag(text: str | None, default: str) -> str:
+    """The name of a tag; UsageError for what is none, or stands for something else."""
+    if text is None:
+        return default
+    name = checked_revision(text)
+    if name in ("main", "HEAD") or name.startswith("refs/") or re.fullmatch("[0-9a-f]{40}", name):
+        raise UsageError(f"--tag '{text}': that names something else already. Give another.")
+    return name
 
 
 def reference(text: str | Path) -> Reference | None:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from pydantic import ValidationError
 
-from pausedata.errors import DataError, UsageError, first_line, listing, nearest
+from pausedata.errors import DataError, NewerFormatError, UsageError, first_line, listing, nearest
 from pausedata.hub.client import RemoteFile
 from pausedata.store.dataset import check_format
 from pausedata.store.manifest import CARD, FileEntry, Manifest, TableEntry
 
 MANIFEST = "manifest.json"
-MOST_BYTES = 256 << 20  # of a manifest: a million files
+MOST_BYTES = 64 << 20  # of a manifest: a quarter of a million files; it takes 30 times as much
 MOST_FILES = 1_000_000
 _LONGEST_PATH = 1024
 _LONGEST_NAME = 255
+_TABLE = re.compile(r"[a-z][a-z0-9_-]{0,31}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
+_FACTS = ("source", "versions", "splits", "tokenizer")  # mappings, where they are there
 # What a version's folder has beside tables, and what some systems take for devices.
 _RESERVED = {MANIFEST, CARD.lower(), "pausedata.json", ".cache", ".gitattributes"}
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
@@ -34,14 +37,59 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
         manifest = Manifest.model_validate(data)
     except RecursionError:
         _refuse(where, "it is nested too deeply")
+    except NewerFormatError as error:
+        raise NewerFormatError(_printable(str(error))) from None
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(step) for step in first["loc"])
         _refuse(where, f"{at[:200]}: {first['msg']}")
     except ValueError as error:
         _refuse(where, first_line(error)[:200])
+    _check_shapes(manifest, where)
     _check_paths(manifest, where)
     return manifest
+
+
+def _check_shapes(manifest: Manifest, where: str) -> None:
+    """What commands rely on without asking, since `build` writes it so."""
+
+    def require(right: bool, what: str) -> None:
+        if not right:
+            _refuse(where, _printable(f"{what} is not what it should be")[:200])
+
+    try:
+        manifest.model_dump_json().encode()
+    except (UnicodeEncodeError, ValueError, RecursionError):
+        _refuse(where, "it holds text that is none")
+    said = [manifest.name, manifest.created, manifest.created_by, manifest.command]
+    require(all(text.isprintable() for text in said), "a text of it")
+    require(manifest.version < 10**9 and bool(manifest.rows), "its version, or rows")
+    recipe = manifest.recipe
+    for key in ("source", "scoring", "model", "runs", "placements", "exports", "pause"):
+        require(isinstance(recipe.get(key) or {}, dict), f"recipe.{key}")
+    for name, run in (recipe.get("runs") or {}).items():
+        require(isinstance(run, dict) and isinstance(run.get("model") or {}, dict), f"run {name}")
+    require({"examples", "vocab", "tokens"} <= set(manifest.tables), "its list of tables")
+    shards = [(shard.split, shard.rows) for shard in manifest.tables["tokens"].shards]
+    for name, table in manifest.tables.items():
+        require(bool(_TABLE.fullmatch(name)), f"table {name!r}")
+        facts = table.provenance
+        made_from = facts.get("made_from", [])
+        require(
+            isinstance(facts.get("inputs", {}), dict)
+            and isinstance(made_from, list)
+            and all(isinstance(one, str) for one in made_from)
+            and all(isinstance(facts.get(key) or {}, dict) for key in _FACTS)
+            and isinstance(facts.get("inputs", {}).get("strategy", ""), str),
+            f"{name}: its provenance",
+        )
+        if name.partition("/")[0] in ("examples", "scores", "placements"):
+            require([(s.split, s.rows) for s in table.shards] == shards, f"{name}: its shards")
+
+
+def _printable(text: str) -> str:
+    """``text`` without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def sha256_of(raw: bytes) -> str:
@@ -56,6 +104,10 @@ def tables_there(
 
     DataError where some of a table's files are missing, or one is not what the manifest says.
     """
+    for entry in manifest.loose_files():
+        if entry.path not in files:
+            _refuse(where, f"{entry.path} is not in the repository")
+        _check_file(entry, files[entry.path], where)
     there, missing = [], []
     for name, table in manifest.tables.items():
         entries = table.all_files()

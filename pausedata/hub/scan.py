@@ -27,18 +27,20 @@ KEYS = {
     "AWS key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     "GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{36})",
     "GitLab token": r"\bglpat-[\w-]{20}",
-    "OpenAI or Anthropic key": r"\bsk-(?:[a-z]{2,8}-)?[A-Za-z0-9_-]{32}",
+    "OpenAI or Anthropic key": r"\bsk-(?:(?:proj|svcacct|ant-[a-z]+\d\d)-[\w-]{32}|\w{32})",
+    "Stripe key": r"\b[sr]k_live_[A-Za-z0-9]{20}",
     "Google key": r"\bAIza[0-9A-Za-z_-]{35}",
     "Slack token": r"\bxox[abeoprs]-[A-Za-z0-9-]{16}",
     "npm token": r"\bnpm_[A-Za-z0-9]{36}\b",
     "package index token": r"\bpypi-[A-Za-z0-9_-]{40}",
-    "private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
+    "private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[rn])+[\w+/=:]{10}",
 }
 # Values of variables of such names are secrets, however they look.
 _SECRET_NAMES = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL")
 _SHORTEST_SECRET = 12
 _HOMES = re.compile(
-    r"(?<![\w.:/])(?:/(?:home|Users|root)/[\w.@+-]+|[A-Za-z]:\\{1,2}Users\\{1,2}[\w.@+ -]+)"
+    r"(?:(?<![\w.:/])|(?<=file://)|(?<=\b\w:))/(?:home|Users|root)/[\w.@+-]+"
+    r"|[A-Za-z]:(?:\\{1,2}|/)Users(?:\\{1,2}|/)[\w.@+ -]+"
 )
 _PATHS = re.compile(r"(?<![\w.:/~-])(/[\w.@+-]+(?:/[\w.@+-]+)+)")
 # Accounts that belong to no person, and machines of no name.
@@ -46,6 +48,9 @@ _NOBODY = {
     "root", "user", "admin", "ubuntu", "debian", "ec2-user", "runner", "jovyan", "nobody",
     "docker", "localhost", "coder", "vscode", "worker", "node", "app", "test",
 }  # fmt: skip
+# Folders that are the same on all machines: a script's first line names them.
+_SYSTEM = {"bin", "boot", "dev", "etc", "lib", "lib64", "opt", "proc", "run", "sbin", "sys", "usr",
+           "var"}  # fmt: skip
 _PORTION = 4 << 20
 _OVERLAP = 4096  # nothing that is looked for is longer
 
@@ -64,15 +69,20 @@ class Hit:
 class Scanner:
     """Looks for this machine's secrets and names, and for what looks like a key."""
 
-    def __init__(self, public: Iterable[str] = ()) -> None:
-        """``public`` are Hub ids: who publishes under an account's own name gives it away."""
+    def __init__(self, public: Iterable[str] = (), words: Iterable[str] = ()) -> None:
+        """``public`` are texts that may be published: Hub ids, and what a person allows.
+
+        ``words`` are no alarm where they are this machine's names too: who publishes under an
+        account's own name gives it away, and an account may be called as a table is.
+        """
         self._public = sorted(filter(None, public), key=len, reverse=True)
         self._secrets = _own_secrets()
         self._pattern = "|".join(
             [f"(?:{pattern})" for pattern in KEYS.values()]
             + [re.escape(secret) for secret in self._secrets]
         )
-        self._names = _own_names()
+        known = {word.lower() for word in words}
+        self._names = {n: what for n, what in _own_names().items() if n.lower() not in known}
 
     def said(self, where: str, text: str) -> Iterator[Hit]:
         """Of what pausedata or the person wrote beside the corpus: keys, and this machine."""
@@ -85,7 +95,7 @@ class Scanner:
     def name(self, path: str) -> Iterator[Hit]:
         """Of a file's name."""
         for found in [*self._keys(path), *self._machine(path)]:
-            yield Hit(f"the name of {path}", found)
+            yield Hit(f"the name of the file {self._masked(path)}", found)
 
     def table(self, table: Table, advance: Advance) -> Iterator[Hit]:
         """Of the text in a table's shards: keys alone."""
@@ -94,6 +104,7 @@ class Scanner:
             for column in rows.column_names:
                 for row in self._rows_with_keys(rows.column(column)):
                     id = rows.column("id")[row].as_py() if "id" in rows.column_names else row
+                    id = self._masked(str(id))
                     for text in _texts(rows.column(column)[row].as_py()):
                         for found in self._keys(text):
                             yield Hit(f"{table.name}, {column} of {id!r}", found)
@@ -112,12 +123,18 @@ class Scanner:
                 before = text[-_OVERLAP:]
 
     def _keys(self, text: str) -> Iterator[str]:
+        for public in self._public:
+            text = text.replace(public, "")
         for what, pattern in KEYS.items():
-            if match := re.search(pattern, text):
+            if (match := re.search(pattern, text)) and not match[0].endswith("EXAMPLE"):
                 yield f"a {what} ({match[0][:6]}…)"
         for secret, name in self._secrets.items():
             if secret in text:
                 yield f"the value of {name}"
+
+    def _masked(self, text: str) -> str:
+        """``text`` without the keys in it: what is said of a key does not repeat it."""
+        return re.sub(self._pattern, lambda match: f"{match[0][:6]}…", text)
 
     def _machine(self, text: str) -> Iterator[str]:
         for public in self._public:
@@ -235,6 +252,6 @@ def _is_here(path: str) -> bool:
     """Whether the first folders of a path are there on this machine, and so it may be its own."""
     parts = Path(path).parts
     try:
-        return len(parts) > 2 and Path(*parts[:3]).exists()
+        return len(parts) > 2 and parts[1] not in _SYSTEM and Path(*parts[:3]).exists()
     except OSError:
         return False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pausedata.errors import ConflictError
-from pausedata.hub.client import Commit, Repository, TroubleError
+from pausedata.hub.client import LONGEST_WAIT_S, Commit, Repository, TroubleError
 from pausedata.hub.snapshot import snapshot
 from pausedata.hub.there import There
 from pausedata.progress import Progress
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # What was sent stays there when the next group fails.
 _GROUP_BYTES = 256 << 20
 _GROUP_FILES = 64
-_TRIES = 3  # of a commit whose answer was lost
+_TRIES = 5  # of a commit whose answer was lost
 
 
 @dataclass
@@ -56,6 +57,10 @@ def send(
     if head is None:
         repository.create(private=not public)
         head = repository.commit_of(None)
+        if not public and not head.private:
+            raise ConflictError(
+                f"{repository.repo} appeared meanwhile, and is public. Nothing was sent."
+            )
     if not plan.adds and not plan.delete:
         return head.sha, None
     adds = [
@@ -71,14 +76,15 @@ def send(
     for left in reversed(range(_TRIES)):
         try:
             return repository.commit([*adds, *deletions], message, head.sha, pr)
-        except TroubleError:
+        except TroubleError as error:
             # Perhaps it was made, and the answer alone was lost.
-            if not pr and (made := _made(repository, version, head)) is not None:
+            if not pr and (made := _made(repository, version, plan, head)) is not None:
                 return made, None
-            if not left or pr:
+            if not left or pr or (error.wait or 0) > LONGEST_WAIT_S:
                 raise
+            time.sleep(error.wait or 2.0 ** (_TRIES - left - 2))
         except ConflictError:
-            if not pr and (made := _made(repository, version, head)) is not None:
+            if not pr and (made := _made(repository, version, plan, head)) is not None:
                 return made, None
             raise ConflictError(
                 f"{repository.repo} was changed by somebody else while this was sent; nothing was "
@@ -87,12 +93,19 @@ def send(
     raise AssertionError("the last try returns or raises")
 
 
-def _made(repository: Repository, version: Version, before: Commit) -> str | None:
-    """The commit on top of ``before`` that brought ``version``."""
+def _made(repository: Repository, version: Version, plan: Plan, before: Commit) -> str | None:
+    """The commit on top of ``before`` that brought all that ``plan`` has to bring."""
     now = repository.commit_of(None)
     if now.sha == before.sha:
         return None
-    return now.sha if snapshot(repository, now.sha).sha256 == version.sha256 else None
+    found = snapshot(repository, now.sha)
+    there = all(
+        path in found.files
+        and found.files[path].bytes == plan.sizes[path]
+        and found.files[path].sha256 in (None, plan.sha256s[path])
+        for path in plan.adds
+    )
+    return now.sha if there and found.sha256 == version.sha256 else None
 
 
 def _groups(adds: list[CommitOperationAdd], plan: Plan) -> Iterator[list[CommitOperationAdd]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from pausedata.errors import DataError
 from pausedata.hub.client import RemoteFile, Repository
@@ -41,11 +42,13 @@ class Snapshot:
         tables = self.manifest.tables if self.manifest else {}
         return {entry.path: entry.sha256 for entry in entries_of(tables, tables)}
 
-    def has(self, entry: FileEntry) -> bool:
-        """Whether the file is there, and as ``entry`` says."""
+    def has(self, entry: FileEntry, local: Path | None = None) -> bool:
+        """Whether the file is there, and as ``entry`` says; ``local`` may be the same here."""
         file = self.files.get(entry.path)
         if file is None or file.bytes != entry.bytes:
             return False
+        if file.sha256 is None and local is not None and local.is_file():
+            return file.is_same(entry.bytes, entry.sha256, local.read_bytes)
         # Git keeps small files under a hash of its own; the manifest of that commit tells theirs.
         return (file.sha256 or self._vouched.get(entry.path)) == entry.sha256
 

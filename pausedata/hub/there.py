@@ -71,8 +71,9 @@ def check_goes_on(root: Path, version: Version, there: There, repo: str) -> None
 def _lineage(root: Path, version: Version, repo: str) -> set[str]:
     """The hashes of the manifests that ``version`` goes back to, as far as is known here."""
     known, pointer = {version.sha256}, read_pointer(root)
-    if pointer is not None and pointer.origin is not None and pointer.origin.repo == repo:
-        known.add(pointer.origin.sha256)
+    if pointer is not None:
+        origins = [pointer.origin, pointer.pushed.get(repo)]
+        known |= {origin.sha256 for origin in origins if origin is not None and origin.repo == repo}
     parent = version.manifest.parent
     while parent is not None:
         known.add(parent.sha256)

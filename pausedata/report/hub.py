@@ -29,6 +29,9 @@ def describe_push(pushed: Pushed) -> list[str]:
     if pushed.pull_request is not None:
         lines.append(f"pull request: {pushed.pull_request}")
         return lines
+    if pushed.tag is None:
+        lines.append("nothing to propose: the repository holds it all")
+        return lines
     lines.append(f"commit {str(pushed.commit)[:12]}, tag {pushed.tag}")
     lines.append(f"try: pausedata pull {pushed.repo} NEW_FOLDER --revision {pushed.tag}")
     return lines

@@ -63,6 +63,8 @@ class Committed:
 
 def prepare_folder(root: Path) -> None:
     """Make sure that ``root`` is a dataset, or a folder that may become one."""
+    if str(root).startswith("hf:/"):
+        raise UsageError(f"{root}: is no folder; `pausedata push` writes to the Hub.")
     if root.is_symlink() and not root.exists():
         raise UsageError(f"{root}: is a link to nothing. Choose another --output, or remove it.")
     if root.exists() and not root.is_dir():

@@ -134,7 +134,7 @@ class Manifest(Open):
 
 
 class Origin(Open):
-    """The commit of a Hub repository that a dataset was pulled from, or pushed to last."""
+    """The commit of a Hub repository that a dataset was pulled from, or pushed to."""
 
     repo: str
     commit: str
@@ -148,7 +148,10 @@ class Pointer(Open):
     format: str = FORMAT
     current: int = Field(ge=1)
     sha256: Hex = Field(description="of the current version's manifest.json")
-    origin: Origin | None = None
+    origin: Origin | None = Field(default=None, description="where it was pulled from")
+    pushed: dict[str, Origin] = Field(
+        default_factory=dict, description="where it was pushed to last, by repository"
+    )
     absent: dict[str, list[Content]] = Field(
         default_factory=dict,
         description="tables that were not pulled: the content hashes of those that are not here",
