@@ -208,6 +208,20 @@ def test_a_tag_of_another_version_is_not_moved(
     assert repo(hub).head == head
 
 
+def test_a_card_that_was_edited_on_the_hub_is_not_lost(
+    hub: LoopbackHub, machine: Machine, pushed: Path
+) -> None:
+    (pushed / "CARD.md").write_text("Ours.\n")
+    machine.ok("push", pushed, REPO)  # no longer the one of the first push: ours to change
+    hub.add("datasets", REPO, {"README.md": b"edited in the browser"})
+    machine.ok("place", pushed, "three", "--strategy", "append", "--param", "tokens=3")
+    done = machine.run("push", pushed, REPO)
+    assert done.status == 1 and "CARD.md" in done.err and "--replace-card" in done.err
+    assert repo(hub).files()["README.md"] == b"edited in the browser"
+    machine.ok("push", pushed, REPO, "--replace-card")
+    assert b"Ours." in repo(hub).files()["README.md"]
+
+
 def test_something_else_is_not_overwritten(
     hub: LoopbackHub, machine: Machine, dataset: Path
 ) -> None:

@@ -45,6 +45,9 @@ def push(
         list[str] | None,
         typer.Option("--allow", metavar="TEXT", help="Text that may be published after all."),
     ] = None,
+    replace_card: Annotated[
+        bool, typer.Option("--replace-card", help="Replace a card that was edited on the Hub.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")
     ] = False,
@@ -74,6 +77,7 @@ def push(
         message=message,
         license=license,
         allow=allow or (),
+        replace_card=replace_card,
     )
     checked_repo(repo)
     if not dry_run:

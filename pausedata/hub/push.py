@@ -21,7 +21,7 @@ from pausedata.hub.remote import (
 )
 from pausedata.hub.scan import Hit, Scanner
 from pausedata.hub.send import Plan, send
-from pausedata.hub.there import There, check_goes_on, check_tag, check_visibility, look
+from pausedata.hub.there import There, check_card, check_goes_on, check_tag, check_visibility, look
 from pausedata.progress import Progress
 from pausedata.store.commit import commit_lock, write_pointer
 from pausedata.store.dataset import (
@@ -49,6 +49,7 @@ class Asked:
     message: str | None = None
     license: str | None = None
     allow: Sequence[str] = ()  # texts that may be published
+    replace_card: bool = False  # also one that was edited on the Hub
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def push(root: Path, asked: Asked, progress: Progress, *, dry_run: bool = False)
         raise UsageError(f"--pr: there is no repository {repo} yet. Push without it first.")
     check_visibility(there, asked.public, repo)
     check_goes_on(root, version, there, repo)
+    if not asked.replace_card:
+        check_card(repository, root, there)
     check_tag(repository, version, there, tag)
     version = _with_all_that_is_sent(version, tables, there)
     listed = [*tables, *_tables_kept(version, there, tables)]

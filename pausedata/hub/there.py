@@ -9,6 +9,7 @@ from pausedata.errors import ConflictError, DataError, UsageError
 from pausedata.hub.client import Commit, Repository
 from pausedata.hub.snapshot import Snapshot, snapshot
 from pausedata.store.dataset import Version, read_pointer, read_version, version_folder
+from pausedata.store.manifest import CARD
 
 _HUBS_OWN = {".gitattributes"}  # in a repository that nobody has put anything into
 
@@ -66,6 +67,24 @@ def check_goes_on(root: Path, version: Version, there: There, repo: str) -> None
         f"`pausedata pull {repo} NEW_FOLDER` and make your changes there, or push under another "
         "name."
     )
+
+
+def check_card(repository: Repository, root: Path, there: There) -> None:
+    """ConflictError where the card was edited on the Hub since it was pushed from here."""
+    pointer, repo = read_pointer(root), repository.repo
+    if pointer is None or there.head is None:
+        return
+    last = pointer.pushed.get(repo) or pointer.origin
+    if last is None or last.repo != repo or last.sha256 != there.now.sha256:
+        return  # it came with a version that is not here; that was looked at
+    if last.commit == there.head.sha:
+        return
+    before, now = repository.files(last.commit).get(CARD), there.now.files.get(CARD)
+    if before is not None and now is not None and before.git_sha1 != now.git_sha1:
+        raise ConflictError(
+            f"{repo}: its card was edited on the Hub. Nothing was sent. Take what was written "
+            "there into CARD.md, then push with --replace-card."
+        )
 
 
 def _lineage(root: Path, version: Version, repo: str) -> set[str]:
