@@ -135,6 +135,7 @@ def test_what_a_person_writes_is_merged(version: Version) -> None:
     [
         ("---\na: [1\n---\n", "CARD.md, line"),
         ("---\n- a\n---\n", "no mapping"),
+        ("---\nlicense: mit\nWords.\n", "not closed"),
         ("---\nlicense: mti\n---\n", "'mit'"),
         ("---\nlicense: {a: b}\n---\n", "license"),
         ("---\ntags: [[a]]\n---\n", "tags"),

@@ -41,6 +41,8 @@ def read_own(root: Path, license: str | None = None) -> Own:
         raise UsageError(f"{path}: cannot be read: {error}.") from None
     match = _FRONT.match(text)
     front: Any = {}
+    if match is None and re.match(r"---[ \t]*\r?\n", text):
+        raise UsageError(f"{path}: its front matter is not closed: end it with a line `---`.")
     if match is not None:
         try:
             front = yaml.safe_load(match[1])
