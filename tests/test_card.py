@@ -139,12 +139,53 @@ def test_what_a_person_writes_is_merged(version: Version) -> None:
         ("---\nlicense: mti\n---\n", "'mit'"),
         ("---\nlicense: {a: b}\n---\n", "license"),
         ("---\ntags: [[a]]\n---\n", "tags"),
+        ("\n---\na: 1\nb: [\n---\n", "CARD.md, line 5"),
+        ("---\nlicense: mit\n\nWords.\n", "line 1: its front matter is not closed"),
+        ("---\r\nlicense: mit\r\n", "line 1: its front matter is not closed"),
+        ("---\nlanguage: no\n---\n", "`language` is False: .* in quotes"),
+        ("---\n1: a\n---\n", "the key 1"),
     ],
 )
 def test_front_matter_that_is_wrong_is_told(version: Version, text: str, says: str) -> None:
     (version.root / "CARD.md").write_text(text)
     with pytest.raises(UsageError, match=says):
         full_card(version)
+
+
+def test_blank_lines_may_stand_before_front_matter(version: Version) -> None:
+    """As on the Hub: else the licence would be lost, and the YAML be part of the page."""
+    (version.root / "CARD.md").write_text("\n\n---\nlicense: mit\nlanguage: 'no'\n---\nWords.\n")
+    card = full_card(version)
+    assert card.warnings == [] and front_of(card.text)["language"] == "no"
+    assert card.text.split("---\n", 2)[2].startswith("Words.\n\n# tiny")
+
+
+def test_another_licence_wants_a_name(version: Version) -> None:
+    assert "license_name" in full_card(version, license="other").warnings[0]
+    (version.root / "CARD.md").write_text("---\nlicense: other\nlicense_name: ours\n---\n")
+    card = full_card(version)
+    assert card.warnings == [] and front_of(card.text)["license_name"] == "ours"
+
+
+def test_a_page_says_how_long_examples_are_and_what_became_of_longer_ones(
+    recipe: Recipe,
+) -> None:
+    assert "at most 2,048 tokens together.\n" in quick_card(recipe.build().version.manifest)
+    recipe.data["scoring"] = {"max_length": 400, "overlong": "truncate"}
+    recipe.out = recipe.folder / "cut"
+    text = quick_card(recipe.build().version.manifest)
+    assert "400 tokens together; longer examples were cut at the end of the response.\n" in text
+    assert "\n\n\n" not in text
+
+
+def test_a_page_names_exports_whose_pauses_are_trained(version: Version) -> None:
+    tables = dict(version.manifest.tables)
+    export = tables["exports/dit-tokenized"]
+    assert "bear loss" not in quick_card(version.manifest)
+    provenance = {**export.provenance, "pause_label_masked": False}
+    tables["exports/dit-tokenized"] = export.model_copy(update={"provenance": provenance})
+    text = quick_card(version.manifest.model_copy(update={"tables": tables}))
+    assert "format `tokenized`; its pauses bear loss too |" in text
 
 
 def test_a_licence_is_kept_and_the_rest_left_as_it_is(tmp_path: Path) -> None:
@@ -181,6 +222,7 @@ def test_text_of_the_data_is_never_markup(recipe: Recipe) -> None:
     body = text.split("---\n", 2)[2]
     assert "<script>" not in re.sub(r"(?s)^`````yaml\n.*?^`````$", "", body, flags=re.M)
     assert re.search(r"(?ms)^`````yaml\n(.*?)^`````$", body)
+    assert escaped("&lt;") == r"\&lt;"
     assert escaped("a\n# b <i>`") == r"a \# b \<i\>\`"
     assert code("a`b``c | d") == "``` a`b``c \\| d ```"
     assert block("x\n````\ny", "md") == "`````md\nx\n````\ny\n`````"

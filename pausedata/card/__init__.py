@@ -67,6 +67,11 @@ def full_card(
             "the card names no licence: give that of the source with --license ID, or as "
             "`license:` in CARD.md."
         )
+    elif own.front["license"] in ("other", ["other"]) and "license_name" not in own.front:
+        warnings.append(
+            "the licence is `other`: say in CARD.md which it is, as `license_name:`, and put its "
+            "text there or behind a `license_link:`."
+        )
     for warning in warnings:
         listener.warn(warning)
     return Card(text, warnings)

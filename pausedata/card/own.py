@@ -16,7 +16,9 @@ from pausedata.store import files
 OWN = "CARD.md"
 # Where the page goes among the person's words; without it, after them.
 HERE = "<!-- pausedata -->"
-_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+# The Hub lets blank lines stand before it.
+_FRONT = re.compile(r"\A\s*^---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+_OPENED = re.compile(r"\A\s*^---[ \t]*\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -40,27 +42,38 @@ def read_own(root: Path, license: str | None = None) -> Own:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}.") from None
     match = _FRONT.match(text)
+    if match is None and (start := _OPENED.match(text)):
+        line = text.count("\n", 0, start.end()) + 1
+        raise UsageError(
+            f"{path}, line {line}: its front matter is not closed: end it with a line `---`. "
+            "A rule at the beginning of a page is `***`."
+        )
     front: Any = {}
-    if match is None and re.match(r"---[ \t]*\r?\n", text):
-        raise UsageError(f"{path}: its front matter is not closed: end it with a line `---`.")
     if match is not None:
         try:
             front = yaml.safe_load(match[1])
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            where = f", line {mark.line + 2}" if mark is not None else ""
+            before = text.count("\n", 0, match.start(1))
+            where = f", line {mark.line + before + 1}" if mark is not None else ""
             problem = getattr(error, "problem", None) or "no YAML"
             raise UsageError(f"{path}{where}: its front matter is no YAML: {problem}.") from None
         front = {} if front is None else front
         if not isinstance(front, dict):
             raise UsageError(f"{path}: its front matter is no mapping; write `key: value` lines.")
+    for key in front:
+        if not isinstance(key, str):
+            raise UsageError(f"{path}: the key {key!r} of its front matter is no word: quote it.")
     front = {key: value for key, value in front.items() if value not in (None, [], "")}
     if license is not None:
         front = front | {"license": license}
-    for key in ("license", "tags"):
+    for key in ("license", "language", "tags"):
         value = front.get(key, "")
         if not all(isinstance(one, str) for one in (value if isinstance(value, list) else [value])):
-            raise UsageError(f"{path}: its `{key}` is {value!r}: give a word, or a list of words.")
+            raise UsageError(
+                f"{path}: its `{key}` is {value!r}: give a word, or a list of words, in quotes "
+                "where YAML reads another thing (`no` is false)."
+            )
     _check_license(front.get("license"), "--license" if license is not None else str(path))
     return Own(front, text[match.end() :] if match else text)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _BLOCKS = " ▏▎▍▌▋▊▉"
 _LONGEST = 40  # blocks of the longest bar
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
 
 
 def page(
@@ -43,6 +43,7 @@ def page(
         source=_source(manifest),
         runs=[_run(manifest, name) for name in manifest.names("scores")],
         models=base_models(manifest),
+        limit=_limit(manifest),
         figures=figures,
         pictures=_pictures(figures) if figures else {},
         tables=[(name, manifest.tables[name], _origin(manifest.tables[name])) for name in named],
@@ -125,6 +126,16 @@ def _run(manifest: Manifest, name: str) -> dict[str, Any]:
     }
 
 
+def _limit(manifest: Manifest) -> dict[str, Any] | None:
+    """How many tokens an example may have, and what became of longer ones."""
+    tokens = manifest.tables.get("tokens")
+    rules = tokens.provenance.get("inputs", {}).get("scoring") if tokens else None
+    if not isinstance(rules, dict) or not isinstance(rules.get("max_length"), int):
+        return None
+    fates = {"skip": "left out", "truncate": "cut at the end of the response"}
+    return {"tokens": rules["max_length"], "fate": fates.get(str(rules.get("overlong")))}
+
+
 def _origin(entry: TableEntry) -> str:
     """What a table was made from, in words."""
     inputs = entry.provenance.get("inputs", {})
@@ -134,7 +145,10 @@ def _origin(entry: TableEntry) -> str:
         given = ", ".join(f"{key} {value}" for key, value in parameters.items())
         return f"{code(inputs['strategy'])}{run}" + (f": {escaped(given)}" if given else "")
     if "placement" in inputs:
-        return f"placement {code(told(inputs['placement']))}, format {code(inputs['format'])}"
+        masked = entry.provenance.get("pause_label_masked", True)
+        return f"placement {code(told(inputs['placement']))}, format {code(inputs['format'])}" + (
+            "" if masked else "; its pauses bear loss too"
+        )
     return ", ".join(code(name) for name in entry.provenance.get("made_from", []))
 
 
