@@ -15,6 +15,7 @@ from pyarrow.fs import LocalFileSystem
 
 from pausedata import exporters
 from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.hub.reference import located
 from pausedata.store.dataset import Table, Version, open_version
 from pausedata.store.integrity import require_whole
 from pausedata.store.manifest import Manifest
@@ -316,10 +317,4 @@ def open_dataset(path: str | Path, version: int | None = None) -> Dataset:
     manifest is damaged or of a format that this release does not read. ``hf://ORG/NAME[@REV]``
     opens a dataset of the Hub: what is read of it is fetched into the cache then.
     """
-    if str(path).startswith("hf:/"):
-        from pausedata.hub.cached import local_copy
-        from pausedata.hub.reference import reference
-
-        named = reference(path)
-        path = path if named is None else local_copy(named)
-    return Dataset(open_version(path, version))
+    return Dataset(open_version(located(path), version))

@@ -28,14 +28,13 @@ from pausedata.errors import (
     nearest,
 )
 from pausedata.gguf_header import GgufHeader, read_gguf_header
-from pausedata.network import TOKEN_REFUSED, has_no_answer, is_gated, refuses_token
+from pausedata.network import COMMIT, TOKEN_REFUSED, has_no_answer, is_gated, refuses_token
 from pausedata.weights import files_sha256, weights_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # What a configuration calls the longest sequence that the model takes.
 _CONTEXT_KEYS = (
     "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
@@ -204,7 +203,7 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
     UsageError where the Hub has no such model or revision, UnreachableError where it does not
     answer or asks for a login.
     """
-    if ref.kind != "hub" or (ref.revision and _COMMIT.fullmatch(ref.revision)):
+    if ref.kind != "hub" or (ref.revision and COMMIT.fullmatch(ref.revision)):
         return ref
     try:
         from huggingface_hub import HfApi, errors
@@ -259,7 +258,7 @@ def _cached_file(ref: ModelRef, name: str) -> Path | None:
 def cached_commit(ref: ModelRef) -> str | None:
     """The commit of a Hub model's copy in the local cache, or None."""
     config = _cached_file(ref, "config.json")
-    return config.parent.name if config and _COMMIT.fullmatch(config.parent.name) else None
+    return config.parent.name if config and COMMIT.fullmatch(config.parent.name) else None
 
 
 def context_length(ref: ModelRef) -> int | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+COMMIT = re.compile(r"[0-9a-f]{40}")  # a whole hash of git's
+
 # By name, since huggingface_hub has changed its HTTP library (requests, httpx, httpx2).
 _NO_ANSWER = {
     "ConnectionError", "TransportError", "Timeout", "OfflineModeIsEnabled",
@@ -30,13 +34,20 @@ def is_gated(error: BaseException) -> bool:
     return "GatedRepoError" in kinds(error) or "is a gated dataset" in text
 
 
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error came of."""
+    for link in chain(error):
+        status = getattr(getattr(link, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
 def refuses_token(error: BaseException) -> bool:
     """Whether the Hub does not accept the token itself, whatever is asked with it."""
-    kinds_found = kinds(error)
-    if kinds_found & {"RepositoryNotFoundError", "GatedRepoError"}:
+    if kinds(error) & {"RepositoryNotFoundError", "GatedRepoError"}:
         return False
-    responses = (getattr(link, "response", None) for link in chain(error))
-    return any(getattr(response, "status_code", None) == 401 for response in responses)
+    return status_of(error) == 401
 
 
 TOKEN_REFUSED = (

@@ -107,7 +107,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
     """Twelve word problems."""
-    lines = PROBLEMS.read_text(encoding="utf-8").splitlines()[:12]
+    return problems(12)
+
+
+def problems(count: int) -> list[dict[str, Any]]:
+    """The first word problems."""
+    lines = PROBLEMS.read_text(encoding="utf-8").splitlines()[:count]
     return [json.loads(line) for line in lines]
 
 
@@ -122,9 +127,14 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
 @pytest.fixture
 def recipe(tmp_path: Path, model_folder: Path, rows: list[dict[str, Any]]) -> Recipe:
     """A recipe over the twelve problems, in shards of four."""
-    write_rows(tmp_path / "rows.jsonl", rows)
+    return tiny_recipe(tmp_path, model_folder, rows)
+
+
+def tiny_recipe(folder: Path, model_folder: Path, rows: list[Any], **keys: Any) -> Recipe:
+    """A recipe over ``rows``, for the tiny model; ``keys`` go over what it says."""
+    write_rows(folder / "rows.jsonl", rows)
     return Recipe(
-        tmp_path,
+        folder,
         {
             "format": "pausedata-recipe/1",
             "name": "tiny",
@@ -138,8 +148,9 @@ def recipe(tmp_path: Path, model_folder: Path, rows: list[dict[str, Any]]) -> Re
             },
             "exports": {"dit-tokenized": {"placement": "dit", "format": "tokenized"}},
             "shard_rows": 4,
-            "output": str(tmp_path / "out"),
-        },
+            "output": str(folder / "out"),
+        }
+        | keys,
     )
 
 

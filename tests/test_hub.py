@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Recipe
+from conftest import problems, tiny_recipe
 from loopback_hub import READ, WRITE, LoopbackHub, Repo
 from machine import Machine
 
@@ -29,30 +29,19 @@ REPO = "org/corpus"
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
     """Twelve word problems, scored and placed, in three shards."""
-    from conftest import PROBLEMS
-
-    folder = tmp_path_factory.mktemp("hub")
-    lines = PROBLEMS.read_text(encoding="utf-8").splitlines(keepends=True)[:12]
-    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
-    Recipe(
-        folder,
-        {
-            "format": "pausedata-recipe/1",
-            "name": "corpus",
-            "source": {"files": ["rows.jsonl"], "id": "id"},
-            "prompt": "Question: {{ question }}\nAnswer:",
-            "response": " {{ answer }}",
-            "model": {"id": str(model_folder)},
-            "placements": {
-                "dit": {"strategy": "lowest_logprob", "positions": 3},
-                "random": {"strategy": "random", "positions": 3},
-            },
-            "exports": {"dit-tokenized": {"placement": "dit", "format": "tokenized"}},
-            "shard_rows": 5,
-            "output": "out",
-        },
-    ).build()
-    return folder / "out"
+    placements = {
+        "dit": {"strategy": "lowest_logprob", "positions": 3},
+        "random": {"strategy": "random", "positions": 3},
+    }
+    recipe = tiny_recipe(
+        *(tmp_path_factory.mktemp("hub"), model_folder, problems(12)),
+        name="corpus",
+        source={"files": ["rows.jsonl"], "id": "id"},
+        placements=placements,
+        shard_rows=5,
+    )
+    recipe.build()
+    return recipe.out
 
 
 @pytest.fixture
@@ -77,8 +66,9 @@ def files_of(root: Path) -> dict[str, bytes]:
     }
 
 
-def bytes_received(seen: list[Any]) -> int:
-    return sum(request.received for request in seen)
+def append_three(machine: Machine, root: Path, name: str) -> None:
+    """Another placement, and so another version."""
+    machine.ok("place", root, name, "--strategy", "append", "--param", "tokens=3")
 
 
 # Push
@@ -115,7 +105,7 @@ def test_only_what_is_new_travels(hub: LoopbackHub, machine: Machine, pushed: Pa
     assert done["files"] == [] and done["commit"] == repo(hub).head
     assert not any(r.method in ("PUT", "POST") for r in seen)
 
-    machine.ok("place", pushed, "three", "--strategy", "append", "--param", "tokens=3")
+    append_three(machine, pushed, "three")
     with hub.watched() as seen:
         done = machine.json("push", pushed, REPO)
     version = open_version(pushed)
@@ -172,7 +162,7 @@ def test_a_pull_request_leaves_the_main_branch(
     hub: LoopbackHub, machine: Machine, pushed: Path
 ) -> None:
     head = repo(hub).head
-    machine.ok("place", pushed, "three", "--strategy", "append", "--param", "tokens=3")
+    append_three(machine, pushed, "three")
     done = machine.json("push", pushed, REPO, "--pr", "--message", "Three more")
     assert done["pull_request"].endswith(f"/datasets/{REPO}/discussions/1")
     assert repo(hub).head == head and set(repo(hub).tags) == {"v1"}
@@ -185,7 +175,7 @@ def test_a_remote_that_has_moved_on_is_left_alone(
 ) -> None:
     machine.ok("pull", REPO, tmp_path / "theirs")
     for folder, name in ((tmp_path / "theirs", "a"), (pushed, "b")):
-        machine.ok("place", folder, name, "--strategy", "append", "--param", "tokens=3")
+        append_three(machine, folder, name)
     machine.ok("push", tmp_path / "theirs", REPO)
     head = repo(hub).head
     done = machine.run("push", pushed, REPO)
@@ -201,7 +191,7 @@ def test_a_remote_that_has_moved_on_is_left_alone(
 def test_a_tag_of_another_version_is_not_moved(
     hub: LoopbackHub, machine: Machine, pushed: Path
 ) -> None:
-    machine.ok("place", pushed, "three", "--strategy", "append", "--param", "tokens=3")
+    append_three(machine, pushed, "three")
     head = repo(hub).head
     done = machine.run("push", pushed, REPO, "--tag", "v1")
     assert done.status == 1 and "'v1'" in done.err
@@ -214,7 +204,7 @@ def test_a_card_that_was_edited_on_the_hub_is_not_lost(
     (pushed / "CARD.md").write_text("Ours.\n")
     machine.ok("push", pushed, REPO)  # no longer the one of the first push: ours to change
     hub.add("datasets", REPO, {"README.md": b"edited in the browser"})
-    machine.ok("place", pushed, "three", "--strategy", "append", "--param", "tokens=3")
+    append_three(machine, pushed, "three")
     done = machine.run("push", pushed, REPO)
     assert done.status == 1 and "CARD.md" in done.err and "--replace-card" in done.err
     assert repo(hub).files()["README.md"] == b"edited in the browser"
@@ -233,7 +223,7 @@ def test_something_else_is_not_overwritten(
 
 def test_versions_that_were_deleted_here_are_still_known(machine: Machine, pushed: Path) -> None:
     for name in ("a", "b"):
-        machine.ok("place", pushed, name, "--strategy", "append", "--param", "tokens=3")
+        append_three(machine, pushed, name)
     machine.ok("gc", pushed, "--yes", "--older-than", "0")
     machine.ok("push", pushed, REPO)
 
@@ -320,7 +310,7 @@ def test_a_later_version_is_fetched_into_the_same_folder(
 ) -> None:
     machine.ok("pull", REPO, tmp_path / "a")
     for name in ("one", "two"):  # a version in between is not on the Hub
-        machine.ok("place", pushed, name, "--strategy", "append", "--param", "tokens=3")
+        append_three(machine, pushed, name)
     machine.ok("push", pushed, REPO)
     done = machine.json("pull", REPO, tmp_path / "a")
     assert done["version"] == 3
@@ -337,7 +327,7 @@ def test_a_folder_that_went_on_by_itself_is_left_alone(
 ) -> None:
     machine.ok("pull", REPO, tmp_path / "a")
     for folder, name in ((tmp_path / "a", "mine"), (pushed, "theirs")):
-        machine.ok("place", folder, name, "--strategy", "append", "--param", "tokens=3")
+        append_three(machine, folder, name)
     machine.ok("push", pushed, REPO)
     done = machine.run("pull", REPO, tmp_path / "a")
     assert done.status == 1 and "another folder" in done.err
@@ -456,7 +446,7 @@ def test_python_opens_it_too(machine: Machine, pushed: Path) -> None:
 
 
 def test_datasets_loads_each_config_at_its_tag(machine: Machine, pushed: Path) -> None:
-    machine.ok("place", pushed, "three", "--strategy", "append", "--param", "tokens=3")
+    append_three(machine, pushed, "three")
     machine.ok("push", pushed, REPO)
     code = f"""
 import json, sys
@@ -515,7 +505,7 @@ PASSING = [
 def test_trouble_that_passes_is_waited_for(
     hub: LoopbackHub, machine: Machine, pushed: Path, method: str, path: str, fault: Any
 ) -> None:
-    machine.ok("place", pushed, "three", "--strategy", "append", "--param", "tokens=3")
+    append_three(machine, pushed, "three")
     hub.fault(method, path, **fault)
     commits = len(repo(hub).commits)
     machine.ok("push", pushed, REPO)
@@ -545,7 +535,7 @@ def test_trouble_that_lasts_is_told_and_breaks_nothing(
     status: int,
     told: str,
 ) -> None:
-    machine.ok("place", pushed, "three", "--strategy", "append", "--param", "tokens=3")
+    append_three(machine, pushed, "three")
     head = repo(hub).head
     headers = {"Retry-After": "100000"} if status == 429 else {}
     hub.fault(method, path, status=status, headers=headers, times=99)
@@ -568,7 +558,7 @@ def test_two_pushes_at_once_lose_nothing(
     """The other one comes between our look and our commit."""
     machine.ok("pull", REPO, tmp_path / "theirs")
     for folder, name in ((tmp_path / "theirs", "a"), (pushed, "b")):
-        machine.ok("place", folder, name, "--strategy", "append", "--param", "tokens=3")
+        append_three(machine, folder, name)
     hub.fault("POST", "/preupload/", delay=6.0)
     slow = subprocess.Popen(
         [sys.executable, "-m", "pausedata", "push", str(pushed), REPO],
@@ -624,7 +614,7 @@ def test_what_is_committed_during_a_pull_is_not_touched(
 ) -> None:
     root = tmp_path / "a"
     machine.ok("pull", REPO, root)
-    machine.ok("place", pushed, "theirs", "--strategy", "append", "--param", "tokens=3")
+    append_three(machine, pushed, "theirs")
     machine.ok("push", pushed, REPO)
     hub.fault("GET", "/resolve/.*/placements/theirs/", delay=8.0)
     slow = subprocess.Popen(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Recipe
+from conftest import tiny_recipe
 
 from pausedata.errors import DataError, NewerFormatError, PausedataError, UsageError
 from pausedata.hub.client import RemoteFile
@@ -18,21 +18,10 @@ from pausedata.hub.remote import chosen_tables, parse_manifest, tables_there
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory, model_folder: Any) -> dict[str, Any]:
     """A manifest as `build` writes it."""
-    folder = tmp_path_factory.mktemp("good")
-    (folder / "rows.jsonl").write_text('{"question": "Two?", "answer": "2"}\n')
-    recipe = Recipe(
-        folder,
-        {
-            "format": "pausedata-recipe/1",
-            "name": "tiny",
-            "source": {"files": ["rows.jsonl"]},
-            "prompt": "Question: {{ question }}\nAnswer:",
-            "response": " {{ answer }}",
-            "model": {"id": str(model_folder)},
-            "placements": {"dit": {"strategy": "lowest_logprob", "positions": 1}},
-            "exports": {"rows": {"placement": "dit", "format": "tokenized"}},
-            "output": "out",
-        },
+    recipe = tiny_recipe(
+        *(tmp_path_factory.mktemp("good"), model_folder, [{"question": "Two?", "answer": "2"}]),
+        placements={"dit": {"strategy": "lowest_logprob", "positions": 1}},
+        exports={"rows": {"placement": "dit", "format": "tokenized"}},
     )
     return json.loads((recipe.build().version.folder / "manifest.json").read_text())
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from conftest import Recipe
+from conftest import Recipe, problems, tiny_recipe
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -35,26 +35,13 @@ DIT = Placement(strategy="lowest_logprob", positions=3)  # type: ignore[call-arg
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
     """Twelve word problems, scored by the tiny model and placed by `dit`."""
-    from conftest import PROBLEMS
-
     folder = tmp_path_factory.mktemp("refresh")
-    lines = PROBLEMS.read_text(encoding="utf-8").splitlines(keepends=True)[:12]
-    (folder / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
-    Recipe(
-        folder,
-        {
-            "format": "pausedata-recipe/1",
-            "name": "tiny",
-            "source": {"files": ["rows.jsonl"]},
-            "prompt": "Question: {{ question }}\nAnswer:",
-            "response": " {{ answer }}",
-            "model": {"id": str(model_folder)},
-            "placements": {"dit": {"strategy": "lowest_logprob", "positions": 3}},
-            "shard_rows": 5,
-            "output": "out",
-        },
-    ).build()
-    return folder / "out"
+    placements = {"dit": {"strategy": "lowest_logprob", "positions": 3}}
+    recipe = tiny_recipe(
+        *(folder, model_folder, problems(12)), placements=placements, exports={}, shard_rows=5
+    )
+    recipe.build()
+    return recipe.out
 
 
 @pytest.fixture

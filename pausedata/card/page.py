@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pausedata.card.header import base_models, config_names, patterns
+from pausedata.card.header import config_names, patterns
 from pausedata.card.own import HERE, Own
 from pausedata.choice import told
 from pausedata.hub.reference import is_repo
@@ -37,22 +37,21 @@ def page(
 ) -> str:
     """Markdown. Without ``figures`` those are left out; without ``repo`` it says ORG/NAME."""
     named = [name for name in manifest.tables if tables is None or name in tables]
+    names = config_names(manifest)
     text = _template().render(
         manifest=manifest,
         license=own.front.get("license"),
         source=_source(manifest),
         runs=[_run(manifest, name) for name in manifest.names("scores")],
-        models=base_models(manifest),
         limit=_limit(manifest),
         figures=figures,
         pictures=_pictures(figures) if figures else {},
         tables=[(name, manifest.tables[name], _origin(manifest.tables[name])) for name in named],
-        configs=[config_names(manifest)[n] for n in named if patterns(manifest.tables[n])],
+        configs=[names[n] for n in named if patterns(manifest.tables[n])],
         first=_example(manifest, named),
         repo=repo or "ORG/NAME",
         folder=manifest.name if re.fullmatch(NAME_PATTERN, manifest.name) else "data",
         recipe=yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=100),
-        placements=manifest.names("placements"),
     )
     body = own.body.strip("\n")
     if HERE in body:
@@ -122,7 +121,6 @@ def _run(manifest: Manifest, name: str) -> dict[str, Any]:
         "dtype": inputs.get("dtype"),
         "backend": inputs.get("backend"),
         "versions": {key: ", ".join(map(str, value)) for key, value in versions.items()},
-        "mean_logprob": facts.get("mean_logprob"),
     }
 
 

@@ -105,14 +105,10 @@ def command(function: Function) -> Function:
 
 
 def located(path: Path) -> Path:
-    """The folder of a dataset; of one on the Hub (``hf://…``) that of its copy in the cache."""
-    if not str(path).startswith("hf:/"):
-        return path
-    from pausedata.hub.cached import local_copy
-    from pausedata.hub.reference import reference
+    """The folder of a dataset that is named on the command line, also by ``hf://…``."""
+    from pausedata.hub import reference
 
-    named = reference(path)
-    return path if named is None else local_copy(named, progress())
+    return reference.located(path, progress)
 
 
 def fail(message: str, status: int, error: BaseException) -> None:

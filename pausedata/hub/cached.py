@@ -12,8 +12,8 @@ from pausedata.hub.client import Repository
 from pausedata.hub.pull import pull_from
 from pausedata.hub.reference import Reference
 from pausedata.hub.snapshot import snapshot
+from pausedata.network import COMMIT
 from pausedata.progress import Progress, Silent
-from pausedata.sources.hub import COMMIT
 from pausedata.store import absent, files
 from pausedata.store.dataset import read_pointer
 from pausedata.store.manifest import TableEntry

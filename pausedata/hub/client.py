@@ -27,6 +27,7 @@ from pausedata.network import (
     is_gated,
     kinds,
     refuses_token,
+    status_of,
 )
 from pausedata.progress import Progress
 
@@ -280,15 +281,6 @@ class TroubleError(UnreachableError):
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
-
-
-def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error came of."""
-    for link in chain(error):
-        status = getattr(getattr(link, "response", None), "status_code", None)
-        if isinstance(status, int):
-            return status
-    return None
 
 
 def _passes(error: BaseException) -> bool:

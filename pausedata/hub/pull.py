@@ -16,13 +16,7 @@ from pathlib import Path
 from pausedata.errors import ConflictError, DataError, UsageError
 from pausedata.hub.client import Repository
 from pausedata.hub.reference import Reference
-from pausedata.hub.remote import (
-    CARD,
-    MANIFEST,
-    chosen_tables,
-    entries_of,
-    sha256_of,
-)
+from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
 from pausedata.hub.snapshot import Snapshot, snapshot
 from pausedata.progress import Progress
 from pausedata.store import absent, files
@@ -36,7 +30,8 @@ from pausedata.store.dataset import (
     version_folder,
 )
 from pausedata.store.integrity import problems_of
-from pausedata.store.manifest import FileEntry, Manifest, Origin, Pointer, TableEntry
+from pausedata.store.manifest import CARD, FileEntry, Manifest, Origin, Pointer, TableEntry
+from pausedata.store.marks import MANIFEST
 from pausedata.store.repair import all_versions
 from pausedata.store.staging import Stage, Staging, when_free
 
@@ -102,7 +97,7 @@ def pull_from(
         stage = staging.stage("pull", {"repo": remote.repo, "commit": remote.commit})
         what = remote.repo if only is None else f"{', '.join(only)} from {remote.repo}"
         count, size = _fetch(repository, remote, entries, stage, root, progress, what)
-        version = _take_in(root, remote, manifest, asked, tables, stage)
+        version = _take_in(root, remote, manifest, asked, tables, entries, stage)
         staging.drop(stage)
     finally:
         staging.close()
@@ -136,8 +131,7 @@ def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest, tables: lis
         return
     parent = manifest.parent
     follows = parent is not None and parent.sha256 == pointer.sha256
-    known = [pointer.origin, pointer.pushed.get(repo)]
-    untouched = any(o is not None and (o.repo, o.sha256) == (repo, pointer.sha256) for o in known)
+    untouched = any(seen.sha256 == pointer.sha256 for seen in pointer.seen_at(repo))
     if number > pointer.current and (follows or untouched):
         return
     raise ConflictError(
@@ -255,6 +249,7 @@ def _take_in(
     manifest: Manifest,
     asked: list[str],
     tables: list[str],
+    entries: list[FileEntry],
     stage: Stage,
 ) -> Version:
     """Make the version of the commit, or fill the one that is there, and point at it.
@@ -262,7 +257,6 @@ def _take_in(
     After a kill at any moment each table of a version is there as a whole, or said to be absent.
     """
     number = manifest.version
-    entries = [*manifest.loose_files(), *entries_of(manifest.tables, tables)]
     with commit_lock(root):
         _check_goes_on(root, remote, manifest, asked)  # others may have committed meanwhile
         target = version_folder(root, number)
@@ -278,15 +272,16 @@ def _take_in(
                 _give(stage.folder, target, path)
             files.sync_tree(target)
         else:
-            if (before := read_pointer(root)) is not None:
+            if pointer is not None:
                 left = {n: t for n, t in manifest.tables.items() if n not in tables}
-                write_pointer(root, _told(before, {}, left))
+                pointer = _told(pointer, {}, left)
+                write_pointer(root, pointer)
             _make_version(root, remote, entries, stage, target)
         version = read_version(root, target)
         _fill(root, {name: manifest.tables[name] for name in tables}, target)
         here = {name: table for name, table in manifest.tables.items() if _is_here(target, table)}
         left = {name: table for name, table in manifest.tables.items() if name not in here}
-        known = read_pointer(root) or Pointer(current=number, sha256=version.sha256)
+        known = pointer or Pointer(current=number, sha256=version.sha256)
         pointer = _told(known, here, left)
         if pointer.current > number:  # an older version, beside the one that readers see
             write_pointer(root, pointer)
@@ -303,8 +298,8 @@ def _make_version(
 ) -> None:
     """Rename a whole folder to ``target``, as a commit does."""
     staged = Path(tempfile.mkdtemp(prefix="commit-", dir=root / "staging"))
-    for path in [entry.path for entry in entries]:
-        _give(stage.folder, staged, path)
+    for entry in entries:
+        _give(stage.folder, staged, entry.path)
     if (stage.folder / CARD).is_file():
         _give(stage.folder, staged, CARD)
     (staged / MANIFEST).write_bytes(remote.raw)

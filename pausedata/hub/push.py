@@ -12,25 +12,16 @@ from pausedata.card.header import base_models
 from pausedata.errors import DataError, UsageError, first_line
 from pausedata.hub.client import Repository
 from pausedata.hub.reference import checked_repo, checked_tag
-from pausedata.hub.remote import (
-    CARD,
-    MANIFEST,
-    chosen_tables,
-    entries_of,
-    sha256_of,
-)
+from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
 from pausedata.hub.scan import Hit, Scanner
 from pausedata.hub.send import Plan, send
 from pausedata.hub.there import There, check_card, check_goes_on, check_tag, check_visibility, look
 from pausedata.progress import Progress
 from pausedata.store.commit import commit_lock, write_pointer
-from pausedata.store.dataset import (
-    Version,
-    open_version,
-    read_pointer,
-)
+from pausedata.store.dataset import Version, open_version, read_pointer
 from pausedata.store.integrity import ADVICE, problems_of
-from pausedata.store.manifest import Origin
+from pausedata.store.manifest import CARD, Origin
+from pausedata.store.marks import MANIFEST
 
 _HITS = 5  # findings that are told of
 
@@ -110,7 +101,7 @@ def push(root: Path, asked: Asked, progress: Progress, *, dry_run: bool = False)
     version = _with_all_that_is_sent(version, tables, there)
     listed = [*tables, *_tables_kept(version, there, tables)]
     card = full_card(version, repo=repo, license=asked.license, tables=listed, progress=progress)
-    plan = _plan(version, tables, there, card.text.encode())
+    plan = _plan(version, tables, listed, there, card.text.encode())
     _check_whole(version, plan)
     said = {"--message": asked.message or "", "--tag": asked.tag or ""}
     scanner = _scanner(version, repo, asked.allow)
@@ -164,8 +155,12 @@ def _with_all_that_is_sent(version: Version, tables: list[str], there: There) ->
     return open_version(version.root, version.number)
 
 
-def _plan(version: Version, tables: list[str], there: There, card: bytes) -> Plan:
-    """What has to be sent, and what goes: files of the version there that are not of this one."""
+def _plan(
+    version: Version, tables: list[str], listed: list[str], there: There, card: bytes
+) -> Plan:
+    """What of ``tables`` has to be sent, and what goes: files there that are of no table that is
+    ``listed`` in the end.
+    """
     plan = Plan()
     loose = version.manifest.loose_files()
     for entries in (loose, *(version.table(name).entry.all_files() for name in tables)):
@@ -182,8 +177,7 @@ def _plan(version: Version, tables: list[str], there: There, card: bytes) -> Pla
         else:
             plan.add(path, raw, len(raw), sha256_of(raw))
     # A table is there as a whole or not at all: so is what is left of those not pushed.
-    kept = [*tables, *_tables_kept(version, there, tables)]
-    named = {entry.path for entry in entries_of(version.manifest.tables, kept)}
+    named = {entry.path for entry in entries_of(version.manifest.tables, listed)}
     plan.delete = [path for path in there.now.ours() if path not in named]
     return plan
 
@@ -221,7 +215,7 @@ def _found(
     scanner: Scanner,
     version: Version,
     tables: list[str],
-    kept: Collection[str],
+    listed: Collection[str],
     plan: Plan,
     said: Mapping[str, str],
     progress: Progress,
@@ -244,7 +238,8 @@ def _found(
     if not new:
         return
     examples = version.table("examples")
-    if examples not in new and not examples.absent and examples.name not in set(kept) - set(tables):
+    is_there = "examples" in listed and "examples" not in tables
+    if examples not in new and not examples.absent and not is_there:
         new.append(examples)  # tokens and exports say what its text does
     rows = sum(table.entry.rows for table in new)
     with progress.step("looking for keys and tokens", rows, "rows") as advance:

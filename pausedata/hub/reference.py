@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pausedata.errors import UsageError
+from pausedata.network import COMMIT
+from pausedata.progress import Progress
 
 SCHEME = "hf://"
 _ID = re.compile(r"[A-Za-z0-9_]([\w.-]{0,94}\w)?/[A-Za-z0-9_]([\w.-]{0,94}\w)?", re.ASCII)
@@ -49,7 +52,7 @@ def checked_tag(text: str | None, default: str) -> str:
     if text is None:
         return default
     name = checked_revision(text)
-    if name in ("main", "HEAD") or name.startswith("refs/") or re.fullmatch("[0-9a-f]{40}", name):
+    if name in ("main", "HEAD") or name.startswith("refs/") or COMMIT.fullmatch(name):
         raise UsageError(f"--tag '{text}': that names something else already. Give another.")
     return name
 
@@ -62,3 +65,13 @@ def reference(text: str | Path) -> Reference | None:
         return None
     repo, at, revision = match[1].partition("@")
     return Reference(checked_repo(repo), checked_revision(revision) if at else None)
+
+
+def located(path: str | Path, progress: Callable[[], Progress] | None = None) -> Path:
+    """The folder of a dataset; of one on the Hub (``hf://…``) that of its copy in the cache."""
+    named = reference(path)
+    if named is None:
+        return Path(path)
+    from pausedata.hub.cached import local_copy
+
+    return local_copy(named, progress() if progress else None)

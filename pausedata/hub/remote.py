@@ -15,8 +15,8 @@ from pausedata.errors import DataError, NewerFormatError, UsageError, first_line
 from pausedata.hub.client import RemoteFile
 from pausedata.store.dataset import check_format
 from pausedata.store.manifest import CARD, FileEntry, Manifest, TableEntry
+from pausedata.store.marks import MANIFEST
 
-MANIFEST = "manifest.json"
 MOST_BYTES = 64 << 20  # of a manifest: a quarter of a million files; it takes 30 times as much
 MOST_FILES = 1_000_000
 _LONGEST_PATH = 1024

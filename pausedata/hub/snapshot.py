@@ -9,7 +9,6 @@ from pathlib import Path
 from pausedata.errors import DataError
 from pausedata.hub.client import RemoteFile, Repository
 from pausedata.hub.remote import (
-    MANIFEST,
     MOST_BYTES,
     entries_of,
     parse_manifest,
@@ -17,6 +16,7 @@ from pausedata.hub.remote import (
     tables_there,
 )
 from pausedata.store.manifest import FileEntry, Manifest
+from pausedata.store.marks import MANIFEST
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ def check_card(repository: Repository, root: Path, there: There) -> None:
     pointer, repo = read_pointer(root), repository.repo
     if pointer is None or there.head is None:
         return
-    last = pointer.pushed.get(repo) or pointer.origin
-    if last is None or last.repo != repo or last.sha256 != there.now.sha256:
+    last = next(iter(pointer.seen_at(repo)), None)
+    if last is None or last.sha256 != there.now.sha256:
         return  # it came with a version that is not here; that was looked at
     if last.commit == there.head.sha:
         return
@@ -91,8 +91,7 @@ def _lineage(root: Path, version: Version, repo: str) -> set[str]:
     """The hashes of the manifests that ``version`` goes back to, as far as is known here."""
     known, pointer = {version.sha256}, read_pointer(root)
     if pointer is not None:
-        origins = [pointer.origin, pointer.pushed.get(repo)]
-        known |= {origin.sha256 for origin in origins if origin is not None and origin.repo == repo}
+        known |= {seen.sha256 for seen in pointer.seen_at(repo)}
     parent = version.manifest.parent
     while parent is not None:
         known.add(parent.sha256)
@@ -110,16 +109,11 @@ def _lineage(root: Path, version: Version, repo: str) -> set[str]:
 def check_tag(repository: Repository, version: Version, there: There, tag: str | None) -> None:
     """ConflictError where the tag names another version."""
     commit = there.tags.get(tag or "")
-    if commit is None or (there.head is not None and commit == there.head.sha):
-        if commit is not None and there.now.sha256 != version.sha256:
-            _refuse_tag(repository.repo, tag)
+    if commit is None:
         return
-    if snapshot(repository, commit).sha256 != version.sha256:
-        _refuse_tag(repository.repo, tag)
-
-
-def _refuse_tag(repo: str, tag: str | None) -> None:
-    raise ConflictError(
-        f"{repo} has a tag '{tag}', which names another version. Nothing was sent. Give another "
-        "--tag."
-    )
+    tagged = there.now if commit == there.now.commit else snapshot(repository, commit)
+    if tagged.sha256 != version.sha256:
+        raise ConflictError(
+            f"{repository.repo} has a tag '{tag}', which names another version. Nothing was sent. "
+            "Give another --tag."
+        )

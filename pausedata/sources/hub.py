@@ -18,6 +18,7 @@ from pausedata.errors import (
     nearest,
 )
 from pausedata.network import (
+    COMMIT,
     TOKEN_REFUSED,
     chain,
     has_no_answer,
@@ -32,7 +33,6 @@ from pausedata.sources.readers import one_line, parquet_rows
 from pausedata.sources.records import BadRow, OpenSource, Row
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubSource(OpenSource):

@@ -157,6 +157,11 @@ class Pointer(Open):
         description="tables that were not pulled: the content hashes of those that are not here",
     )
 
+    def seen_at(self, repo: str) -> list[Origin]:
+        """What is known of a repository: the last push to it, and the pull from it."""
+        known = [self.pushed.get(repo), self.origin]
+        return [origin for origin in known if origin is not None and origin.repo == repo]
+
 
 def manifest_schema() -> dict[str, Any]:
     """The JSON Schema of manifest.json."""
