@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pausedata import origin
 from pausedata.card.header import config_names, patterns
 from pausedata.card.own import HERE, Own
 from pausedata.choice import told
-from pausedata.hub.reference import is_repo
 from pausedata.names import NAME_PATTERN
 from pausedata.store.manifest import Manifest, TableEntry
 
@@ -41,9 +41,9 @@ def page(
     text = _template().render(
         manifest=manifest,
         license=own.front.get("license"),
-        source=_source(manifest),
-        runs=[_run(manifest, name) for name in manifest.names("scores")],
-        limit=_limit(manifest),
+        source=origin.source(manifest),
+        runs=[origin.run(manifest, name) for name in manifest.names("scores")],
+        limit=origin.length_limit(manifest),
         figures=figures,
         pictures=_pictures(figures) if figures else {},
         tables=[(name, manifest.tables[name], _origin(manifest.tables[name])) for name in named],
@@ -92,46 +92,6 @@ def _template() -> Template:
     )
     environment.filters |= {"md": escaped, "code": code, "block": block}
     return environment.get_template("page.md.j2")
-
-
-def _source(manifest: Manifest) -> dict[str, Any]:
-    """Where the examples come from, as was recorded of ``examples``."""
-    facts = manifest.tables["examples"].provenance.get("source") or {}
-    hub = facts.get("hub") or (manifest.recipe.get("source") or {}).get("hub")
-    return {
-        "hub": hub if isinstance(hub, str) and is_repo(hub) else None,
-        "name": hub,
-        "config": facts.get("config"),
-        "revision": facts.get("revision"),
-        "files": facts.get("files") or [],
-    }
-
-
-def _run(manifest: Manifest, name: str) -> dict[str, Any]:
-    facts = manifest.tables[f"scores/{name}"].provenance
-    inputs, model = facts.get("inputs", {}), facts.get("model") or {}
-    model = model if isinstance(model, dict) else {"id": model}
-    versions = facts.get("versions") or {}
-    return {
-        "name": name,
-        "model": model.get("id"),
-        "link": is_repo(str(model.get("id"))),
-        "revision": model.get("revision"),
-        "weights": model.get("weights_sha256"),
-        "dtype": inputs.get("dtype"),
-        "backend": inputs.get("backend"),
-        "versions": {key: ", ".join(map(str, value)) for key, value in versions.items()},
-    }
-
-
-def _limit(manifest: Manifest) -> dict[str, Any] | None:
-    """How many tokens an example may have, and what became of longer ones."""
-    tokens = manifest.tables.get("tokens")
-    rules = tokens.provenance.get("inputs", {}).get("scoring") if tokens else None
-    if not isinstance(rules, dict) or not isinstance(rules.get("max_length"), int):
-        return None
-    fates = {"skip": "left out", "truncate": "cut at the end of the response"}
-    return {"tokens": rules["max_length"], "fate": fates.get(str(rules.get("overlong")))}
 
 
 def _origin(entry: TableEntry) -> str:

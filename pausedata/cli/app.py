@@ -17,6 +17,7 @@ from pausedata.cli import (
     hub,
     info,
     prepare,
+    report,
     score,
     sql,
     stats,
@@ -32,7 +33,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (build, score, dataset, export, prepare, sql, stats, history, card, hub, gc, info):
+for module in (
+    build,
+    score,
+    dataset,
+    export,
+    prepare,
+    sql,
+    stats,
+    report,
+    history,
+    card,
+    hub,
+    gc,
+    info,
+):
     for name, function in module.COMMANDS.items():
         app.command(name)(function)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -49,12 +50,19 @@ class Example:
 
         A character that several tokens share belongs to the first of them; the others get ``""``.
         """
-        pieces, printed = [], 0
-        for token in self.tokens:
-            end = max(printed, token.char_end)
-            pieces.append(self.response[printed:end])
-            printed = end
-        return pieces
+        return pieces_of(self.response, [token.char_end for token in self.tokens])[0]
+
+
+def pieces_of(response: str, ends: Iterable[int]) -> tuple[list[str], str]:
+    """The text of each token, of which these are the ends, and what no token covers.
+
+    A character that several tokens share belongs to the first of them; the others get ``""``.
+    """
+    pieces, printed = [], 0
+    for end in ends:
+        pieces.append(response[printed : max(printed, end)])
+        printed = max(printed, end)
+    return pieces, response[printed:]
 
 
 def load_example(

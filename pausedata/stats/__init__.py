@@ -1,5 +1,6 @@
 """Figures of a version: what it holds, counted or as recorded, and its placements side by side."""
 
+from pausedata.stats.by_place import ByPlace, by_place
 from pausedata.stats.counted import stats
 from pausedata.stats.manifest import (
     ExportStats,
@@ -19,6 +20,7 @@ from pausedata.stats.placements import (
 )
 
 __all__ = [
+    "ByPlace",
     "Chosen",
     "ExportStats",
     "HistogramEdges",
@@ -29,6 +31,7 @@ __all__ = [
     "SplitStats",
     "Stats",
     "TokenCount",
+    "by_place",
     "manifest_stats",
     "placements_stats",
     "stats",

@@ -71,9 +71,14 @@ class PlacementsStats:
 
 
 def placements_stats(
-    version: Version, run: str | None = None, progress: Progress | None = None
+    version: Version,
+    run: str | None = None,
+    progress: Progress | None = None,
+    most_frequent: int = MOST_FREQUENT,
 ) -> PlacementsStats:
     """Compare the placements of ``version`` through ``run`` (by default the dataset's own).
+
+    ``most_frequent``: how many tokens to name for each.
 
     Read shard by shard, one placement at a time: memory is a few arrays over a shard's tokens,
     one bit for each token and placement, and a count for each id of the vocabulary and placement.
@@ -86,7 +91,7 @@ def placements_stats(
     tables = {name: version.table(f"placements/{name}") for name in version.placements}
     for table in [*tables.values(), *([scores] if scores else [])]:
         check_shards(table, tokens)
-    totals = {name: _Totals() for name in tables}
+    totals = {name: _Totals(most_frequent) for name in tables}
     both = np.zeros((len(tables), len(tables)), np.int64)
     examples = count = 0
     surprisal = 0.0
@@ -130,7 +135,8 @@ def placements_stats(
 class _Totals:
     """What adds up over the shards of one placement."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self.examples = self.places = self.pauses = self.tokens = 0
         self.surprisal = 0.0
         self.by_id: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -158,7 +164,7 @@ class _Totals:
 
     def most_frequent(self) -> Iterator[TokenCount]:
         """The tokens chosen most often, of equally frequent ones the smaller id first."""
-        for id in np.argsort(-self.by_id, kind="stable")[:MOST_FREQUENT]:
+        for id in np.argsort(-self.by_id, kind="stable")[: self._most]:
             if self.by_id[id]:
                 yield TokenCount(int(id), None, int(self.by_id[id]))
 

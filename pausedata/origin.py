@@ -1,0 +1,49 @@
+"""Where a version comes from, as far as its manifest says: what cards and reports tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pausedata.hub.reference import is_repo
+from pausedata.store.manifest import Manifest
+
+
+def source(manifest: Manifest) -> dict[str, Any]:
+    """Where the examples come from, as was recorded of ``examples``."""
+    facts = manifest.tables["examples"].provenance.get("source") or {}
+    hub = facts.get("hub") or (manifest.recipe.get("source") or {}).get("hub")
+    return {
+        "hub": hub if isinstance(hub, str) and is_repo(hub) else None,
+        "name": hub,
+        "config": facts.get("config"),
+        "revision": facts.get("revision"),
+        "files": facts.get("files") or [],
+    }
+
+
+def run(manifest: Manifest, name: str) -> dict[str, Any]:
+    """Which model a run is of, and how it scored; None where that was not recorded."""
+    facts = manifest.tables[f"scores/{name}"].provenance
+    inputs, model = facts.get("inputs", {}), facts.get("model") or {}
+    model = model if isinstance(model, dict) else {"id": model}
+    versions = facts.get("versions") or {}
+    return {
+        "name": name,
+        "model": model.get("id"),
+        "link": is_repo(str(model.get("id"))),
+        "revision": model.get("revision"),
+        "weights": model.get("weights_sha256"),
+        "dtype": inputs.get("dtype"),
+        "backend": inputs.get("backend"),
+        "versions": {key: ", ".join(map(str, value)) for key, value in versions.items()},
+    }
+
+
+def length_limit(manifest: Manifest) -> dict[str, Any] | None:
+    """How many tokens an example may have, and what became of longer ones."""
+    tokens = manifest.tables.get("tokens")
+    rules = tokens.provenance.get("inputs", {}).get("scoring") if tokens else None
+    if not isinstance(rules, dict) or not isinstance(rules.get("max_length"), int):
+        return None
+    fates = {"skip": "left out", "truncate": "cut at the end of the response"}
+    return {"tokens": rules["max_length"], "fate": fates.get(str(rules.get("overlong")))}
