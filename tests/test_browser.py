@@ -77,7 +77,7 @@ def look(chromium) -> Iterator[Callable[..., Any]]:
 def responses(page):
     """What the responses on the page say, without the sign for a line's end."""
     texts = page.locator(".response").all_text_contents()
-    return [re.sub("⏸\ufe0e?(×\\d+)?", "", text).replace("⏎", "") for text in texts]
+    return [re.sub("×\\d+", "", text).replace("⏎", "") for text in texts]
 
 
 def ids(page):

@@ -10,7 +10,6 @@ const control = {
 };
 const PAGE = 10; // examples that are drawn at a time
 const MANY = 3; // more pauses than this in one place are a number
-const PAUSE = "⏸\ufe0e"; // the sign, not the emoji
 const state = { page: 0, live: false, shown: [] };
 
 // --- Examples as they were stored -----------------------------------------------------------------
@@ -129,8 +128,10 @@ function heatOf(example, k) {
 
 function mark(count, kind) {
   const element = make("span", `pause ${kind}`);
-  const drawn = make("span", "", count <= MANY ? PAUSE.repeat(count) : `${PAUSE}×${count}`);
+  const drawn = make("span");
   drawn.setAttribute("aria-hidden", "true");
+  for (let k = 0; k < (count <= MANY ? count : 1); k++) drawn.append(make("span", "sign"));
+  if (count > MANY) drawn.append(`×${count}`);
   const said = { a: "", b: " of the other placement", both: " of both placements" }[kind];
   element.append(drawn, make("span", "hidden", data.pause.repeat(count) + said));
   return element;
