@@ -9,8 +9,8 @@ VLLM := .venv-vllm
 TRAINERS := .venv-trainers
 
 .DEFAULT_GOAL := help
-.PHONY: help install model quickstart test coverage test-model test-crash test-trainers test-vllm test-hub lint types docs \
-	docs-sql docs-sql-check docs-check schemas schemas-check check clean
+.PHONY: help install model quickstart test coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
+	docs-sql docs-sql-check docs-pictures docs-check schemas schemas-check check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,10 +53,10 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 	from tokens group by token having n >= 20 order by mean_logprob limit 3"
 
 test: $(VENV)/.dev ## run the tests (but those that load the real model, and the crash test)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers and not hub"
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers and not hub and not browser"
 
 coverage: $(VENV)/.dev ## the same, and which lines they do not reach (a third slower)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers and not hub" --cov=pausedata --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers and not hub and not browser" --cov=pausedata --cov-report=term:skip-covered
 
 test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
 	$(BIN)/python -m pytest -m "model and not trainers"
@@ -101,6 +101,10 @@ test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, o
 test-hub: $(VENV)/.dev ## push, pull and load through a Hub on loopback, with faults
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m hub
 
+test-browser: $(VENV)/.dev ## look at the report in a real, headless Chromium (CHROMIUM= says where)
+	$(BIN)/python -m pytest -m browser
+	@echo "screenshots: build/browser"
+
 lint: $(VENV)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -114,6 +118,10 @@ docs-sql: $(VENV)/.dev $(VENV)/.model $(DATASET) ## write the answers of docs/sq
 
 docs-sql-check: $(VENV)/.dev $(VENV)/.model $(DATASET)
 	$(BIN)/python scripts/make_sql_docs.py --dataset $(DATASET) --check
+
+# The pictures of README.md: the report in Chromium, the terminal as Rich exports it.
+docs-pictures: $(VENV)/.dev $(VENV)/.model $(DATASET) ## make the pictures of README.md and docs/ anew
+	$(BIN)/python scripts/make_pictures.py --dataset $(DATASET)
 
 $(DATASET):
 	$(BIN)/pausedata build recipes/quickstart.yaml
