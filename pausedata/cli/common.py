@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import json
 import os
 import re
@@ -139,9 +140,11 @@ def progress() -> Progress:
 
 
 def console() -> Console:
-    """Standard output, as Rich sees it."""
+    """Standard output, as Rich sees it. What its encoding has no bytes for is escaped there."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     return Console(highlight=False, markup=False, emoji=False)
 
 

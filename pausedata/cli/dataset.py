@@ -106,7 +106,7 @@ def show(
 
     Example: pausedata show build/gsm8k --run base --run epoch-1 --sort hardest --n 3
 
-    Example: pausedata show build/gsm8k --where "n_response > 200 and response like '%####%'" --n 5
+    Example: pausedata show build/gsm8k --where "n_response >= 200 and split = 'test'"
     """
     from pausedata.store.dataset import open_version
 

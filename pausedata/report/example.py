@@ -1,5 +1,8 @@
 """One example with its scores and pauses, as plain data."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported.
+
 from __future__ import annotations
 
 import json

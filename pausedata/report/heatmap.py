@@ -162,8 +162,10 @@ def change_of(a: Example, b: Example) -> list[Change]:
     """
     changes: list[Change] = []
     for one, other in zip(a.tokens, b.tokens, strict=True):
-        scored = one.logprob is not None and other.logprob is not None
-        changes.append((one.logprob - other.logprob if scored else 0.0, one, other))
+        more = 0.0
+        if one.logprob is not None and other.logprob is not None:
+            more = one.logprob - other.logprob
+        changes.append((more, one, other))
     return changes
 
 

@@ -84,6 +84,7 @@ class Look:
         plain = encodable(signs, self.encoding) != signs
         self._pause = _PAUSE_16 if few else _PAUSE
         self._none = _NO_ASCII if plain else _NO_MARK
+        self._minus = "-" if plain else "−"
         self.scale = _arm(SCALE, _SCALE_16 if few else [], _SCALE_ASCII if plain else _SCALE_MARKS)
         self.more = _arm(MORE, _MORE_16 if few else [], _MORE_ASCII if plain else _MORE_MARKS)
         self.less = _arm(LESS, _LESS_16 if few else [], _LESS_ASCII if plain else _LESS_MARKS)
@@ -112,7 +113,7 @@ class Look:
 
     def legend(self) -> list[Text]:
         """What the colours or marks of ``token`` mean."""
-        chips = [Text("surprisal in nats (−log-probability):")]
+        chips = [Text(f"surprisal in nats ({self._minus}log-probability):")]
         chips += [self._unmarked(f"<{self.scale.least[0]:g}"), *self._chips(self.scale)]
         return [*chips, Text("and more"), *self._pause_chip()]
 
@@ -122,7 +123,11 @@ class Look:
         apart = self._unmarked(f"<{self.more.least[0]:g}")
         return [
             [Text(f"change of surprisal in nats, from {a} to {b}:"), apart, *self._pause_chip()],
-            [Text(f"less surprised under {b}:"), *self._chips(self.less, "−"), Text("and more")],
+            [
+                Text(f"less surprised under {b}:"),
+                *self._chips(self.less, self._minus),
+                Text("and more"),
+            ],
             [Text(f"more surprised under {b}:"), *self._chips(self.more, "+"), Text("and more")],
         ]
 
