@@ -108,7 +108,8 @@ def test_no_match_says_so(version: Version, run: Any) -> None:
         (["--sort", "hard"], "Did you mean 'hardest'?"),
         (["--seed", "1"], "--seed is for --sort random"),
         (["e1", "--sort", "random", "--n", "2"], "leave it out, or --sort and --n"),
-        (["--run", "base", "--run", "other", "--run", "bose"], "Did you mean 'base'?"),
+        (["--run", "base", "--run", "bose"], "no run 'bose'. Did you mean 'base'?"),
+        (["--run", "base", "--run", "other", "--run", "third"], "Two runs are compared at a time"),
         (["--run", "base", "--run", "base"], "--run base is given twice"),
         (["--placement", "three", "--placement", "three"], "--placement three is given twice"),
     ],
@@ -241,10 +242,12 @@ def test_lines_fit_and_pause_tokens_stay_whole(version: Version, width: int) -> 
     assert sum(line.count("[PAUSE]") for line in lines) == 3 + 4
 
 
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
 TEXTS = [
-    "数学の答え", "한국어", "👨‍👩‍👧 ok", "🇩🇪🇫🇷!", "👍🏽.", "❤️.", "1️⃣ 2", "e\u0301a\u0323", "a\tb\r\n",
-    "\x1b[31mred\x9b2J", "שלום עולם", "\u202etxt.exe", "a\u200bb\u200dc", "\u0301alone", "\ufeffx\u00ad",
-    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f.",
+    "数学の答え", "한국어", f"{FAMILY} ok", "🇩🇪🇫🇷!", "👍\U0001f3fd.", "❤\ufe0f.", "1\ufe0f\u20e3 2",
+    "e\u0301a\u0323", "a\tb\r\n", "\x1b[31mred\x9b2J", "שלום עולם", "\u202etxt.exe",
+    "a\u200bb\u200dc", "\u0301alone", "\ufeffx\u00ad", f"{ENGLAND}.",
 ]  # fmt: skip
 
 

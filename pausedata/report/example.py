@@ -103,15 +103,15 @@ def named(version: Version, placements: Sequence[str], runs: Sequence[str]) -> l
     for what, given in (("--placement", placements), ("--run", runs)):
         if twice := [name for k, name in enumerate(given) if name in given[:k]]:
             raise UsageError(f"{what} {twice[0]} is given twice: give another name, or it once.")
-    for name in runs:
-        version.table(f"scores/{name}")  # an unknown name is told before anything is read
-    for name in placements:
-        version.table(f"placements/{name}")
     if len(runs) > 2:
         raise UsageError(
             f"--run is given {len(runs)} times. Two runs are compared at a time: "
             f"--run {runs[0]} --run {runs[1]}."
         )
+    for name in runs:
+        version.table(f"scores/{name}")  # an unknown name is told before anything is read
+    for name in placements:
+        version.table(f"placements/{name}")
     if len(runs) == 2:
         return [Names(placement, runs[0], runs[1]) for placement in placements or [None]]
     shown = list(placements) or version.placements[:1] or [None]
