@@ -12,7 +12,8 @@ from pausedata.errors import UsageError
 from pausedata.query.run import run
 from pausedata.query.session import Session
 from pausedata.report.example import load_example
-from pausedata.report.heatmap import SCALE, _on, example_json, render_example
+from pausedata.report.heatmap import SCALE, example_json, render_example
+from pausedata.report.scale import _on
 from pausedata.report.table import number, print_result
 from pausedata.report.visible import visible
 from tests.small_dataset import SHARDS, make_dataset
@@ -88,8 +89,14 @@ def test_without_colour_each_pause_is_its_token_and_nothing_of_the_text_is_lost(
         "e1", "split train", "run base", "placement three", "tokens 5",
         "mean log-probability -1.0750",
     ]  # fmt: skip
-    body = "Q: 2+2?⏎\nA: The[PAUSE][PAUSE] sum⏎\n[PAUSE] 4<eos>\n"
-    assert body in text
+    body = [
+        "Q: 2+2?⏎",
+        "A: The[PAUSE][PAUSE] sum⏎",
+        "  ▂▂▂▂              ▄▄▄▄▁",
+        "[PAUSE] 4<eos>",
+        "       ▃▃▁▁▁▁▁",
+    ]
+    assert "\n".join(body) in text
     # The tokens behind the pauses: e to the -3.0 and e to the -1.5.
     assert [line.split() for line in text.splitlines()[-2:]] == [
         ["1", "2", "sum", "-3.0000", "0.0498", "9"], ["3", "1", "4", "-1.5000", "0.2231", "2"],
@@ -98,7 +105,8 @@ def test_without_colour_each_pause_is_its_token_and_nothing_of_the_text_is_lost(
 
 def test_pauses_after_the_last_token_and_from_no_run(version):
     text = printed(render_example(version, "e1", "fixed"))
-    assert "A:[PAUSE][PAUSE][PAUSE] The sum⏎\n 4<eos>[PAUSE]\n" in text
+    assert "A:[PAUSE][PAUSE][PAUSE] The sum⏎\n" in text
+    assert "\n 4<eos>[PAUSE]\n" in text
     assert "(after the last token)" in text
     assert "run base" in text  # the first run, since this placement came from none
 
@@ -111,7 +119,7 @@ def test_no_color_and_no_terminal_both_mean_plain(version):
 
 def test_with_colour_a_token_is_as_dark_as_it_is_surprising(version):
     text = printed(render_example(version, "e2", "three"), colour=True)
-    assert "⏸" in text and "[PAUSE]" not in text
+    assert "‖" in text and "[PAUSE]" not in text
     r, g, b = (int(SCALE[-1][1][i : i + 2], 16) for i in (1, 3, 5))
     assert f"\x1b[38;2;255;255;255;48;2;{r};{g};{b}m 🙂\x1b[0m" in text  # 9 nats, white on dark
     assert "\x1b[2mSmile:" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 import struct
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pausedata.query.choose import choose
 from pausedata.report.page import write_page
 from pausedata.report.page.charts import bars, lines
-from pausedata.report.page.examples import spread
 from pausedata.stats import by_place
 from tests.small_dataset import EOS, IS, make_dataset
 
@@ -132,16 +133,28 @@ def many(root, count, tokens=1):
 
 def test_examples_are_spread_from_the_hardest_to_the_easiest(tmp_path):
     version = many(tmp_path / "d", 101)
+    chosen = choose(version, "base", None, "spread", 5)
+    assert [id for _, id in chosen.places] == ["n100", "n75", "n50", "n25", "n0"]
     ids = [f"n{k}" for k in [*range(0, 101, 2), *range(1, 101, 2)]]  # as they stand in two shards
     in_first = 51
-    chosen = [ids[row if shard == 0 else in_first + row] for shard, row in spread(version, most=5)]
-    assert sorted(chosen, key=lambda id: int(id[1:])) == ["n0", "n25", "n50", "n75", "n100"]
-    assert chosen == [id for id in ids if id in chosen]  # in the corpus's order
+    found = [ids[row if shard == 0 else in_first + row] for shard, row in chosen.rows]
+    assert found == [id for _, id in chosen.places]
+    page = Page(write_page(version, tmp_path / "r.html", most=5).path)
+    assert [e["id"] for e in page.data["examples"]] == ["n0", "n50", "n100", "n25", "n75"]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 99, 100, 101, 200])
+def test_so_many_examples_as_there_are_or_as_were_asked_for(tmp_path, most):
+    chosen = choose(many(tmp_path / "d", 101), "base", None, "spread", most)
+    steps = [id for _, id in chosen.places]
+    assert len({*steps}) == min(most, 101)
+    gaps = [int(a[1:]) - int(b[1:]) for a, b in itertools.pairwise(steps)]
+    assert max(gaps, default=1) - min(gaps, default=1) <= 1  # even steps
 
 
 def test_without_a_run_examples_are_spread_over_the_corpus(tmp_path):
     version = make_dataset(tmp_path / "d", runs=False)
-    assert spread(version, most=2) == [(0, 0), (3, 0)]
+    assert choose(version, None, None, "spread", 2).rows == [(0, 0), (3, 0)]
     page = Page(write_page(version, tmp_path / "r.html").path)
     assert [e["runs"] for e in page.data["examples"]] == [[]] * 5
 
@@ -179,8 +192,25 @@ def test_the_command_says_what_it_wrote(run, version, tmp_path):
         "path": str(path),
         "bytes": path.stat().st_size,
         "shown": 5,
+        "matching": 5,
         "examples": 5,
     }
+
+
+def test_the_examples_are_those_that_meet_a_condition(run, version, tmp_path):
+    path = tmp_path / "r.html"
+    chosen = ["--where", "n_response >= 4 or split = 'test'", "--sort", "hardest", "--n", 2]
+    done = run("report", version.root, "-o", path, *chosen)
+    assert done.status == 0
+    # Of e1, e2 and e5 with means of 1.075, 3.14 and 3.44 nats.
+    page = Page(path)
+    assert [e["id"] for e in page.data["examples"]] == ["e2", "e5"]
+    assert "2 of 3 examples that meet" in page.source and "the hardest" in page.source
+    wrong = run("report", version.root, "-o", tmp_path / "no.html", "--where", "n_respons > 3")
+    assert wrong.status == 2 and "n_response" in wrong.err
+    assert not (tmp_path / "no.html").exists()
+    none = run("report", version.root, "-o", path, "--where", "n_response > 99")
+    assert none.status == 0 and "0 of 5 examples" in none.err
 
 
 def test_a_page_is_not_written_into_a_dataset(run, version):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import json
 import os
 import re
@@ -77,6 +78,15 @@ Set = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="The first N rows of each split alone.")
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Examples that meet a condition in SQL, over the columns of the view `examples` "
+        "and the run's mean_logprob and min_logprob.",
+    ),
+]
 Update = Annotated[bool, typer.Option("--update", help="Resolve revisions and the backend anew.")]
 
 
@@ -139,9 +149,11 @@ def progress() -> Progress:
 
 
 def console() -> Console:
-    """Standard output, as Rich sees it."""
+    """Standard output, as Rich sees it. What its encoding has no bytes for is escaped there."""
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     return Console(highlight=False, markup=False, emoji=False)
 
 

@@ -12,6 +12,7 @@ from pausedata.cli.common import (
     AtVersion,
     DatasetPath,
     Replace,
+    Where,
     checked_name,
     command,
     command_line,
@@ -67,28 +68,56 @@ def place(
 def show(
     dataset: DatasetPath,
     id: Annotated[str | None, typer.Argument(help="The example's id (default: the first).")] = None,
-    placement: Annotated[str | None, typer.Option("--placement", help="Whose pauses.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="Whose scores.")] = None,
+    placement: Annotated[
+        list[str] | None,
+        typer.Option("--placement", help="Whose pauses; several stand one under the other."),
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="Whose scores; of two, how the second differs from the first."),
+    ] = None,
+    where: Where = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort", help="hardest, easiest (by the run's mean_logprob), spread or random."
+        ),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", "--n", min=1, metavar="N", help="How many (default: one).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Choose at random as this seed did before.")
+    ] = None,
     version: AtVersion = None,
     json: AsJson = False,
 ) -> None:
-    """Show one example as a heat map of surprisal, with its pauses.
+    """Show examples as heat maps of surprisal, with their pauses. Without colour, marks under the
+    tokens tell the surprisal, and each pause is the pause token's text.
 
     Example: pausedata show build/gsm8k --placement dit
+
+    Example: pausedata show build/gsm8k wp-014 --placement dit --placement random
+
+    Example: pausedata show build/gsm8k --run base --run epoch-1 --sort hardest --n 3
+
+    Example: pausedata show build/gsm8k --where "n_response >= 200 and split = 'test'"
     """
     from pausedata.store.dataset import open_version
 
     opened = open_version(dataset, version)
+    from pausedata.report.show import Choice
+    from pausedata.report.show import show as chosen
+
+    shown = chosen(opened, Choice(id, where, sort, n, seed), placement or [], run or [])
+    for note in shown.notes:
+        say(f"note: {note}")
     if json:
-        from pausedata.report.example import example_json
-
-        print_json(example_json(opened, id, placement, run))
+        print_json(shown.as_json())
         return
-    from pausedata.report.heatmap import render_example
-
     out = console()
-    rendered = render_example(opened, id, placement, run)
-    out.print(rendered, soft_wrap=not out.is_terminal)
+    for rendered in shown.renderables():
+        out.print(rendered, soft_wrap=not out.is_terminal)
 
 
 @command

@@ -11,6 +11,7 @@ from pausedata.cli.common import (
     AsJson,
     AtVersion,
     DatasetPath,
+    Where,
     command,
     print_json,
     progress,
@@ -25,8 +26,18 @@ def report(
         "report.html"
     ),
     n: Annotated[
-        int, typer.Option("--n", min=1, help="How many examples, at most, the page has.")
+        int, typer.Option("-n", "--n", min=1, metavar="N", help="How many examples, at most.")
     ] = 200,
+    where: Where = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            "--sort",
+            help="Which of them: spread (evenly, from the hardest to the easiest), hardest, "
+            "easiest (by the run's mean_logprob) or random.",
+        ),
+    ] = "spread",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --sort random.")] = 0,
     version: AtVersion = None,
     json: AsJson = False,
 ) -> None:
@@ -35,18 +46,25 @@ def report(
     would be more, there are fewer.
 
     Example: pausedata report build/gsm8k -o report.html
+
+    Example: pausedata report build/gsm8k --where "split = 'test'" --sort hardest --n 50
     """
     from pausedata.report.page import write_page
     from pausedata.store.dataset import open_version
 
-    written = write_page(open_version(dataset, version), output, most=n, progress=progress())
-    fewer = min(n, written.examples) - written.shown
+    opened = open_version(dataset, version)
+    written = write_page(
+        opened, output, most=n, where=where, sort=sort, seed=seed, progress=progress()
+    )
+    for note in written.notes:
+        say(f"note: {note}")
     if json:
         print_json(
             {
                 "path": str(written.path),
                 "bytes": written.bytes,
                 "shown": written.shown,
+                "matching": written.matching,
                 "examples": written.examples,
             }
         )
@@ -55,7 +73,7 @@ def report(
         f"wrote {written.path}: {written.shown:,} of {written.examples:,} examples, "
         f"{written.bytes / 1e6:.2f} MB"
     )
-    if fewer:
+    if fewer := min(n, written.matching) - written.shown:
         say(f"{fewer:,} fewer than asked for: a page has at most 3 MB.")
 
 

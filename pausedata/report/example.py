@@ -1,9 +1,12 @@
 """One example with its scores and pauses, as plain data."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow.compute makes its functions when it is imported.
+
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,7 +16,7 @@ import pyarrow.compute as pc
 
 from pausedata.errors import DataError, UsageError, listing, nearest
 from pausedata.query.values import short_float
-from pausedata.store.dataset import Version
+from pausedata.store.dataset import Table, Version
 
 _TRIED = 10_000  # ids that an unknown one is compared with
 
@@ -65,31 +68,119 @@ def pieces_of(response: str, ends: Iterable[int]) -> tuple[list[str], str]:
     return pieces, response[printed:]
 
 
+@dataclass(frozen=True)
+class Names:
+    """With what an example is shown: a placement, a run, and a run that this is compared with."""
+
+    placement: str | None
+    run: str | None
+    other: str | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """An example as ``Names`` says; ``other`` is the same example with the other run's scores."""
+
+    example: Example
+    other: Example | None = None
+
+
+Place = tuple[int, str]  # the number of an example's shard, over all splits, and its id
+
+
 def load_example(
     version: Version, id: str | None = None, placement: str | None = None, run: str | None = None
 ) -> Example:
     """The example ``id`` (None: the first), with a placement (None: the first) and a run (None: the
     placement's, else the first). Raises UsageError for a name or an id that is not there.
     """
-    if placement is None and version.placements:
-        placement = version.placements[0]
-    placed = version.table(f"placements/{placement}") if placement is not None else None
-    if run is None:
-        made_from = placed.entry.provenance.get("inputs", {}).get("run") if placed else None
-        run = made_from if made_from in version.runs else next(iter(version.runs), None)
-    if run is not None:
-        version.table(f"scores/{run}")  # an unknown name is told before anything is read
-    shard, example = _find(version, id)
-    found = str(example["id"])
-    tokens = _row(version, "tokens", found, shard)
-    scores = _row(version, f"scores/{run}", found, shard) if run is not None else {}
-    pauses = _row(version, placed.name, found, shard) if placed else {"position": [], "count": []}
-    names = version.token_texts(tokens["response_ids"])
+    given = ([] if name is None else [name] for name in (placement, run))
+    names = named(version, *given)
+    return load_views(version, [find(version, id)], names)[0][0].example
+
+
+def named(version: Version, placements: Sequence[str], runs: Sequence[str]) -> list[Names]:
+    """With what ``show`` shows an example, one under the other.
+
+    With one run or none, its scores and each of the placements (none given: the first); no run
+    given, each placement's own, else the first. With two runs, the difference of the second to the
+    first, once for each placement, or without pauses where none is given. Raises UsageError for a
+    name that is not there or is given twice, and for more than two runs.
+    """
+    for what, given in (("--placement", placements), ("--run", runs)):
+        if twice := [name for k, name in enumerate(given) if name in given[:k]]:
+            raise UsageError(f"{what} {twice[0]} is given twice: give another name, or it once.")
+    if len(runs) > 2:
+        raise UsageError(
+            f"--run is given {len(runs)} times. Two runs are compared at a time: "
+            f"--run {runs[0]} --run {runs[1]}."
+        )
+    for name in runs:
+        version.table(f"scores/{name}")  # an unknown name is told before anything is read
+    for name in placements:
+        version.table(f"placements/{name}")
+    if len(runs) == 2:
+        return [Names(placement, runs[0], runs[1]) for placement in placements or [None]]
+    shown = list(placements) or version.placements[:1] or [None]
+    return [Names(name, runs[0] if runs else _own_run(version, name)) for name in shown]
+
+
+def _own_run(version: Version, placement: str | None) -> str | None:
+    """The run that a placement was made from, else the first; None where there is none."""
+    if placement is not None:
+        entry = version.table(f"placements/{placement}").entry
+        made_from = entry.provenance.get("inputs", {}).get("run")
+        if made_from in version.runs:
+            return made_from
+    return next(iter(version.runs), None)
+
+
+def load_views(
+    version: Version, places: Sequence[Place], names: Sequence[Names]
+) -> list[list[View]]:
+    """For each of ``places`` the example with each of ``names``.
+
+    A shard is read once, however many of its examples are asked for, and one at a time.
+    """
+    wanted: dict[int, list[str]] = {}
+    for shard, id in places:
+        wanted.setdefault(shard, []).append(id)
+    tables = ["examples", "tokens"]
+    tables += [f"placements/{n.placement}" for n in names if n.placement is not None]
+    tables += [f"scores/{run}" for n in names for run in (n.run, n.other) if run is not None]
+    rows = {name: _rows(version.table(name), wanted) for name in dict.fromkeys(tables)}
+    texts = version.token_texts(i for row in rows["tokens"].values() for i in row["response_ids"])
+
+    def example(id: str, placement: str | None, run: str | None) -> Example:
+        parts = {name: found[id] for name, found in rows.items()}
+        return _assembled(parts, texts, placement, run)
+
+    return [
+        [
+            View(
+                example(id, n.placement, n.run),
+                example(id, n.placement, n.other) if n.other is not None else None,
+            )
+            for n in names
+        ]
+        for _, id in places
+    ]
+
+
+def _assembled(
+    parts: Mapping[str, dict[str, Any]],
+    texts: Mapping[int, str],
+    placement: str | None,
+    run: str | None,
+) -> Example:
+    example, tokens = parts["examples"], parts["tokens"]
+    scores = parts[f"scores/{run}"] if run is not None else {}
+    placed = parts[f"placements/{placement}"] if placement is not None else {}
     length = len(tokens["response_ids"])
     nothing = [None] * length
     columns = [scores.get(name) or nothing for name in ("logprob", "rank", "entropy")]
     return Example(
-        id=found,
+        id=str(example["id"]),
         split=example["split"],
         prompt=example["prompt"],
         response=example["response"],
@@ -99,7 +190,7 @@ def load_example(
         tokens=[
             Token(
                 pos=k,
-                token=names.get(tokens["response_ids"][k]),
+                token=texts.get(tokens["response_ids"][k]),
                 char_start=tokens["char_start"][k],
                 char_end=tokens["char_end"][k],
                 logprob=short_float(columns[0][k]),
@@ -108,7 +199,7 @@ def load_example(
             )
             for k in range(length)
         ],
-        pauses=list(zip(pauses["position"], pauses["count"], strict=True)),
+        pauses=list(zip(placed.get("position", []), placed.get("count", []), strict=True)),
     )
 
 
@@ -116,7 +207,11 @@ def example_json(
     version: Version, id: str | None = None, placement: str | None = None, run: str | None = None
 ) -> dict[str, Any]:
     """What ``show --json`` prints; arguments and errors as of ``load_example``."""
-    example = load_example(version, id, placement, run)
+    return as_json(load_example(version, id, placement, run))
+
+
+def as_json(example: Example) -> dict[str, Any]:
+    """An example for programs."""
     return {
         "id": example.id,
         "split": example.split,
@@ -125,20 +220,27 @@ def example_json(
         "meta": example.meta,
         "run": example.run,
         "placement": example.placement,
+        **tokens_json(example),
+    }
+
+
+def tokens_json(example: Example) -> dict[str, Any]:
+    """What of it depends on the run and the placement."""
+    return {
         "tokens": [vars(token) for token in example.tokens],
         "pauses": [{"pos": pos, "count": count} for pos, count in example.pauses],
     }
 
 
-def _find(version: Version, id: str | None) -> tuple[int, dict[str, Any]]:
-    """The number of the shard that holds ``id``, over all splits, and the row of ``examples``."""
+def find(version: Version, id: str | None) -> Place:
+    """Where the example ``id`` is (None: the first); UsageError where there is none."""
     table = version.table("examples")
     seen: list[str] = []
     for number, shard in enumerate(table.shards):
         ids = table.read(shard, ["id"]).column("id")
         index = (0 if shard.rows else -1) if id is None else pc.index(ids, pa.scalar(id)).as_py()
         if index >= 0:
-            return number, table.read(shard).slice(index, 1).to_pylist()[0]
+            return number, str(ids[index].as_py())
         seen += islice((i.as_py() for i in ids), max(0, _TRIED - len(seen)))
     if id is None:
         raise UsageError(f"version {version.number} has no examples.")
@@ -148,12 +250,23 @@ def _find(version: Version, id: str | None) -> tuple[int, dict[str, Any]]:
     )
 
 
-def _row(version: Version, name: str, id: str, expected: int) -> dict[str, Any]:
-    """The row of ``id`` in the table ``name``, looked for in the shard ``expected`` first."""
-    table = version.table(name)
-    for shard in [*table.shards[expected : expected + 1], *table.shards]:
-        rows = table.read(shard)
-        index = pc.index(rows.column("id"), pa.scalar(id)).as_py()
-        if index >= 0:
-            return rows.slice(index, 1).to_pylist()[0]
-    raise DataError(f"{name} has no row '{id}'. `pausedata verify` says what else is wrong.")
+def _rows(table: Table, wanted: Mapping[int, Iterable[str]]) -> dict[str, dict[str, Any]]:
+    """The rows with these ids, each looked for in the shard of its number first."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, ids in wanted.items():
+        for shard in table.shards[number : number + 1]:
+            found |= _of_shard(table.read(shard), ids)
+    missing = [id for ids in wanted.values() for id in ids if id not in found]
+    for shard in table.shards if missing else []:
+        found |= _of_shard(table.read(shard), missing)
+    if lost := [id for id in missing if id not in found]:
+        raise DataError(
+            f"{table.name} has no row '{lost[0]}'. `pausedata verify` says what else is wrong."
+        )
+    return found
+
+
+def _of_shard(rows: pa.Table, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    column = rows.column("id")
+    chosen = rows.filter(pc.is_in(column, pa.array(ids, column.type)))
+    return {row["id"]: row for row in chosen.to_pylist()}

@@ -1,35 +1,28 @@
-"""``pausedata show``: one example's response, each token coloured by how much it surprises."""
+"""``pausedata show``: an example's response, each token coloured by how much it surprises."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from pausedata.report.example import Example, Token, example_json, load_example
+from pausedata.report.example import Example, Token, View, example_json, load_example
+from pausedata.report.layout import Piece, flow, lay_out, texts
+from pausedata.report.scale import SCALE, Look
 from pausedata.report.table import cell, make_table, number
-from pausedata.report.visible import NEWLINE, visible
+from pausedata.report.visible import visible
 from pausedata.store.dataset import Version
 
-__all__ = ["Heatmap", "example_json", "render_example"]
+__all__ = ["SCALE", "Heatmap", "example_json", "render_example"]
 
-# Surprisal in nats from which each colour holds: ColorBrewer's YlOrRd; its lightness falls evenly,
-# so that more surprising is darker to the colour-blind, too. Below the first there is no colour.
-SCALE = [
-    (0.1, "#ffeda0"),
-    (0.5, "#fed976"),
-    (1.0, "#feb24c"),
-    (2.0, "#fd8d3c"),
-    (4.0, "#fc4e2a"),
-    (6.0, "#e31a1c"),
-    (8.0, "#b10026"),
-]
-_PAUSE = Style(bold=True, color="#ffffff", bgcolor="#1f4fd8")
-_MANY = 3  # more pauses than this in one place are a number
+Change = tuple[float, Token, Token]
+_MOST_CHANGED = 8  # tokens that are listed
+_NARROW = 60  # columns; below, a table leaves out what another column tells, too
 
 
 def render_example(
@@ -37,106 +30,166 @@ def render_example(
 ) -> RenderableType:
     """The heat map of an example; arguments and errors as of ``load_example``.
 
-    Print it with ``soft_wrap=True`` where the output is no terminal, or Rich wraps the text.
+    Print it with ``soft_wrap=True`` where the output is no terminal, or lines are broken.
     """
-    return Heatmap(load_example(version, id, placement, run), version.manifest.pause.token)
+    example = load_example(version, id, placement, run)
+    return Heatmap([View(example)], version.manifest.pause.token)
 
 
 @dataclass(frozen=True)
 class Heatmap:
-    """A Rich renderable. Without colour it holds no styles, and each pause as the token's text."""
+    """A Rich renderable: one example, with each of ``views`` one under the other.
 
-    example: Example
+    Without colour it holds no styles, marks stand under the tokens, and each pause is the token's
+    text, once for each.
+    """
+
+    views: Sequence[View]
     pause_token: str
+    legend: bool = True
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Header, legend, prompt and response, and what follows the pauses."""
-        colour = bool(console.is_terminal and not console.no_color and console.color_system)
-        yield self._header(colour)
-        if colour and self.example.run is not None:
-            yield _legend()
+        """Header, legend, prompt and response, and what follows the pauses or changed most."""
+        look = Look(console, options)
+        first, *others = self.views
+        example, prompt = first.example, look.prompt(first.example.prompt)
+        chips = [look.bold(visible(example.id)), *_named(look, "split", example.split)]
+        if not others:
+            chips += _shown_with(look, first)
+        chips += _named(look, "tokens", str(len(example.tokens)))
+        if first.other is None and not others:
+            chips += _mean(look, example)
+        yield from flow(chips, look.width)
+        if first.other is not None:
+            for side in (example, first.other):
+                yield from flow([*_named(look, "run", side.run), *_mean(look, side)], look.width)
+        if self.legend:
+            yield from _legend(look, first)
         yield Text("")
-        text = Text().append(visible(self.example.prompt, NEWLINE + "\n"), "dim" if colour else "")
-        yield text.append_text(self._response(colour))
-        if self.example.pauses:
+        if others:
+            yield from texts(lay_out([prompt], look.width, look.encoding), False)
+            for view in self.views:
+                yield Text("")
+                mean = _mean(look, view.example) if view.other is None else []
+                yield from flow([*_shown_with(look, view), *mean], look.width)
+                yield from self._map(look, view, [])
+        else:
+            yield from self._map(look, first, [prompt])
+        if first.other is not None:
             yield Text("")
-            yield self._followers(colour)
+            yield from _changed(look, example, first.other)
 
-    def _header(self, colour: bool) -> Text:
-        example = self.example
-        logprobs = [t.logprob for t in example.tokens if t.logprob is not None]
-        mean = number(sum(logprobs) / len(logprobs)) if logprobs else "none"
-        parts = [
-            ("", example.id),
-            ("split", example.split),
-            ("run", example.run or "none"),
-            ("placement", example.placement or "none"),
-            ("tokens", str(len(example.tokens))),
-            ("mean log-probability", mean),
-        ]
-        text = Text()
-        for label, value in parts:
-            text.append(("  " if text.plain else "") + (label + " " if label else ""))
-            text.append(visible(value), "bold" if colour else "")
-        return text
+    def _map(self, look: Look, view: View, before: list[Piece]) -> RenderResult:
+        """The response behind ``before``, and the tokens that follow its pauses."""
+        pieces = [*before, *self._response(look, view)]
+        marks = not look.colour and view.example.run is not None
+        yield from texts(lay_out(pieces, look.width, look.encoding), marks)
+        if view.other is None and view.example.pauses:
+            yield Text("")
+            yield _followers(look, view.example)
 
-    def _response(self, colour: bool) -> Text:
-        example = self.example
+    def _response(self, look: Look, view: View) -> Iterator[Piece]:
+        example = view.example
         pauses = dict(example.pauses)
-        text = Text()
-        length = len(example.tokens)
         pieces = example.pieces()
+        changes = change_of(example, view.other) if view.other is not None else []
         for token, piece in zip(example.tokens, pieces, strict=True):
-            self._mark(text, pauses.get(token.pos, 0), colour)
+            yield from look.pauses(pauses.get(token.pos, 0), self.pause_token)
             # An added EOS covers no text, but is scored and can follow a pause: show its name.
             if token.char_start == token.char_end == len(example.response):
                 piece = token.token or ""
-            # Colour before the break of the line, not the rest of it.
-            text.append(visible(piece, NEWLINE + "\n"), _style(token) if colour else None)
-        self._mark(text, pauses.get(length, 0), colour)
-        text.append(visible(example.response[sum(map(len, pieces)) :], NEWLINE + "\n"))
-        return text
-
-    def _mark(self, text: Text, count: int, colour: bool) -> None:
-        if not colour:
-            text.append(visible(self.pause_token) * count)
-        elif count:
-            text.append("⏸" * count if count <= _MANY else f"⏸×{count}", _PAUSE)
-
-    def _followers(self, colour: bool) -> Table:
-        columns = ["pos", "pauses", "token", "logprob", "probability", "rank"]
-        table = make_table(columns, [c != "token" for c in columns], colour)
-        for pos, count in self.example.pauses:
-            if pos < len(self.example.tokens):
-                token = self.example.tokens[pos]
-                probability = None if token.logprob is None else math.exp(token.logprob)
-                values = [token.token, token.logprob, probability, token.rank]
+            if view.other is None:
+                yield look.token(piece, token.logprob)
             else:
-                values = ["(after the last token)", None, None, None]
-            table.add_row(*(cell(value) for value in (pos, count, *values)))
-        return table
+                yield look.change(piece, changes[token.pos][0])
+        yield from look.pauses(pauses.get(len(example.tokens), 0), self.pause_token)
+        yield Piece(example.response[sum(map(len, pieces)) :])
 
 
-def _style(token: Token) -> Style | None:
-    if token.logprob is None:
-        return None
-    surprisal = -token.logprob
-    fitting = [colour for least, colour in SCALE if surprisal >= least]
-    return _on(fitting[-1]) if fitting else None
+def _legend(look: Look, view: View) -> Iterator[Text]:
+    """What the colours, or marks, of a view mean; nothing where it has no scores."""
+    example, other = view.example, view.other
+    if other is not None:
+        lines = look.change_legend(example.run or "", other.run or "")
+    else:
+        lines = [look.legend()] if example.run is not None else []
+    for chips in lines:
+        yield from flow(chips, look.width, " " if look.colour else "  ")
 
 
-def _on(background: str) -> Style:
-    """``background`` under black or white, whichever stands out more (WCAG's contrast)."""
-    channels = [int(background[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    # Equal contrast with both: (1 + 0.05) / (L + 0.05) == (L + 0.05) / 0.05.
-    return Style(color="#000000" if luminance > 0.179 else "#ffffff", bgcolor=background)
+def _named(look: Look, label: str, value: str | None) -> list[Text]:
+    return [Text(f"{label} ").append_text(look.bold(visible(value or "none")))]
 
 
-def _legend() -> Text:
-    text = Text("surprisal in nats (−log-probability): ")
-    text.append(f" <{SCALE[0][0]:g} ")
-    for least, colour in SCALE:
-        text.append(f" {least:g} ", _on(colour))
-    return text.append(" and more   ").append("⏸", _PAUSE).append(" pause")
+def _shown_with(look: Look, view: View) -> list[Text]:
+    """The run and the placement of a view; where runs are compared they are told elsewhere."""
+    placement = view.example.placement
+    if view.other is not None:
+        return _named(look, "placement", placement) if placement is not None else []
+    return [*_named(look, "run", view.example.run), *_named(look, "placement", placement)]
+
+
+def _mean(look: Look, example: Example) -> list[Text]:
+    logprobs = [t.logprob for t in example.tokens if t.logprob is not None]
+    mean = number(sum(logprobs) / len(logprobs)) if logprobs else "none"
+    return _named(look, "mean log-probability", mean)
+
+
+def _followers(look: Look, example: Example) -> Table:
+    """The tokens behind the pauses."""
+    columns = ["pos", "pauses", "token", "logprob", "rank"]
+    # Which the log-probability tells, too.
+    with_probability = look.width is None or look.width >= _NARROW
+    if with_probability:
+        columns.insert(4, "probability")
+    rows: list[list[Any]] = []
+    for pos, count in example.pauses:
+        if pos < len(example.tokens):
+            token = example.tokens[pos]
+            logprob = token.logprob
+            values = [token.token, logprob, None if logprob is None else math.exp(logprob)]
+            rank = token.rank
+        else:
+            values, rank = ["(after the last token)", None, None], None
+        rows.append([pos, count, *values[: 3 if with_probability else 2], rank])
+    return _table(look, columns, rows)
+
+
+def change_of(a: Example, b: Example) -> list[Change]:
+    """Of each token by how many nats ``b``'s run is more surprised, and the token in both.
+
+    It is 0 where one of the two has no score.
+    """
+    changes: list[Change] = []
+    for one, other in zip(a.tokens, b.tokens, strict=True):
+        more = 0.0
+        if one.logprob is not None and other.logprob is not None:
+            more = one.logprob - other.logprob
+        changes.append((more, one, other))
+    return changes
+
+
+def most_changed(a: Example, b: Example) -> list[Change]:
+    """The few of them that changed most, and changed at all."""
+    changed = [change for change in change_of(a, b) if change[0]]
+    return sorted(changed, key=lambda change: -abs(change[0]))[:_MOST_CHANGED]
+
+
+def _changed(look: Look, a: Example, b: Example) -> RenderResult:
+    """The tokens whose surprisal differs most between the two runs of an example."""
+    rows = [
+        [one.pos, one.token, -(one.logprob or 0), -(other.logprob or 0), more]
+        for more, one, other in most_changed(a, b)
+    ]
+    if not rows:
+        yield Text("no token's surprisal differs")
+        return
+    yield from flow([Text("changed most: surprisal in nats")], look.width)
+    yield _table(look, ["pos", "token", a.run or "", b.run or "", "difference"], rows)
+
+
+def _table(look: Look, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    table = make_table(columns, [c != "token" for c in columns], look.colour)
+    for row in rows:
+        table.add_row(*map(cell, row))
+    return table

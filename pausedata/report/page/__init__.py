@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from pausedata.errors import UsageError
 from pausedata.progress import Progress, Silent
-from pausedata.report.heatmap import SCALE
+from pausedata.query.choose import choose
 from pausedata.report.page import charts
-from pausedata.report.page.examples import packed, spread
+from pausedata.report.page.examples import packed
 from pausedata.report.page.summary import Summary, summary
+from pausedata.report.scale import MORE, SCALE
 from pausedata.report.visible import visible
 from pausedata.store.dataset import Version, check_output
 from pausedata.store.files import replacing
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 200  # by default
 MOST_BYTES = 3_000_000  # of a page: what can be sent in a mail
-_CHANGES = [0.1, 0.5, 1.0, 2.0]  # nats from which each colour of a difference holds
+_CHANGES = [least for least, _ in MORE]  # nats from which each colour of a difference holds
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,19 @@ class Page:
     path: Path
     bytes: int
     shown: int  # examples on it
+    matching: int  # that meet the condition, or all
     examples: int  # in the dataset
+    notes: list[str]  # names in the condition that are not there
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which examples the page has, as it says itself."""
+
+    where: str | None
+    sort: str
+    shown: int
+    matching: int
 
 
 def write_page(
@@ -50,36 +63,45 @@ def write_page(
     path: Path,
     *,
     most: int = EXAMPLES,
+    where: str | None = None,
+    sort: str = "spread",
+    seed: int = 0,
     most_bytes: int = MOST_BYTES,
     progress: Progress | None = None,
 ) -> Page:
     """Write the page about ``version`` to ``path``, in the place of what is there.
 
-    ``most`` examples at most, spread from the hardest to the easiest, and fewer where the page
-    would have more than ``most_bytes`` (one at least). UsageError where ``path`` is inside a
-    dataset; DataError where what is read does not fit together.
+    ``most`` examples at most, chosen by ``where``, ``sort`` and ``seed`` as ``query.choose`` says,
+    and fewer where the page would have more than ``most_bytes`` (one at least). UsageError where
+    ``path`` is inside a dataset or the condition is wrong; DataError where what is read does not
+    fit together.
     """
     check_output(path)
     if path.is_dir():
         raise UsageError(f"{path}: is a folder. Name a file: {path / 'report.html'}")
     path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be is told before all is read
-    listener = progress or Silent()
-    found = summary(version, listener)
-    places = spread(version, most)
+    chosen = choose(version, version.default_run, where, sort, most, seed)
+    found = summary(version, progress or Silent())
     while True:
-        examples = packed(version, places)
-        page = _render(version, found, examples).encode()
+        examples = packed(version, sorted(chosen.rows))
+        about = Chosen(where, sort, len(examples), chosen.matching)
+        page = _render(version, found, about, examples).encode()
         if len(page) <= most_bytes or len(examples) <= 1:
             break
         data = sum(len(_json(example).encode()) for example in examples)
-        room = most_bytes - (len(page) - data)
-        places = spread(version, max(1, min(len(places) - 1, int(len(places) * room / data))))
+        room = max(0, most_bytes - (len(page) - data))
+        fewer = max(1, min(len(examples) - 1, int(len(examples) * room / data)))
+        chosen = choose(version, version.default_run, where, sort, fewer, seed)
     with replacing(path) as temporary:
         temporary.write_bytes(page)
-    return Page(path, len(page), len(examples), found.figures.examples)
+    return Page(
+        path, len(page), len(examples), chosen.matching, found.figures.examples, chosen.notes
+    )
 
 
-def _render(version: Version, found: Summary, examples: list[dict[str, Any]]) -> str:
+def _render(
+    version: Version, found: Summary, chosen: Chosen, examples: list[dict[str, Any]]
+) -> str:
     style, script = _text("page.css"), _text("page.js")
     scale = [least for least, _ in SCALE]
     data = {
@@ -102,7 +124,7 @@ def _render(version: Version, found: Summary, examples: list[dict[str, Any]]) ->
             manifest=version.manifest,
             found=found,
             figures=found.figures,
-            shown=len(examples),
+            chosen=chosen,
             scale=scale,
             changes=_CHANGES,
             most=_largest_m(data["placements"]),

@@ -16,25 +16,6 @@ from pausedata.store.dataset import Version, check_shards
 Place = tuple[int, int]  # the number of a shard, over all splits, and of a row in it
 
 
-def spread(version: Version, most: int) -> list[Place]:
-    """At most ``most`` examples, spread evenly from the hardest to the easiest; in corpus order.
-
-    By their mean log-probability in the dataset's own run, or without one by where they stand.
-    """
-    tokens = version.table("tokens")
-    places = [(k, row) for k, shard in enumerate(tokens.shards) for row in range(shard.rows)]
-    if len(places) <= most:
-        return places
-    order = np.arange(len(places))
-    if version.default_run is not None:
-        scores = version.table(f"scores/{version.default_run}")
-        check_shards(scores, tokens)
-        means = [scores.read(s, ["mean_logprob"]).column(0).to_numpy() for s in scores.shards]
-        order = np.argsort(np.nan_to_num(np.concatenate(means)), kind="stable")
-    picked = np.linspace(0, len(places) - 1, most).round().astype(int)
-    return [places[k] for k in sorted(order[picked].tolist())]
-
-
 def packed(version: Version, places: list[Place]) -> list[dict[str, Any]]:
     """The examples at ``places`` as the page's script reads them.
 
