@@ -86,8 +86,7 @@ def converted(ref: ModelRef, say: Say = ignore_message) -> Path:
         return ref.path
     if ref.base is not None:  # what a branch names today would be taken for what it names later
         ref = replace(ref, base=models.resolve_revision(ref.base))
-    origin = _origin(ref)
-    need = 4 * (models.parameter_count(ref) or 0) + _BESIDE_WEIGHTS
+    origin, need = _origin(ref), _need(ref)
 
     def make(folder: Path) -> None:
         say(
@@ -97,6 +96,17 @@ def converted(ref: ModelRef, say: Say = ignore_message) -> Path:
         _save_tokenizer(models.load_tokenizer(ref), folder, ref.name)
 
     return _kept("models", origin, make, need, say)
+
+
+def missing_bytes(ref: ModelRef) -> int:
+    """About what the cache would take for a model that has to be converted; 0 where it has it."""
+    if ref.kind not in ("gguf", "adapter"):
+        return 0
+    try:
+        folder = _place("models", _origin(ref))
+    except metadata.PackageNotFoundError:  # then nothing can be converted, as a build says
+        return 0
+    return 0 if _is_whole(folder) else _need(ref)
 
 
 def cached_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
@@ -194,21 +204,32 @@ def _kept(
     ``need``: the bytes that it will take. NoCacheError where the cache cannot take it.
     """
     try:
-        release = metadata.version("transformers")
+        folder = _place(kind, origin)
     except metadata.PackageNotFoundError as error:
         purpose = "Converting a model" if kind == "models" else "Loading a tokenizer"
         raise missing_extra("transformers", "transformers", purpose) from error
-    folder = cache_folder() / kind / f"{origin['weights_sha256']}-transformers-{release}"
     if _is_whole(folder):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder, origin["id"], say):
             if not _is_whole(folder):  # another process may have made it meanwhile
-                _make(folder, origin | {"transformers": release}, make, need)
+                _make(folder, origin | {"transformers": _release()}, make, need)
     except OSError as error:
         raise _not_written(folder, error.strerror or first_line(error)) from error
     return folder
+
+
+def _place(kind: str, origin: dict[str, Any]) -> Path:
+    return cache_folder() / kind / f"{origin['weights_sha256']}-transformers-{_release()}"
+
+
+def _release() -> str:
+    return metadata.version("transformers")
+
+
+def _need(ref: ModelRef) -> int:
+    return 4 * (models.parameter_count(ref) or 0) + _BESIDE_WEIGHTS
 
 
 def _make(folder: Path, note: dict[str, Any], make: Callable[[Path], None], need: int) -> None:

@@ -47,6 +47,10 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 
 
+# What is fetched of a model of the Hub, as patterns of its files.
+FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md", "LICENSE*"]
+
+
 @dataclass(frozen=True)
 class ModelRef:
     """A model that is named but not loaded.
@@ -130,6 +134,10 @@ class ModelRef:
                 "base": base,
             }
         return {"id": self.name, "weights_sha256": weights_sha256(self.path)}
+
+    def is_cached(self) -> bool:
+        """Whether the cache of the Hub has the configuration of a model of the Hub."""
+        return _cached_file(self, "config.json") is not None
 
     def tokenizer_holder(self) -> ModelRef:
         """Where the tokenizer is: an adapter without one of its own has its base's."""

@@ -329,7 +329,7 @@ def test_a_plan_tells_of_the_runs_that_are_to_be_scored(recipe: Recipe, run: Com
 
 
 def test_the_reference_run_of_other_backends_is_told(tmp_path: Path) -> None:
-    from pausedata.forecast import forecast
+    from pausedata.plan.forecast import forecast
 
     ref = model(tmp_path / "llama", LLAMA_8B)
     for backend, count in (("vllm", 5), ("server", 5), ("transformers", 0)):

@@ -296,3 +296,110 @@ def test_an_update_out_of_reach_tells_of_what_is_pinned(built: Recipe, hub: Hub)
     assert hub.asked == ["org/model"]
     assert "'org/model' cannot be looked up" in result.unknown[0]
     assert actions(result) == dict.fromkeys(TABLES, "keep")
+
+
+def sizes_of(built: Any) -> dict[str, int]:
+    """The bytes of each table that was made, its files beside the rows among them."""
+    return {name: sum(f.bytes for f in t.files()) for name, t in built.version.tables.items()}
+
+
+def test_the_sizes_of_the_tables_are_those_that_a_build_makes(recipe: Recipe) -> None:
+    result = planned(recipe)
+    made = sizes_of(recipe.build())
+    for step in result.steps:
+        assert step.bytes == pytest.approx(made[step.table], rel=0.25), step.table
+    whole = sum(p.stat().st_size for p in (recipe.out / "versions/0001").rglob("*") if p.is_file())
+    assert result.new_bytes == pytest.approx(whole, rel=0.2)
+    assert result.free_bytes and result.free_bytes > result.new_bytes
+    assert planned(recipe).new_bytes == 0  # all of it is there now
+
+
+@pytest.mark.model
+def test_of_the_quickstart_tokens_and_disk_are_within_a_fifth(tmp_path: Path) -> None:
+    """Its first half is planned from a quarter of its rows, as a large corpus would be."""
+    from pausedata.build import build
+    from pausedata.plan import estimate
+
+    loaded = load_recipe(Path("recipes/quickstart.yaml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "SAMPLE", 18)
+        result = plan(loaded, tmp_path / "out")
+    version = build(loaded, tmp_path / "out").version
+    tokens = version.table("tokens")
+    rows = [row for shard in tokens.shards for row in tokens.read(shard).to_pylist()]
+    prompts, responses = (
+        sum(len(row[column]) for row in rows) for column in ("prompt_ids", "response_ids")
+    )
+    assert "estimated" in result.tokens_are
+    assert result.prompt_tokens == pytest.approx(prompts, rel=0.2)
+    assert result.response_tokens == pytest.approx(responses, rel=0.2)
+    whole = sum(p.stat().st_size for p in version.folder.rglob("*") if p.is_file())
+    assert result.new_bytes == pytest.approx(whole, rel=0.2)
+
+
+def test_a_plan_says_what_each_step_reads(recipe: Recipe) -> None:
+    reads = {step.table: step.reads for step in planned(recipe).steps}
+    assert reads == {
+        "examples": ["rows.jsonl"],
+        "vocab": ["tokenizer"],
+        "tokens": ["examples", "tokenizer"],
+        "scores/base": ["tokens", "model"],
+        "placements/dit": ["tokens", "scores/base"],
+        "placements/append": ["tokens"],
+        "exports/dit-tokenized": ["examples", "tokens", "placements/dit"],
+    }
+
+
+def test_a_trial_measures_the_pace_and_writes_nothing_that_stays(
+    recipe: Recipe, run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pausedata.plan import trial
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    scored: list[trial.Trial] = []
+    real = trial.measure
+    monkeypatch.setattr(
+        "pausedata.plan.measure", lambda *args: scored.append(real(*args)) or scored[-1]
+    )
+    told = json.loads(run("plan", recipe.write(), "--measure", "--json").out)
+    found = scored[0]
+    pace = found.seconds["base"] / found.tokens["base"]
+    assert told["seconds"] == pytest.approx(told["tokens_to_score"] * pace)
+    assert told["seconds_from"].startswith(f"measured on {found.examples} examples")
+    assert 4 <= found.examples <= 12
+    assert not recipe.out.exists() and list(scratch.iterdir()) == []
+    recipe.build()
+    again = json.loads(run("plan", recipe.write(), "--measure", "--json").out)
+    assert again["seconds"] is None and len(scored) == 1  # there is nothing to time
+
+
+def test_what_would_be_fetched_of_a_model_is_told(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pausedata.plan import fetches
+
+    def listing(name: str, **options: Any) -> list[Any]:
+        assert options["dry_run"] and options["revision"] == COMMIT
+        size, there = {"config.json": 700, "model.safetensors": 1000}, {"config.json"}
+        return [
+            SimpleNamespace(filename=n, file_size=s, will_download=n not in there)
+            for n, s in size.items()
+        ]
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", listing)
+    model = ModelRef("hub", "org/model", None, COMMIT)
+    other = ModelRef("hub", "org/other", None, None)  # that the Hub did not tell the commit of
+    found = fetches.fetches(None, [model, model, other])
+    assert [(f.name, f.cached, f.files, f.bytes) for f in found] == [
+        ("org/model", False, 1, 1000),
+        ("org/other", False, None, None),
+    ]
+
+
+def test_too_little_room_is_told(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    result = planned(recipe)
+    assert result.free_bytes == 1000
+    assert any("0.00 MB are free" in reason for reason in result.unknown)

@@ -50,16 +50,28 @@ def plan(
     limit: Limit = None,
     replace: ReplaceExamples = False,
     update: Update = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Score some examples, for about ten seconds, to tell how long it takes.",
+        ),
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Say what build would do, load and skip, and about how long and how large; do none of it.
+    """Say what build would do, load, fetch and skip, and about how long and how large; do none of
+    it. Of a source on the Hub, rows are fetched to be looked at.
 
     Example: pausedata plan recipes/quickstart.yaml
+
+    Example: pausedata plan recipes/quickstart.yaml --measure
     """
     from pausedata import plan as planning
 
     loaded, root = _load(recipe, output, set, limit)
-    result = planning.plan(loaded, root, replace=replace, update=update)
+    result = planning.plan(
+        loaded, root, replace=replace, update=update, trial=measure, progress=progress()
+    )
     if json:
         print_json(result.as_json())
         return

@@ -13,7 +13,7 @@ from typing import Any
 
 from pausedata.errors import UnreachableError, UsageError, first_line, missing_extra
 from pausedata.model_cache import converted
-from pausedata.models import ModelRef, load_tokenizer, resolve_revision
+from pausedata.models import FETCHED, ModelRef, load_tokenizer, resolve_revision
 from pausedata.prepare_model.rows import Init
 from pausedata.prepare_model.token import Token, find_token, save_tokenizer, token_id_of
 from pausedata.prepare_model.weights import INDEX, Changed, Wanted, rewrite
@@ -106,9 +106,8 @@ def _folder_of(model: ModelRef, say: Callable[[str], None]) -> tuple[ModelRef, P
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise missing_extra("huggingface_hub", "transformers", "A model of the Hub") from error
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md", "LICENSE*"]
     try:
-        found = snapshot_download(pinned.name, revision=pinned.revision, allow_patterns=patterns)
+        found = snapshot_download(pinned.name, revision=pinned.revision, allow_patterns=FETCHED)
         folder = Path(found)
         if not list(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(pinned.name, revision=pinned.revision))

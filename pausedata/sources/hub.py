@@ -99,6 +99,32 @@ class HubSource(OpenSource):
             return None
         return rows if self.limit is None or rows is None else min(rows, self.limit)
 
+    def left_to_fetch(self) -> tuple[int | None, int | None] | None:
+        """Files and bytes that ``rows`` would fetch, None each where the Hub does not say.
+
+        None alone where the cache of `datasets` has them.
+        """
+        if Path(self.builder.cache_dir).is_dir():
+            return None
+        files = [
+            str(file)
+            for split in self._split_names()
+            for file in (getattr(self.builder.config, "data_files", None) or {}).get(split, [])
+        ]
+        names = [file.rpartition("@")[2].partition("/")[2] for file in files]
+        try:
+            from huggingface_hub import HfApi
+
+            listed = HfApi().get_paths_info(
+                self.hub, names, repo_type="dataset", revision=self.revision
+            )
+            sizes = [size for file in listed if (size := getattr(file, "size", None)) is not None]
+        except Exception:  # it tells what it can
+            sizes = []
+        if files and len(sizes) == len(files):
+            return len(files), sum(sizes)
+        return len(files) or None, self.builder.info.download_size
+
     def _dataset(self, split: str) -> Any:
         if split not in self._datasets:
             with _quiet(), self._explained():

@@ -30,6 +30,7 @@ from pausedata.store.shards import (
 )
 from pausedata.store.staging import Stage, Staging, stage_folder
 from pausedata.store.tables import examples_with_messages, schema_of
+from pausedata.tokenizer import Tokenizer
 from pausedata.tokens import Rejected, Tokenized
 
 PORTION = 1024  # examples that are rendered and tokenised at a time
@@ -217,8 +218,8 @@ class _Preparation:
             for portion in _portions(self._rendered(split, advance)):
                 rows = self._accept(split, portion)
                 if rows:
-                    write_rows(examples, _examples_table([(id, e) for id, e, _ in rows], schema))
-                    write_rows(tokens, _tokens_table([(id, t) for id, _, t in rows]))
+                    write_rows(examples, examples_table([(id, e) for id, e, _ in rows], schema))
+                    write_rows(tokens, tokens_table([(id, t) for id, _, t in rows]))
 
     def _rendered(self, split: str, advance: Any) -> Iterator[Rendered]:
         tally = self.tallies[split]
@@ -321,11 +322,15 @@ class _Preparation:
         return shards
 
     def _write_vocab(self) -> None:
-        ids, texts, raw, special = zip(*self.resolved.tokenizer.vocab(), strict=True)
-        columns = [list(ids), list(texts), list(raw), list(special)]
-        schema = schema_of("vocab")
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
-        self.stage.write("vocab.parquet", pa.Table.from_arrays(arrays, schema=schema))
+        self.stage.write("vocab.parquet", vocab_table(self.resolved.tokenizer))
+
+
+def vocab_table(tokenizer: Tokenizer) -> pa.Table:
+    """What every id of a tokenizer stands for, as the table ``vocab`` has it."""
+    schema = schema_of("vocab")
+    columns = [list(column) for column in zip(*tokenizer.vocab(), strict=True)]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _portions(rows: Iterator[Rendered]) -> Iterator[list[Rendered]]:
@@ -339,12 +344,14 @@ def _portions(rows: Iterator[Rendered]) -> Iterator[list[Rendered]]:
         yield portion
 
 
-def _examples_table(rows: list[tuple[str, Rendered]], schema: pa.Schema) -> pa.Table:
+def examples_table(rows: list[tuple[str, Rendered]], schema: pa.Schema) -> pa.Table:
+    """Examples with their ids, as the table ``examples`` has them."""
     values = [{"id": id} | {c: getattr(r, c) for c in schema.names if c != "id"} for id, r in rows]
     return pa.Table.from_pylist(values, schema=schema)
 
 
-def _tokens_table(rows: list[tuple[str, Tokenized]]) -> pa.Table:
+def tokens_table(rows: list[tuple[str, Tokenized]]) -> pa.Table:
+    """The same examples' tokens, as the table ``tokens`` has them."""
     schema = schema_of("tokens")
     columns = [
         [id for id, _ in rows],

@@ -1,7 +1,8 @@
-"""How many rows and tokens a recipe gives, and how long and how large its dataset becomes."""
+"""How many rows and tokens a recipe gives, and how long scoring them takes."""
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import time
 from collections.abc import Iterator
@@ -13,22 +14,18 @@ import numpy as np
 from pausedata import models
 from pausedata.errors import UnreachableError
 from pausedata.models import ModelRef
+from pausedata.plan.sizes import SampleTables
 from pausedata.recipe import ColumnPrompt
 from pausedata.resolve import Resolved
 from pausedata.sources import BadRow, Row
-from pausedata.sources.templates import Renderer
+from pausedata.sources.templates import Rendered, Renderer
+from pausedata.steps import prepare as prepare_step
 from pausedata.store.dataset import Version
-from pausedata.tokens import Rejected, TokenBuilder
+from pausedata.store.tables import examples_with_messages, schema_of
+from pausedata.tokens import Rejected, TokenBuilder, Tokenized
 
 SAMPLE = 256  # rows that are tokenised to estimate the rest
 READ = 200_000  # rows that are read, where nothing else says how many there are
-
-# Bytes on disk, measured on the quickstart with SmolLM2.
-BYTES_PER_PROMPT_TOKEN = 4.0  # text, meta and ids
-BYTES_PER_RESPONSE_TOKEN = 5.5  # text, ids and character spans
-BYTES_PER_SCORE = 7.0  # log-probability, rank, entropy
-BYTES_PER_EXPORTED_TOKEN = 13.0  # JSONL, and the rows as Parquet
-VOCABULARY_BYTES_PER_TOKEN = 18.5
 
 
 @dataclass
@@ -39,6 +36,7 @@ class Sampled:
     prompt_tokens: int | None = None
     response_tokens: int | None = None
     tokens_are: str = "unknown"  # exact, or estimated with the standard error
+    tables: SampleTables | None = None  # the rows that were tokenised
     unknown: list[str] = field(default_factory=list)
 
 
@@ -55,6 +53,7 @@ def sample(resolved: Resolved) -> Sampled:
         if not resolved.is_chat:
             renderer = resolved.renderer()  # its templates can be tried all the same
     totals, error, whole = np.zeros(2), 0.0, True
+    taken: list[tuple[str, Rendered, Tokenized]] = []
     for split in recipe.source.splits:
         try:
             count, first = _look(resolved, split)
@@ -63,7 +62,11 @@ def sample(resolved: Resolved) -> Sampled:
             count, first, builder = None, [], None
             result.unknown.append(str(problem))
         result.rows[split] = count
-        lengths = _lengths(first, renderer, builder)
+        examples = _tokenised(first, renderer, builder)
+        taken += examples
+        lengths = np.array(
+            [(len(t.prompt_ids), len(t.response_ids)) for _, _, t in examples], float
+        ).reshape(-1, 2)
         if count is None:
             result.unknown.append(f"how many rows split '{split}' has")
         elif len(lengths):
@@ -78,6 +81,11 @@ def sample(resolved: Resolved) -> Sampled:
     if builder is not None:
         result.prompt_tokens, result.response_tokens = (round(n) for n in totals)
         percent = 100 * 1.96 * error**0.5 / max(totals.sum(), 1)
+        schema = examples_with_messages() if resolved.is_chat else schema_of("examples")
+        result.tables = SampleTables(
+            prepare_step.examples_table([(id, r) for id, r, _ in taken], schema),
+            prepare_step.tokens_table([(id, t) for id, _, t in taken]),
+        )
         result.tokens_are = "exact" if whole else f"estimated from {SAMPLE} rows, ±{percent:.0f}%"
     return result
 
@@ -93,10 +101,10 @@ def _look(resolved: Resolved, split: str) -> tuple[int | None, list[Row | BadRow
     return count, first
 
 
-def _lengths(
+def _tokenised(
     rows: list[Row | BadRow], renderer: Renderer | None, builder: TokenBuilder | None
-) -> np.ndarray:
-    """Tokens of the prompt and of the response of each example that the rows make: [examples, 2].
+) -> list[tuple[str, Rendered, Tokenized]]:
+    """The examples that the rows make, with ids that are as long as theirs will be.
 
     None without a tokenizer, but the recipe's templates are tried on the rows.
     """
@@ -108,10 +116,13 @@ def _lengths(
         if not isinstance(example, BadRow)
     ]
     if builder is None:
-        return np.zeros((0, 2))
+        return []
     encoded = builder.encode([r.prompt for r in rendered], [r.response for r in rendered])
-    kept = [t for t in encoded if not isinstance(t, Rejected)]
-    return np.array([(len(t.prompt_ids), len(t.response_ids)) for t in kept], float).reshape(-1, 2)
+    return [
+        (r.id or hashlib.sha256(f"{r.split} {r.row}".encode()).hexdigest()[:32], r, tokens)
+        for r, tokens in zip(rendered, encoded, strict=True)
+        if not isinstance(tokens, Rejected)
+    ]
 
 
 def scoring_time(tokens: int, model: ModelRef, base: Version | None) -> tuple[float, str] | None:
@@ -141,19 +152,3 @@ def _flops() -> float:
         np.matmul(matrix, matrix, out=product)
         rounds += 1
     return rounds * 2 * 768**3 / (time.perf_counter() - started) / 2
-
-
-def new_bytes(tables: list[str], prompt: int, response: int, vocabulary: int) -> int:
-    """Bytes on disk of ``tables``, with so many tokens of prompts and responses, and token ids."""
-    size = 0.0
-    for table in tables:
-        kind = table.split("/")[0]
-        if kind == "tokens":
-            size += prompt * BYTES_PER_PROMPT_TOKEN + response * BYTES_PER_RESPONSE_TOKEN
-        elif kind == "scores":
-            size += response * BYTES_PER_SCORE
-        elif kind == "exports":
-            size += (prompt + response) * BYTES_PER_EXPORTED_TOKEN
-        elif kind == "vocab":
-            size += vocabulary * VOCABULARY_BYTES_PER_TOKEN
-    return round(size)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from pausedata import estimate, runs
+from pausedata import runs
 from pausedata.build import FIRST, examples_differ, known_runs
 from pausedata.change import refuse_overwriting
 from pausedata.choice import told
 from pausedata.errors import UnreachableError, UsageError
-from pausedata.forecast import Forecast, forecast
 from pausedata.models import ModelRef
-from pausedata.progress import Silent
+from pausedata.plan import disk, estimate, fetches
+from pausedata.plan.forecast import forecast
+from pausedata.plan.result import Plan, StepPlan
+from pausedata.plan.sizes import SampleTables
+from pausedata.plan.trial import measure
+from pausedata.progress import Progress, Silent
 from pausedata.recipe import LoadedRecipe
 from pausedata.references import (
     check_references,
@@ -30,82 +33,44 @@ from pausedata.store.dataset import KINDS, Table, Version, open_version, read_po
 from pausedata.work import Work, differences
 
 
-@dataclass(frozen=True)
-class StepPlan:
-    """What would happen to one table."""
-
-    table: str
-    action: str  # keep, make, resume, remake
-    why: str
-
-
-@dataclass
-class Plan:
-    """All that can be told beforehand; what cannot stands in ``unknown``."""
-
-    output: str
-    state: str
-    steps: list[StepPlan] = field(default_factory=list)
-    rows: dict[str, int | None] = field(default_factory=dict)
-    prompt_tokens: int | None = None
-    response_tokens: int | None = None
-    tokens_are: str = "unknown"  # exact, or estimated with the standard error
-    tokens_to_score: int | None = None
-    seconds: float | None = None
-    seconds_from: str = ""
-    new_bytes: int | None = None
-    backend: str | None = None
-    backend_why: str | None = None  # why it is what `auto` stands for
-    runs: list[Forecast] = field(default_factory=list)  # those that are to be scored
-    tokenizer: dict[str, str] | None = None  # how it was found to give the stored ids
-    unknown: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return asdict(self)
-
-    def figures(self) -> dict[str, str]:
-        """The figures, for people."""
-        found = {}
-        for split, rows in self.rows.items():
-            found[f"rows, {split}"] = "unknown" if rows is None else f"{rows:,}"
-        if self.prompt_tokens is not None and self.response_tokens is not None:
-            total = self.prompt_tokens + self.response_tokens
-            found["tokens"] = (
-                f"{total:,}: {self.prompt_tokens:,} of prompts, {self.response_tokens:,} of "
-                f"responses ({self.tokens_are})"
-            )
-        if self.tokenizer is not None:
-            how = {"hash": "its hash", "every row": "encoding every stored row again"}
-            found["tokenizer"] = f"gives the same ids, by {how[self.tokenizer['checked']]}"
-        if self.tokens_to_score is not None:
-            found["to score"] = f"{self.tokens_to_score:,} tokens"
-        if self.backend is not None:
-            why = f" (auto: {self.backend_why})" if self.backend_why else ""
-            found["backend"] = self.backend + why
-        for run in self.runs:
-            found |= run.figures()
-        if self.seconds is not None:
-            found["time"] = f"about {_duration(self.seconds)} of scoring ({self.seconds_from})"
-        if self.new_bytes is not None:
-            found["disk"] = f"about {self.new_bytes / 1e6:,.1f} MB new"
-        return found
-
-
-def plan(loaded: LoadedRecipe, root: Path, *, replace: bool = False, update: bool = False) -> Plan:
+def plan(
+    loaded: LoadedRecipe,
+    root: Path,
+    *,
+    replace: bool = False,
+    update: bool = False,
+    trial: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
     """Work out what ``build`` with the same arguments would do; nothing is written.
 
-    Where the source or a model cannot be reached, the plan tells what rests on neither.
+    Where the source or a model cannot be reached, the plan tells what rests on neither. With
+    ``trial`` some examples are scored, in a folder that is gone afterwards, and the time is told by
+    what they took.
     """
     base = open_version(root) if read_pointer(root) else None
     result = Plan(str(root), f"version {base.number}" if base else "a new dataset")
     resolved, result.unknown = survey(loaded, root, base, update=update)
     result.backend, result.backend_why = resolved.backend, resolved.backend_why
-    tokens = _plan_examples(resolved, root, base, replace, result)
-    _plan_scores(resolved, root, base, tokens, result)
+    specs = runs.of_recipe(resolved)
+    models = [resolved.model, *(spec.model for spec in specs)]
+    result.fetches = fetches.fetches(resolved.source, models)  # before rows of it are looked at
+    tokens, sample = _plan_examples(resolved, root, base, replace, result)
+    _plan_scores(specs, root, base, tokens, result)
     _plan_rest(loaded, base, tokens, result)
+    if result.tokens_to_score:
+        result.conversions = fetches.conversions(spec.model for spec in specs)
     _estimate_time(resolved.model, base, result)
-    _estimate_size(base, resolved, result)
+    if trial and result.tokens_to_score:
+        _measure_time(loaded, result, progress or Silent())
+    placements = recorded_placements(base) | loaded.recipe.placements
+    exports = recorded_exports(base) | loaded.recipe.exports
+    vocabulary = None
+    if "vocab" in {step.table for step in result.steps if step.action != "keep"}:
+        with suppress(UnreachableError):
+            vocabulary = resolved.tokenizer
+    each = loaded.recipe.shard_rows
+    disk.estimate(root, tokens, sample, placements, exports, vocabulary, each, result)
     return result
 
 
@@ -130,14 +95,20 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
             why = f"of {told(of.placement)}"
             result.steps.append(StepPlan(f"exports/{export}", "remake", why))
     _estimate_time(spec.model, base, result)
-    _estimate_size(base, None, result)
+    result.fetches = fetches.fetches(None, [spec.model])
+    result.conversions = fetches.conversions([spec.model])
+    sample = _sample_of(base.table("examples"), tokens)
+    placements, exports = recorded_placements(base), recorded_exports(base)
+    disk.estimate(root, tokens, sample, placements, exports, None, None, result)
     return result
 
 
 def _plan_examples(
     resolved: Resolved, root: Path, base: Version | None, replace: bool, result: Plan
-) -> Table | None:
-    """The first tables; returns ``tokens`` where it is there already, committed or staged."""
+) -> tuple[Table | None, SampleTables | None]:
+    """The first tables; returns ``tokens`` where it is there already, committed or staged, and
+    some of the rows, as they are or would be.
+    """
     if base is not None:
         different, unless = _differences(resolved, base)
         if not different:
@@ -145,7 +116,7 @@ def _plan_examples(
             result.steps += [StepPlan(name, "keep", why) for name in FIRST]
             tokens = base.table("tokens")
             _count_exactly(tokens, result)
-            return tokens
+            return tokens, _sample_of(base.table("examples"), tokens)
         if not replace:
             raise UsageError(
                 f"{root}: the recipe would change the examples that are there "
@@ -161,10 +132,14 @@ def _plan_examples(
     if staged is not None:
         action, why = "resume", "prepared by an earlier build that did not end"
         _count_exactly(staged.tables["tokens"], result)
+        sample = _sample_of(staged.tables["examples"], staged.tables["tokens"])
     else:
-        _estimate_tokens(resolved, result)
-    result.steps += [StepPlan(name, action, why) for name in FIRST]
-    return staged.tables["tokens"] if staged else None
+        sample = _estimate_tokens(resolved, result)
+    source = resolved.recipe.source
+    files = [source.hub] if source.hub else [Path(file).name for file in source.files or []]
+    reads = {"examples": files, "vocab": ["tokenizer"], "tokens": ["examples", "tokenizer"]}
+    result.steps += [StepPlan(name, action, why, reads[name]) for name in FIRST]
+    return (staged.tables["tokens"] if staged else None), sample
 
 
 def _differences(resolved: Resolved, base: Version) -> tuple[list[str], str]:
@@ -180,16 +155,16 @@ def _differences(resolved: Resolved, base: Version) -> tuple[list[str], str]:
 
 
 def _plan_scores(
-    resolved: Resolved, root: Path, base: Version | None, tokens: Table | None, result: Plan
+    specs: list[RunSpec], root: Path, base: Version | None, tokens: Table | None, result: Plan
 ) -> None:
-    specs = runs.of_recipe(resolved)
     if tokens is None:
         total = None
         if result.prompt_tokens is not None and result.response_tokens is not None and specs:
             total = result.prompt_tokens + result.response_tokens
             result.tokens_to_score = total * len(specs)
         for spec in specs:
-            result.steps.append(StepPlan(spec.table, "make", f"with {spec.label}"))
+            reads = ["tokens", "model"]
+            result.steps.append(StepPlan(spec.table, "make", f"with {spec.label}", reads))
             # Of a run that is there all scores may be carried over: which is known when tokens are.
             sure = base is None or spec.name not in base.runs
             result.runs.append(forecast(spec, total, None, spec.scoring.max_length, sure=sure))
@@ -218,7 +193,8 @@ def _plan_run(
         left = round(left * len(todo) / shards)
         if done:
             why = f"{done} of {shards} shards were scored by an earlier command; {why}"
-        step = StepPlan(name, "resume" if done else "remake" if there else "make", why)
+        action = "resume" if done else "remake" if there else "make"
+        step = StepPlan(name, action, why, ["tokens", "model"])
         if left:
             units, longest = score_step.units_and_longest(tokens, todo)
             result.runs.append(forecast(spec, left, units, longest))
@@ -254,7 +230,8 @@ def _plan_rest(
             changes = differences(work.tables[table].entry.provenance.get("inputs"), inputs)
             why += f"; {'; '.join(changes)}" if changes else ""
         action = "keep" if kept else ("remake" if base and table in base.tables else "make")
-        result.steps.append(StepPlan(table, action, why))
+        reads = [] if kept else ["tokens", *(each for each in rests_on if each != "tokens")]
+        result.steps.append(StepPlan(table, action, why, reads))
         changing |= set() if kept else {table}
     for name, spec in (recorded_exports(base) | recipe.exports).items():
         table = f"exports/{name}"
@@ -265,7 +242,11 @@ def _plan_rest(
             and work.has(table, work.export_inputs(name, spec))
         )
         action = "keep" if kept else ("remake" if base and table in base.tables else "make")
-        result.steps.append(StepPlan(table, action, f"{spec.format} of {told(spec.placement)}"))
+        reads = (
+            [] if kept else ["examples", "tokens", *(f"placements/{p}" for p in spec.placements)]
+        )
+        of = f"{spec.format} of {told(spec.placement)}"
+        result.steps.append(StepPlan(table, action, of, reads))
 
 
 def _count_exactly(tokens: Table, result: Plan) -> None:
@@ -279,7 +260,16 @@ def _count_exactly(tokens: Table, result: Plan) -> None:
     result.tokens_are = "exact"
 
 
-def _estimate_tokens(resolved: Resolved, result: Plan) -> None:
+def _sample_of(examples: Table, tokens: Table) -> SampleTables | None:
+    """The first rows of tables that are there."""
+    for shard, other in zip(tokens.shards, examples.shards, strict=True):
+        if shard.rows and not examples.absent:
+            rows = [table.read(s) for table, s in ((examples, other), (tokens, shard))]
+            return SampleTables(*(table.slice(0, estimate.SAMPLE) for table in rows))
+    return None
+
+
+def _estimate_tokens(resolved: Resolved, result: Plan) -> SampleTables | None:
     sampled = estimate.sample(resolved)
     result.rows = sampled.rows
     result.prompt_tokens, result.response_tokens = sampled.prompt_tokens, sampled.response_tokens
@@ -290,6 +280,7 @@ def _estimate_tokens(resolved: Resolved, result: Plan) -> None:
         result.unknown.append(
             "how many tokens there are, and so how long scoring takes and how much room is needed"
         )
+    return sampled.tables
 
 
 def _estimate_time(model: ModelRef, base: Version | None, result: Plan) -> None:
@@ -302,19 +293,22 @@ def _estimate_time(model: ModelRef, base: Version | None, result: Plan) -> None:
         result.seconds, result.seconds_from = found
 
 
-def _estimate_size(base: Version | None, resolved: Resolved | None, result: Plan) -> None:
-    if result.prompt_tokens is None or result.response_tokens is None:
-        return
-    made = [step.table for step in result.steps if step.action != "keep"]
-    vocabulary = 0
-    if "vocab" in made and resolved is not None:
-        vocabulary = base.table("vocab").entry.rows if base else len(resolved.tokenizer)
-    result.new_bytes = estimate.new_bytes(
-        made, result.prompt_tokens, result.response_tokens, vocabulary
+def _measure_time(loaded: LoadedRecipe, result: Plan, progress: Progress) -> None:
+    """The time by a trial instead of by what is known of the model and the machine."""
+    total = (result.prompt_tokens or 0) + (result.response_tokens or 0)
+    rows = sum(count or 0 for count in result.rows.values())
+    guess = result.seconds / (result.tokens_to_score or 1) if result.seconds else None
+    found = measure(loaded, total / rows if rows else 0.0, guess, progress)
+    left = {run.run: run.tokens or 0 for run in result.runs}
+    result.seconds = sum(
+        found.seconds[run] / tokens * left.get(run, 0)
+        for run, tokens in found.tokens.items()
+        if tokens
     )
+    took = ", ".join(
+        f"{tokens:,} tokens in {found.seconds[run]:.1f} s" for run, tokens in found.tokens.items()
+    )
+    result.seconds_from = f"measured on {found.examples} examples: {took}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+__all__ = ["Plan", "StepPlan", "plan", "plan_score"]
