@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.build import report
 from pausedata.cli.common import (
     AsJson,
@@ -28,16 +29,25 @@ from pausedata.errors import UsageError
 def place(
     dataset: DatasetPath,
     name: Annotated[str, typer.Argument(help="The new placement's name.")],
-    strategy: Annotated[str, typer.Option("--strategy", help="See `pausedata strategies`.")],
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy", help="See `pausedata strategies`.", autocompletion=complete.strategies
+        ),
+    ],
     param: Annotated[
         list[str] | None,
         typer.Option(
             "--param",
             metavar="KEY=VALUE",
             help="A parameter of the strategy; K=V,V,… makes a placement for each value.",
+            autocompletion=complete.params,
         ),
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", help="The scoring run to read.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="The scoring run to read.", autocompletion=complete.runs),
+    ] = None,
     replace: Replace = False,
     json: AsJson = False,
 ) -> None:
@@ -66,9 +76,17 @@ def place(
 @command
 def show(
     dataset: DatasetPath,
-    id: Annotated[str | None, typer.Argument(help="The example's id (default: the first).")] = None,
-    placement: Annotated[str | None, typer.Option("--placement", help="Whose pauses.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="Whose scores.")] = None,
+    id: Annotated[
+        str | None,
+        typer.Argument(help="The example's id (default: the first).", autocompletion=complete.ids),
+    ] = None,
+    placement: Annotated[
+        str | None,
+        typer.Option("--placement", help="Whose pauses.", autocompletion=complete.placements),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Whose scores.", autocompletion=complete.runs)
+    ] = None,
     version: AtVersion = None,
     json: AsJson = False,
 ) -> None:
