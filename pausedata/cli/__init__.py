@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import signal
 import sys
 import warnings
@@ -12,6 +14,7 @@ from pausedata.cli.app import app
 from pausedata.cli.common import Terminated, say
 
 _show_warning = warnings.showwarning
+_COMPLETE = "_PAUSEDATA_COMPLETE"  # Typer's variable, which its shell scripts set
 
 
 def main() -> None:
@@ -23,12 +26,23 @@ def main() -> None:
     if "--debug" in sys.argv[1:]:  # wherever it stands
         sys.argv = [sys.argv[0], "--debug", *(a for a in sys.argv[1:] if a != "--debug")]
     warnings.showwarning = _warn
+    if os.environ.get(_COMPLETE, "").startswith("complete_"):
+        _complete()
     try:
         app()
     except KeyboardInterrupt:
         sys.exit(130)
     except Terminated:
         sys.exit(143)
+
+
+def _complete() -> None:
+    """Answer the shell, which waits for a completion: names or nothing, and no error."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # noqa: PTH123
+        try:
+            app()
+        except Exception:
+            sys.exit(1)
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

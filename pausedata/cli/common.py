@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.errors import PausedataError, UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")
 ]
 AtVersion = Annotated[
-    int | None, typer.Option("--version", help="Read this version instead of the current one.")
+    int | None,
+    typer.Option(
+        "--version",
+        help="Read this version instead of the current one.",
+        autocompletion=complete.versions,
+    ),
 ]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Remake what is there under this name, made otherwise.")

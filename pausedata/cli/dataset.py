@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.build import report
 from pausedata.cli.common import (
     AsJson,
@@ -29,16 +30,25 @@ from pausedata.errors import UsageError
 def place(
     dataset: DatasetPath,
     name: Annotated[str, typer.Argument(help="The new placement's name.")],
-    strategy: Annotated[str, typer.Option("--strategy", help="See `pausedata strategies`.")],
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy", help="See `pausedata strategies`.", autocompletion=complete.strategies
+        ),
+    ],
     param: Annotated[
         list[str] | None,
         typer.Option(
             "--param",
             metavar="KEY=VALUE",
             help="A parameter of the strategy; K=V,V,… makes a placement for each value.",
+            autocompletion=complete.params,
         ),
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", help="The scoring run to read.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="The scoring run to read.", autocompletion=complete.runs),
+    ] = None,
     replace: Replace = False,
     json: AsJson = False,
 ) -> None:
@@ -67,20 +77,33 @@ def place(
 @command
 def show(
     dataset: DatasetPath,
-    id: Annotated[str | None, typer.Argument(help="The example's id (default: the first).")] = None,
+    id: Annotated[
+        str | None,
+        typer.Argument(help="The example's id (default: the first).", autocompletion=complete.ids),
+    ] = None,
     placement: Annotated[
         list[str] | None,
-        typer.Option("--placement", help="Whose pauses; several stand one under the other."),
+        typer.Option(
+            "--placement",
+            help="Whose pauses; several stand one under the other.",
+            autocompletion=complete.placements,
+        ),
     ] = None,
     run: Annotated[
         list[str] | None,
-        typer.Option("--run", help="Whose scores; of two, how the second differs from the first."),
+        typer.Option(
+            "--run",
+            help="Whose scores; of two, how the second differs from the first.",
+            autocompletion=complete.runs,
+        ),
     ] = None,
     where: Where = None,
     sort: Annotated[
         str | None,
         typer.Option(
-            "--sort", help="hardest, easiest (by the run's mean_logprob), spread or random."
+            "--sort",
+            help="hardest, easiest (by the run's mean_logprob), spread or random.",
+            autocompletion=complete.sorts,
         ),
     ] = None,
     n: Annotated[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.common import (
     AsJson,
     AtVersion,
@@ -47,17 +48,27 @@ def export(
             "--placement",
             metavar="NAME[=WEIGHT]",
             help="The placement. Given several times: one for each epoch, or, with weights, mixed.",
+            autocompletion=complete.placements,
         ),
     ],
-    format: Annotated[str, typer.Option("--format", help="See `pausedata formats`.")],
+    format: Annotated[
+        str,
+        typer.Option("--format", help="See `pausedata formats`.", autocompletion=complete.formats),
+    ],
     name: Annotated[
-        str | None, typer.Option("--name", help="The export's name (PLACEMENT-FORMAT).")
+        str | None,
+        typer.Option(
+            "--name", help="The export's name (PLACEMENT-FORMAT).", autocompletion=complete.exports
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Write outside the dataset: a file or a folder."),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="With -o: this split alone.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="With -o: this split alone.", autocompletion=complete.splits),
+    ] = None,
     type: Annotated[
         str | None,
         typer.Option(
@@ -70,7 +81,12 @@ def export(
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", metavar="KEY=VALUE", help="Any option of the format."),
+        typer.Option(
+            "--param",
+            metavar="KEY=VALUE",
+            help="Any option of the format.",
+            autocompletion=complete.params,
+        ),
     ] = None,
     pause_label: Annotated[
         str | None, typer.Option("--pause-label", help="ignore, or train the pauses too.")
@@ -115,6 +131,7 @@ def export(
             "--check",
             metavar="TRAINER",
             help="Then load it with this trainer, as installed here, and compare with the plan.",
+            autocompletion=complete.trainers,
         ),
     ] = None,
     replace: Replace = False,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.build import report
 from pausedata.cli.common import (
     AsJson,
@@ -50,9 +51,21 @@ def log(
 def diff(
     dataset: DatasetPath,
     a: Annotated[
-        str, typer.Argument(metavar="A", help="A version's number, a run or a placement.")
+        str,
+        typer.Argument(
+            metavar="A",
+            help="A version's number, a run or a placement.",
+            autocompletion=complete.comparable,
+        ),
     ],
-    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, of its kind.")],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B",
+            help="What to compare it with, of its kind.",
+            autocompletion=complete.comparable,
+        ),
+    ],
     most: Annotated[
         int, typer.Option("-n", min=0, metavar="N", help="How many most-changed examples to show.")
     ] = 10,
@@ -81,7 +94,11 @@ def rm(
     dataset: DatasetPath,
     tables: Annotated[
         list[str],
-        typer.Argument(help="scores/RUN, placements/NAME or exports/NAME.", metavar="TABLE"),
+        typer.Argument(
+            help="scores/RUN, placements/NAME or exports/NAME.",
+            metavar="TABLE",
+            autocompletion=complete.removable,
+        ),
     ],
     cascade: Annotated[
         bool, typer.Option("--cascade", help="Remove what was made from them, too.")

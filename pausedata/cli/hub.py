@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.card import License, settle_license
 from pausedata.cli.common import AsJson, DatasetPath, command, print_json, progress, say
 from pausedata.errors import UsageError
@@ -18,6 +19,7 @@ Only = Annotated[
         "--only",
         metavar="TABLE,…",
         help="These tables alone: examples,tokens,scores/base; `scores` is all of that kind.",
+        autocompletion=complete.tables,
     ),
 ]
 

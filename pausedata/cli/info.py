@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.common import AsJson, command, console, print_json
 from pausedata.errors import UsageError, nearest
 
 
 @command
 def strategies(
-    name: Annotated[str | None, typer.Argument(help="One of them, told in full.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of them, told in full.", autocompletion=complete.strategies),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """List the strategies that place pauses, or tell of one in full.
@@ -53,7 +57,12 @@ def formats(json: AsJson = False) -> None:
 
 @command
 def schema(
-    name: Annotated[str | None, typer.Argument(help="recipe or manifest.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="recipe or manifest.", autocompletion=complete.words("recipe", "manifest")
+        ),
+    ] = None,
     write: Annotated[
         Path | None, typer.Option("--write", help="Write NAME.schema.json files to this folder.")
     ] = None,

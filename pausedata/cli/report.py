@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.common import (
     AsJson,
     AtVersion,
@@ -35,6 +36,7 @@ def report(
             "--sort",
             help="Which of them: spread (evenly, from the hardest to the easiest), hardest, "
             "easiest (by the run's mean_logprob) or random.",
+            autocompletion=complete.sorts,
         ),
     ] = "spread",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of --sort random.")] = 0,

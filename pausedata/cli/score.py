@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.build import report
 from pausedata.cli.common import (
     AsJson,
@@ -23,7 +24,9 @@ from pausedata.cli.common import (
 @command
 def score(
     dataset: DatasetPath,
-    run: Annotated[str, typer.Option("--run", help="The run's name.")],
+    run: Annotated[
+        str, typer.Option("--run", help="The run's name.", autocompletion=complete.runs)
+    ],
     model: Annotated[
         str | None,
         typer.Option(
@@ -36,10 +39,20 @@ def score(
         str | None, typer.Option("--revision", help="The Hub model's branch, tag or commit.")
     ] = None,
     backend: Annotated[
-        str | None, typer.Option("--backend", help="What scores; `pausedata doctor` lists it.")
+        str | None,
+        typer.Option(
+            "--backend",
+            help="What scores; `pausedata doctor` lists it.",
+            autocompletion=complete.words("auto", "transformers", "vllm", "server"),
+        ),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="float32, bfloat16 or float16.",
+            autocompletion=complete.words("float32", "bfloat16", "float16"),
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.common import (
     AsJson,
     AtVersion,
@@ -39,7 +40,11 @@ def sql(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option("--format", help="table, csv, json, jsonl or parquet; -o's ending tells too."),
+        typer.Option(
+            "--format",
+            help="table, csv, json, jsonl or parquet; -o's ending tells too.",
+            autocompletion=complete.words("table", "csv", "json", "jsonl", "parquet"),
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write to this file.")

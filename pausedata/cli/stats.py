@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.common import (
     AsJson,
     AtVersion,
@@ -29,6 +30,7 @@ def stats(
         typer.Option(
             "--run",
             help="Count the scores of this run alone; with --placements: compare through them.",
+            autocompletion=complete.runs,
         ),
     ] = None,
     quick: Annotated[
