@@ -18,6 +18,7 @@ from pausedata.cli.common import (
     command,
     command_line,
     console,
+    if_stopped,
     print_json,
     progress,
     say,
@@ -85,6 +86,7 @@ def build(
     from pausedata.build import build as run
 
     loaded, root = _load(recipe, output, set, limit)
+    if_stopped("finished shards are kept")
     outcome = run(
         loaded,
         root,

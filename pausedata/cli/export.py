@@ -21,6 +21,7 @@ from pausedata.cli.common import (
     command,
     command_line,
     console,
+    if_stopped,
     parameters,
     print_json,
     progress,
@@ -148,6 +149,8 @@ def export(
     }
     options = _options(chosen, parameters(param, chosen.options), own)
     parsed = exporters.parse(chosen, options, "--format")
+    keeps = output is None or chosen.text is not None  # in the dataset's staging
+    if_stopped("finished shards are kept" if keeps else "the dataset is whole", goes_on=keeps)
     if output is not None:
         if name is not None:
             raise UsageError("--name names an export inside the dataset; with -o there is none.")
