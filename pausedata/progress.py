@@ -10,7 +10,9 @@ from typing import Protocol
 class Advance(Protocol):
     """What the block of a step calls: so many units more, and shards, are done."""
 
-    def __call__(self, units: int, shards: int = 0, /) -> None: ...
+    def __call__(self, units: int, shards: int = 0, /) -> None:
+        """Count them."""
+        ...
 
 
 class Progress(Protocol):

@@ -44,9 +44,8 @@ class LogFile:
             if self._broken:
                 return
             try:
-                self._file.write(
-                    "".join(f"{when} {line}\n" for line in hidden.splitlines() or [""])
-                )
+                for line in hidden.splitlines() or [""]:
+                    self._file.write(f"{when} {line}\n")
             except (OSError, ValueError) as error:
                 self._broken = True
                 print(f"warning: the log ends here: {error}", file=sys.stderr)
