@@ -160,7 +160,7 @@ def command(function: Function) -> Function:
                 seconds = time.monotonic() - started
                 settings.log.write(f"ended with status {status} after {seconds:.1f} s")
 
-    signature = inspect.signature(function)
+    signature = inspect.signature(function, eval_str=True)
     own = [
         inspect.Parameter(
             name,
