@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,7 +107,8 @@ def report(outcome: Any, as_json: bool) -> None:
     if as_json:
         print_json(outcome_json(outcome))
     else:
-        for line in describe(outcome):
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+        for line in describe(outcome, width):
             say(line)
     if outcome.damaged:
         raise typer.Exit(1)

@@ -131,6 +131,7 @@ def export(
     Example: pausedata export build/gsm8k --placement dit --format hf-disk --pack 2048 -o packed
     """
     from pausedata import exporters
+    from pausedata.report.next_steps import after_export
     from pausedata.report.proof import render_proofs
     from pausedata.store.dataset import open_version
 
@@ -195,6 +196,10 @@ def export(
         print_json(result)
     else:
         _tell(result, chosen, parsed)
+        number = result["version"] or version
+        opened, readme = open_version(dataset, number), Path(result["readme"])
+        for line in after_export(dataset, opened, _names(choice)[0], readme):
+            say(f"try: {line}")
         if trainer is not None:
             console().print(render_proofs(trainer, proofs))
     if not all(proof.holds for proof in proofs):
