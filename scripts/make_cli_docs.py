@@ -28,6 +28,17 @@ HEAD = """\
 Exit status: 0 done; 1 the data or a check failed; 2 the command, the recipe or an argument is \
 wrong; 130 interrupted, 143 terminated, with all finished shards kept.
 
+Long work shows the step, its shards, the pace, and the time that went and is left: a bar on a \
+terminal, plain lines in a pipe, in CI (`CI`, `TERM=dumb`) and in a notebook. At the end it says \
+what was made, where, and what to try next. `--quiet`, `--verbose`, `--log-file` and `--debug` may \
+stand before the command or after it; no manifest records them. `--quiet` leaves out all but \
+warnings and errors, and changes nothing on standard output. `--log-file` appends, also under \
+`--quiet`; secrets are masked there.
+
+Ctrl-C stops where nothing is lost: while shards are scored, placed or exported, and files fetched \
+or sent, it waits until what is under way is kept; elsewhere it stops at once. A second Ctrl-C does \
+not wait. What is left, and the command that goes on, is said at the end.
+
 Results go to standard output, progress and messages to standard error. With `--json` a command \
 prints one JSON document on standard output and nothing else there.
 """

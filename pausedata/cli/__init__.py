@@ -10,8 +10,9 @@ import sys
 import warnings
 from typing import Any
 
+from pausedata import stopping
 from pausedata.cli.app import app
-from pausedata.cli.common import Terminated, say
+from pausedata.cli.common import Terminated, answer, warn
 
 _show_warning = warnings.showwarning
 _COMPLETE = "_PAUSEDATA_COMPLETE"  # Typer's variable, which its shell scripts set
@@ -20,11 +21,10 @@ _COMPLETE = "_PAUSEDATA_COMPLETE"  # Typer's variable, which its shell scripts s
 def main() -> None:
     """Run the command line; the process ends with the exit status that the command gives."""
     signal.signal(signal.SIGTERM, _terminate)
+    stopping.listen(answer)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets marks, no error
             stream.reconfigure(errors="backslashreplace")
-    if "--debug" in sys.argv[1:]:  # wherever it stands
-        sys.argv = [sys.argv[0], "--debug", *(a for a in sys.argv[1:] if a != "--debug")]
     warnings.showwarning = _warn
     if os.environ.get(_COMPLETE, "").startswith("complete_"):
         _complete()
@@ -47,7 +47,7 @@ def _complete() -> None:
 
 def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     if category.__module__.partition(".")[0] == "pausedata":
-        say(f"warning: {message}")
+        warn(str(message))
     else:
         _show_warning(message, category, *where, **more)
 

@@ -22,7 +22,7 @@ from pausedata.cli import (
     sql,
     stats,
 )
-from pausedata.cli.common import settings
+from pausedata.cli.common import Debug, LogTo, Quiet, Verbose, settings
 
 app = typer.Typer(
     name="pausedata",
@@ -60,9 +60,13 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_file: LogTo = None,
+    debug: Debug = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    settings.debug = debug
+    settings.clear()
+    settings.take(quiet, verbose, log_file, debug)

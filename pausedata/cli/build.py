@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ from pausedata.cli.common import (
     command,
     command_line,
     console,
+    if_stopped,
     print_json,
     progress,
     say,
@@ -97,6 +100,7 @@ def build(
     from pausedata.build import build as run
 
     loaded, root = _load(recipe, output, set, limit)
+    if_stopped("finished shards are kept")
     outcome = run(
         loaded,
         root,
@@ -115,7 +119,8 @@ def report(outcome: Any, as_json: bool) -> None:
     if as_json:
         print_json(outcome_json(outcome))
     else:
-        for line in describe(outcome):
+        width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+        for line in describe(outcome, width):
             say(line)
     if outcome.damaged:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pausedata.cli.common import AsJson, DatasetPath, command, print_json, progress, say
+from pausedata.cli.common import AsJson, DatasetPath, answer, command, print_json, progress, say
 from pausedata.errors import UsageError
 
 License = Annotated[
@@ -78,7 +78,7 @@ def settle_license(dataset: Path, license: str | None) -> None:
                 read_own(dataset, given)
                 license = given
             except UsageError as error:
-                say(str(error))
+                answer(str(error))
     if license is not None:
         remember_license(dataset, license)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import io
 import json
 import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pausedata.progress import Progress
+    from pausedata.report.log_file import LogFile
 
+_LIBRARIES = (
+    "pausedata", "torch", "transformers", "tokenizers", "datasets", "huggingface_hub", "pyarrow",
+    "numpy", "duckdb", "vllm",
+)  # fmt: skip
 _PATH_OPTIONS = {"-o", "--output"}
 _ADDRESS_OPTIONS = {"--url", "--set"}
 _PATH_KEYS = {"output", "source.files"}  # of a recipe
@@ -39,13 +46,59 @@ class Terminated(BaseException):
 
 @dataclass
 class Settings:
-    """What the options before the command say."""
+    """What the options say that may stand before a command and after it, and what comes of them."""
 
+    quiet: bool = False
+    verbose: bool = False
+    log_file: Path | None = None
     debug: bool = False
+    log: LogFile | None = None  # once it is open
+    stopped: str = "nothing was changed."  # what is true, and to be done, where a stop comes now
+
+    def clear(self) -> None:
+        """As if nothing had been said: a process may run several commands, as the tests do."""
+        if self.log is not None:
+            self.log.close()
+        for field in fields(self):
+            setattr(self, field.name, field.default)
+
+    def take(
+        self,
+        quiet: bool = False,
+        verbose: bool = False,
+        log_file: Path | None = None,
+        debug: bool = False,
+    ) -> None:
+        """Add what was said behind the command to what was said before it."""
+        self.quiet |= quiet
+        self.verbose |= verbose
+        self.debug |= debug
+        self.log_file = log_file or self.log_file
+
+    def begin(self) -> None:
+        """Open the log. UsageError where it cannot be, or where the options exclude each other."""
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose: give one; --log-file hears all under both.")
+        if self.log_file is not None:
+            from pausedata.report.log_file import LogFile
+
+            self.log = LogFile(self.log_file)
 
 
 settings = Settings()
 
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors alone.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Tell more: what is read and written, times, versions.")
+]
+LogTo = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file", metavar="PATH", help="Append all that --verbose tells, with times, to a file."
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+_EVERYWHERE = {"quiet": Quiet, "verbose": Verbose, "log_file": LogTo, "debug": Debug}
 DatasetPath = Annotated[
     Path,
     typer.Argument(help="The dataset's folder, or hf://ORG/NAME[@REV].", metavar="DATASET"),
@@ -97,27 +150,96 @@ Update = Annotated[bool, typer.Option("--update", help="Resolve revisions and th
 
 
 def command(function: Function) -> Function:
-    """A command whose errors are messages and exit statuses, not tracebacks."""
+    """A command whose errors are messages and exit statuses, not tracebacks.
+
+    It takes the options that may stand anywhere, too: `Settings`.
+    """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        settings.take(**{name: kwargs.pop(name) for name in _EVERYWHERE if name in kwargs})
+        started, status = time.monotonic(), 0
         try:
-            if isinstance(given := kwargs.get("dataset"), Path):
-                kwargs["dataset"] = located(given)
-            return function(*args, **kwargs)
-        except PausedataError as error:
-            fail(str(error), error.exit_code, error)
-        except KeyboardInterrupt as error:
-            fail("interrupted; finished shards are kept. The same command goes on.", 130, error)
-        except Terminated as error:
-            fail("terminated; finished shards are kept. The same command goes on.", 143, error)
-        except BrokenPipeError:  # the reader of our output has gone, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
-        except OSError as error:
-            fail(_explain(error), 1, error)
+            return _explained(function, *args, **kwargs)
+        except typer.Exit as end:
+            status = end.exit_code
+            raise
+        except BaseException:
+            status = 1
+            if settings.log is not None:
+                import traceback
 
+                settings.log.write(traceback.format_exc())
+            raise
+        finally:
+            if settings.log is not None:
+                seconds = time.monotonic() - started
+                settings.log.write(f"ended with status {status} after {seconds:.1f} s")
+
+    signature = inspect.signature(function, eval_str=True)
+    own = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if name == "log_file" else False,
+            annotation=annotation,
+        )
+        for name, annotation in _EVERYWHERE.items()
+    ]
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *own]
+    )
+    run.__annotations__ = function.__annotations__ | _EVERYWHERE
     return run  # type: ignore[return-value]
+
+
+def _explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What ``function`` returns; its errors as messages."""
+    try:
+        settings.begin()
+        _introduce()
+        if isinstance(given := kwargs.get("dataset"), Path):
+            kwargs["dataset"] = located(given)
+        return function(*args, **kwargs)
+    except PausedataError as error:
+        fail(str(error), error.exit_code, error)
+    except KeyboardInterrupt as error:
+        fail(f"interrupted; {settings.stopped}", 130, error)
+    except Terminated as error:
+        fail(f"terminated; {settings.stopped}", 143, error)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except OSError as error:
+        fail(_explain(error), 1, error)
+
+
+def if_stopped(kept: str, *, goes_on: bool = True) -> None:
+    """From here on a stop leaves ``kept``; the same command goes on, or else begins again."""
+    again = "To go on" if goes_on else "To begin again"
+    settings.stopped = f"{kept}. {again}: {shlex.join(['pausedata', *sys.argv[1:]])}"
+
+
+def _introduce() -> None:
+    """Tell who asked for more what runs here, and where it keeps what."""
+    if settings.log is None and not settings.verbose:
+        return
+    from importlib import metadata
+
+    from pausedata.cache import cache_folder
+
+    if settings.log is not None:
+        settings.log.write(f"pausedata {command_line()}")
+    found = [f"Python {sys.version.split()[0]}"]
+    for library in _LIBRARIES:
+        try:
+            found.append(f"{library} {metadata.version(library)}")
+        except metadata.PackageNotFoundError:
+            continue
+    detail(f"versions: {', '.join(found)}")
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    detail(f"folders: here {Path.cwd()}, cache {cache_folder()}, Hugging Face's {HF_HUB_CACHE}")
 
 
 def located(path: Path) -> Path:
@@ -133,7 +255,7 @@ def fail(message: str, status: int, error: BaseException) -> None:
         import traceback
 
         traceback.print_exception(error)
-    typer.echo(f"error: {message}", err=True)
+    _tell(f"error: {message}")
     raise typer.Exit(status) from None
 
 
@@ -143,15 +265,45 @@ def print_json(value: Any) -> None:
 
 
 def say(message: str) -> None:
-    """A message for the person, on standard error."""
+    """A message for the person, on standard error; not where --quiet was given."""
+    if settings.log is not None:
+        settings.log.write(message)
+    if not settings.quiet:
+        typer.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    """A warning, on standard error."""
+    _tell(f"warning: {message}")
+
+
+def answer(message: str) -> None:
+    """What a person has to see to go on: what a question is about, what a key did."""
+    _tell(message)
+
+
+def detail(message: str) -> None:
+    """A message for those who asked for more."""
+    if settings.log is not None:
+        settings.log.write(message)
+    if settings.verbose:
+        typer.echo(message, err=True)
+
+
+def _tell(message: str) -> None:
+    if settings.log is not None:
+        settings.log.write(message)
     typer.echo(message, err=True)
 
 
 def progress() -> Progress:
-    """Who listens to the steps: bars on a terminal, plain lines elsewhere."""
-    from pausedata.report.progress import listener
+    """Who listens to the steps: bars on a terminal, plain lines elsewhere, and the log."""
+    from pausedata.report.progress import Lines, Several, listener
 
-    return listener()
+    shown = listener(quiet=settings.quiet, verbose=settings.verbose)
+    if settings.log is None:
+        return shown
+    return Several(shown, Lines(settings.log.write, verbose=True))
 
 
 def console() -> Console:
@@ -164,8 +316,13 @@ def console() -> Console:
 
 
 def command_line() -> str:
-    """The command as it was given, but for folders and servers: a manifest names no machine."""
-    words = _without_address([word for word in sys.argv[1:] if word != "--debug"])
+    """The command as it was given, but for folders and servers: a manifest names no machine.
+
+    Nor does it say how the command was to talk.
+    """
+    from pausedata.cli.words import without_everywhere
+
+    words = _without_address(without_everywhere(sys.argv[1:]))
     # Paths on the command line start from here, those in a recipe's keys from the recipe.
     starts = [Path(), *(Path(word).parent for word in words if Path(word).is_file())]
     recorded = []

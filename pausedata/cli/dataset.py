@@ -18,6 +18,7 @@ from pausedata.cli.common import (
     command,
     command_line,
     console,
+    if_stopped,
     parameters,
     print_json,
     progress,
@@ -70,6 +71,7 @@ def place(
     if "strategy" in given or "run" in given:
         raise UsageError("--param sets the strategy's own keys; use --strategy and --run.")
     placements = grid(name, strategy, run, given)
+    if_stopped("the dataset is whole", goes_on=False)
     outcome = add(dataset, placements, command=command_line(), replace=replace, progress=progress())
     report(outcome, json)
 

@@ -22,6 +22,7 @@ from pausedata.cli.common import (
     command,
     command_line,
     console,
+    if_stopped,
     parameters,
     print_json,
     progress,
@@ -147,6 +148,7 @@ def export(
     Example: pausedata export build/gsm8k --placement dit --format hf-disk --pack 2048 -o packed
     """
     from pausedata import exporters
+    from pausedata.report.next_steps import after_export
     from pausedata.report.proof import render_proofs
     from pausedata.store.dataset import open_version
 
@@ -165,6 +167,8 @@ def export(
     }
     options = _options(chosen, parameters(param, chosen.options), own)
     parsed = exporters.parse(chosen, options, "--format")
+    keeps = output is None or chosen.text is not None  # in the dataset's staging
+    if_stopped("finished shards are kept" if keeps else "the dataset is whole", goes_on=keeps)
     if output is not None:
         if name is not None:
             raise UsageError("--name names an export inside the dataset; with -o there is none.")
@@ -209,6 +213,10 @@ def export(
         print_json(result)
     else:
         _tell(result, chosen, parsed)
+        number = result["version"] or version
+        opened, readme = open_version(dataset, number), Path(result["readme"])
+        for line in after_export(dataset, opened, _names(choice)[0], readme):
+            say(f"try: {line}")
         if trainer is not None:
             console().print(render_proofs(trainer, proofs))
     if not all(proof.holds for proof in proofs):

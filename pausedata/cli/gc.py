@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pausedata.cli.common import AsJson, DatasetPath, command, print_json, say
+from pausedata.cli.common import AsJson, DatasetPath, answer, command, if_stopped, print_json, say
 from pausedata.errors import UsageError
 
 
@@ -41,10 +41,12 @@ def gc(
     asks = bool(plan.items) and not yes and not dry_run
     if not json or asks:
         for line in [*describe_plan(plan), *cautions(plan)]:
-            say(line)
+            answer(line) if asks else say(line)
     if asks and not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask on: give --yes to delete, or --dry-run.")
     agreed = not dry_run and (not asks or typer.confirm("Delete these?", err=True))
+    if agreed:
+        if_stopped("what is in use is unharmed, and what was deleted is gone")
     result = collect(plan) if agreed else Collected()
     if json:
         print_json(plan.as_json() | result.as_json() | {"kept": plan.kept | result.kept})

@@ -15,6 +15,7 @@ from pausedata.cli.common import (
     command,
     command_line,
     console,
+    if_stopped,
     print_json,
     progress,
 )
@@ -111,6 +112,7 @@ def rm(
     """
     from pausedata.change import remove
 
+    if_stopped("the dataset is whole", goes_on=False)
     outcome = remove(dataset, tables, cascade=cascade, command=command_line(), progress=progress())
     report(outcome, json)
 

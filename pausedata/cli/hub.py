@@ -9,7 +9,7 @@ import typer
 
 from pausedata.cli import complete
 from pausedata.cli.card import License, settle_license
-from pausedata.cli.common import AsJson, DatasetPath, command, print_json, progress, say
+from pausedata.cli.common import AsJson, DatasetPath, command, if_stopped, print_json, progress, say
 from pausedata.errors import UsageError
 
 Repo = Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository on the Hub.")]
@@ -84,6 +84,7 @@ def push(
     checked_repo(repo)
     if not dry_run:
         settle_license(dataset, license)
+    if_stopped("the dataset is unharmed, and what was sent is kept")
     pushed = publish(dataset, asked, progress(), dry_run=dry_run)
     if json:
         print_json(push_json(pushed))
@@ -122,6 +123,7 @@ def pull(
         if named.revision not in (None, revision):
             raise UsageError(f"{repo} names a revision, and --revision another. Give one.")
         named = Reference(named.repo, checked_revision(revision))
+    if_stopped("files that were fetched are kept")
     pulled = fetch(named, folder, progress(), _tables(only))
     if json:
         print_json(pull_json(pulled))

@@ -21,6 +21,7 @@ from prompt_toolkit.output import create_output
 from pygments.lexers.sql import SqlLexer
 
 from pausedata.cache import cache_folder
+from pausedata.cli.common import answer as tell
 from pausedata.cli.common import say
 from pausedata.cli.sql import answer
 from pausedata.errors import PausedataError, UsageError, nearest
@@ -100,10 +101,10 @@ class Shell:
                     self._query(statement)
         except PausedataError as error:
             sys.stdout.flush()
-            say(f"error: {error}")
+            tell(f"error: {error}")
         except KeyboardInterrupt:
             sys.stdout.flush()
-            say("stopped")
+            tell("stopped")
 
     def _query(self, statement: str) -> None:
         start = time.perf_counter()

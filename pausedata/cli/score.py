@@ -16,6 +16,7 @@ from pausedata.cli.common import (
     command,
     command_line,
     console,
+    if_stopped,
     print_json,
     progress,
 )
@@ -121,6 +122,7 @@ def score(
         return
     from pausedata.change import score as add
 
+    if_stopped("finished shards are kept")
     outcome = add(dataset, run, asked, command=command_line(), replace=replace, progress=progress())
     report(outcome, json)
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from pausedata import stopping
 from pausedata.errors import ConflictError, DataError, UsageError
 from pausedata.hub.client import Repository
 from pausedata.hub.reference import Reference
@@ -194,11 +195,16 @@ def _fetch(
         )
 
     title = f"fetching {what}"
-    with progress.step(title, size, "bytes") as advance, ThreadPoolExecutor(_TOGETHER) as pool:
+    with (
+        stopping.gently(),
+        progress.step(title, size, "bytes") as advance,
+        ThreadPoolExecutor(_TOGETHER) as pool,
+    ):
         futures = [pool.submit(fetch, entry) for entry in todo]
         try:
             for future in futures:
                 advance(future.result())
+                stopping.safe_point()  # files under way are waited for below
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

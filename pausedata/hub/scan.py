@@ -76,7 +76,7 @@ class Scanner:
         account's own name gives it away, and an account may be called as a table is.
         """
         self._public = sorted(filter(None, public), key=len, reverse=True)
-        self._secrets = _own_secrets()
+        self._secrets = own_secrets()
         self._pattern = "|".join(
             [f"(?:{pattern})" for pattern in KEYS.values()]
             + [re.escape(secret) for secret in self._secrets]
@@ -201,7 +201,7 @@ def _has_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _own_secrets() -> dict[str, str]:
+def own_secrets() -> dict[str, str]:
     """Secrets of this process and login, with where they come from."""
     from huggingface_hub import get_token
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pausedata import stopping
 from pausedata.errors import ConflictError
 from pausedata.hub.client import LONGEST_WAIT_S, Commit, Repository, TroubleError
 from pausedata.hub.snapshot import snapshot
@@ -68,10 +69,14 @@ def send(
         for path, content in plan.adds.items()
     ]
     title = f"sending to {repository.repo}"
-    with progress.step(title, sum(plan.sizes.values()), "bytes") as advance:
+    with (
+        stopping.gently(),
+        progress.step(title, sum(plan.sizes.values()), "bytes") as advance,
+    ):
         for group in _groups(adds, plan):
             repository.upload(group, pr)
             advance(sum(plan.sizes[add.path_in_repo] for add in group))
+            stopping.safe_point()
     deletions = [CommitOperationDelete(path) for path in plan.delete]
     for left in reversed(range(_TRIES)):
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pausedata.report.gc import size
+from pausedata.report.next_steps import dataset_word, next_commands
 
 if TYPE_CHECKING:
     from pausedata.hub.pull import Pulled
@@ -33,7 +33,10 @@ def describe_push(pushed: Pushed) -> list[str]:
         lines.append("nothing to propose: the repository holds it all")
         return lines
     lines.append(f"commit {str(pushed.commit)[:12]}, tag {pushed.tag}")
-    lines.append(f"try: pausedata pull {pushed.repo} NEW_FOLDER --revision {pushed.tag}")
+    folder = pushed.repo.rpartition("/")[2]
+    if Path(folder).exists():  # the command is to work as it stands
+        folder += f"-{pushed.tag}"
+    lines.append(f"try: pausedata pull {pushed.repo} {folder} --revision {pushed.tag}")
     return lines
 
 
@@ -65,9 +68,11 @@ def describe_pull(pulled: Pulled, folder: Path) -> list[str]:
     ]
     if pulled.absent:
         lines.append(f"  absent   {', '.join(pulled.absent)}")
-    where = shlex.quote(str(folder))
     if {"examples", "tokens", "vocab"} <= set(pulled.tables):
-        lines.append(f"  try: pausedata show {where}")
+        here = [name for name in pulled.tables if name not in pulled.absent]
+        commands = next_commands(folder, pulled.version, [n for n in here if "/" in n])
+        lines += [f"  try: {command}" for command in commands[:1]]
+        lines.append(f"  try: pausedata stats {dataset_word(folder)}")
     return lines
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
+from pathlib import Path
 from typing import Any
 
+from pausedata import exporters
 from pausedata.report.gc import size
+from pausedata.report.next_steps import next_commands
 from pausedata.work import Outcome
 
 
-def describe(outcome: Outcome) -> list[str]:
-    """A few lines: what was made, kept, counted, and what to try next."""
+def describe(outcome: Outcome, width: int | None = None) -> list[str]:
+    """A table of what was made, and where; what was kept, and counted; and what to try next.
+
+    Where a line of the table would be wider than ``width``, the place has a line of its own.
+    """
     root, manifest = outcome.root, outcome.version.manifest
     repaired = [f"  repaired {name}: it came out as it was" for name in outcome.repaired]
     repaired += [f"  {name} is still damaged" for name in outcome.damaged]
@@ -20,8 +25,7 @@ def describe(outcome: Outcome) -> list[str]:
     if not outcome.committed:
         return [f"{root}: up to date (version {manifest.version}); nothing to do."]
     lines = [f"{root}: version {manifest.version}", *repaired]
-    for name in outcome.made:
-        lines.append(f"  made     {name:28} {_facts(outcome, name)}")
+    lines += _table(outcome, width)
     lines += [f"  kept     {name}" for name in outcome.kept]
     lines += [f"  dropped  {name}: {why}" for name, why in outcome.removed.items()]
     for split, rows in manifest.rows.items():
@@ -33,7 +37,34 @@ def describe(outcome: Outcome) -> list[str]:
         lines.append(f"  damaged and not to be repaired, marked as such: version {numbers}")
     if outcome.copied:
         lines.append(f"  {describe_copied(outcome.copied)}")
-    return lines + [f"  try: {command}" for command in _next(outcome)]
+    commands = next_commands(root, outcome.version, outcome.made)
+    return lines + [f"  try: {command}" for command in commands]
+
+
+def _table(outcome: Outcome, width: int | None) -> list[str]:
+    """What was made, its figures, and where it is."""
+    rows = [(name, _facts(outcome, name), str(_place(outcome, name))) for name in outcome.made]
+    names, facts = (max((len(row[k]) for row in rows), default=0) for k in (0, 1))
+    one = [f"  made     {name:{names}}  {what:{facts}}  {where}" for name, what, where in rows]
+    if width is None or max(map(len, one), default=0) <= width:
+        return one
+    return [
+        line
+        for name, what, where in rows
+        for line in (f"  made     {name:{names}}  {what}", f"           {where}")
+    ]
+
+
+def _place(outcome: Outcome, name: str) -> Path:
+    """Where a table is: its folder; of an export the first of its trainer's files."""
+    folder = outcome.root / "versions" / outcome.version.folder.name
+    if name == "vocab":
+        return folder / "vocab.parquet"
+    if not name.startswith("exports/"):
+        return folder / name
+    facts = outcome.version.table(name).entry.provenance
+    layout = exporters.get(facts["inputs"]["format"]).layout
+    return layout.paths(folder / name / layout.inside, facts["splits"])[0]
 
 
 def describe_copied(bytes: int) -> str:
@@ -84,22 +115,3 @@ def _not_as_planned(splits: dict[str, Any]) -> str:
         for what in ("truncated", "moved")
     }
     return "".join(f", {count:,} {what}" for what, count in counts.items() if count)
-
-
-def _next(outcome: Outcome) -> list[str]:
-    root, version = shlex.quote(str(outcome.root)), outcome.version
-    made = [name.split("/", 1)[1] for name in outcome.made if name.startswith("placements/")]
-    commands = [f"pausedata show {root}" + (f" --placement {made[0]}" if made else "")]
-    if version.runs and not made:
-        commands.append(
-            f'pausedata sql {root} "select token, count(*) n, avg(logprob) from tokens '
-            'group by 1 having n > 9 order by 3 limit 9"'
-        )
-    if len(version.placements) > 1:
-        commands.append(f"pausedata stats {root} --placements")
-    if version.placements and not version.exports:
-        commands.append(
-            f"pausedata export {root} --placement {(made or version.placements)[0]} "
-            "--format tokenized"
-        )
-    return commands

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pausedata import exporters
+from pausedata import exporters, stopping
 from pausedata.ahead import ahead
-from pausedata.errors import DataError
+from pausedata.errors import DataError, listing
 from pausedata.exporters import Format, Options
 from pausedata.exporters.guide import readme, readme_name
 from pausedata.exporters.refused import LENGTH, REASONS, Refused
@@ -121,13 +121,17 @@ def export(
     inside = PurePosixPath(table, format.layout.inside)
     stage = staging.stage(table, wanted)
     rows = origin.tokens.entry.rows * len(labels) // max(1, len(origin.tokens.splits()))
-    with progress.step(f"exporting {name}", rows, "examples") as advance:
+    progress.detail(
+        f"{table}: reads tokens, {listing(names_of(origin.choice))}; writes to {stage.folder}"
+    )
+    with stopping.gently(), progress.step(f"exporting {name}", rows, "examples") as advance:
 
         def shards(label: str) -> Iterator[pa.Table]:
             for unit, arrow, tally, changes in _made(made, label, stage, table):
                 paths.append((label, f"{table}/{unit.file}"))
                 written.add(label, tally, changes)
                 advance(unit.last - unit.first)
+                stopping.safe_point()
                 yield arrow
             _check_some(format, label, written.tallies.get(label, Tally()))
 
@@ -264,6 +268,7 @@ def write_outside(
         if shard.split == split
     )  # fmt: skip
     with (
+        stopping.gently(),
         progress.step(f"exporting to {target}", total, "examples") as advance,
         format.layout.opened(folder) as writable,
     ):
@@ -272,6 +277,7 @@ def write_outside(
             for unit, arrow, tally, changes in _made(made, label, stage, OUTSIDE):
                 written.add(label, tally, changes)
                 advance(unit.last - unit.first)
+                stopping.safe_point()
                 yield arrow
             _check_some(format, label, written.tallies.get(label, Tally()))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pausedata import strategies
+from pausedata import stopping, strategies
 from pausedata.progress import Progress
 from pausedata.steps.batches import Batches
 from pausedata.store.dataset import Table
@@ -72,7 +72,12 @@ def place(
     paths: list[tuple[str | None, str]] = []
     stage = staging.stage(table, wanted)
     fitted = _fit(name, strategy, parameters, batches, tokens, progress)
-    with progress.step(f"placing {name}", tokens.entry.rows, "examples") as advance:
+    progress.detail(f"{table}: reads {', '.join(tables)}; writes to {stage.folder}")
+    title, shards = f"placing {name}", len(tokens.shards)
+    with (
+        stopping.gently(),
+        progress.step(title, tokens.entry.rows, "examples", shards) as advance,
+    ):
         for shard, batch in zip(tokens.shards, batches.all(fitted), strict=True):
             placed, kept_off = strategies.place(strategy, batch, parameters)
             path = f"{table}/{shard.path.rsplit('/', 1)[1]}"
@@ -82,7 +87,8 @@ def place(
             totals["places"] += len(placed.positions)
             totals["pauses"] += int(placed.counts.sum())
             totals["kept_off_characters"] += kept_off
-            advance(len(batch.ids))
+            advance(len(batch.ids), 1)
+            stopping.safe_point()
         if not totals["places"] and tokens.entry.rows and parameters.asks:
             progress.warn(
                 f"{table} has no pause at all: no token was both what '{strategy.name}' looks for "

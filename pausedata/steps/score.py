@@ -127,6 +127,7 @@ def score(
             f"{name}: {len(tokens.shards) - len(todo)} of {len(tokens.shards)} "
             "shards were scored before and are kept"
         )
+    progress.detail(f"{name}: reads tokens; writes to {stage.folder}")
     sample = check.prepare(stage, run, tokens, carried, progress) if check else None
 
     def load_checked(logs: Path) -> Scorer:

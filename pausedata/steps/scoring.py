@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata import scorers
+from pausedata import scorers, stopping
 from pausedata.progress import Advance, Progress
 from pausedata.scorers import Example, Scorer, Scores
 from pausedata.steps.carry import CarriedScores
@@ -74,14 +74,17 @@ class ScoringWork:
         self._check = sharing.check
         tasks = self._tasks(shards)
         first = list(islice(tasks, 1))  # loads the model, which is none of the scoring's time
-        with progress.step(f"scoring {self._run}", total, "tokens") as self._advance:
+        with (
+            stopping.gently(),
+            progress.step(f"scoring {self._run}", total, "tokens", len(shards)) as self._advance,
+        ):
             self._advance(self._early)
             self._kept_at = time.monotonic()
             with closing(sharing.run(chain(first, tasks), self._abandon)) as finished:
                 for task in finished:
                     self._keep(task)
 
-    def _note_early(self, tokens: int) -> None:
+    def _note_early(self, tokens: int, shards: int = 0, /) -> None:
         self._early += tokens
 
     def _lanes(self) -> int:
@@ -98,6 +101,8 @@ class ScoringWork:
             units, left = plan_units(row_lengths(rows)), 0
             whole = self._parts[shard.path] = set()
             for unit in units:
+                if stopping.asked():  # what is under way is finished and kept, nothing begun
+                    return
                 part = rows.slice(unit.start, unit.stop - unit.start).combine_chunks()
                 if unit.count > 1 and self._stage.finished(_part(shard, unit.number, unit.count)):
                     self._advance(int(row_lengths(part).sum()))
@@ -157,6 +162,7 @@ class ScoringWork:
         table = _table(task.rows.column("id"), whole)
         if task.unit.count == 1:
             self._stage.write(score_path(self._run, task.shard), table, record)
+            self._whole()
             return
         self._stage.write(_part(task.shard, task.unit.number, task.unit.count), table, record)
         self._parts[task.shard.path].add(task.unit.number)
@@ -175,6 +181,12 @@ class ScoringWork:
         )
         for path in parts:
             stage.remove(path)
+        self._whole()
+
+    def _whole(self) -> None:
+        """Tell that a shard is staged."""
+        with self._lock:
+            self._advance(0, 1)
 
 
 def score_path(run: str, shard: ShardEntry) -> str:
