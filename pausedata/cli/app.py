@@ -23,10 +23,16 @@ from pausedata.cli import (
     stats,
 )
 from pausedata.cli.common import Debug, LogTo, Quiet, Verbose, settings
+from pausedata.cli.group import Group
 
 app = typer.Typer(
     name="pausedata",
-    help="Score a corpus token by token, place pauses, export what trainers read.",
+    cls=Group,
+    help="Score a corpus token by token, place pauses, export what trainers read.\n\n"
+    "Example: pausedata init recipe.yaml\n\n"
+    "Example: pausedata build recipes/quickstart.yaml\n\n"
+    "Example: pausedata show build/quickstart --placement dit\n\n"
+    "Example: pausedata report build/quickstart -o report.html",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

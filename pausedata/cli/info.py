@@ -94,7 +94,8 @@ def schema(
 
 @command
 def doctor(json: AsJson = False) -> None:
-    """State of the installation: versions, backends, devices; with advice where one is missing.
+    """State of the installation: versions, backends, devices, memory, caches, the login on the Hub;
+    with advice for each problem.
 
     Example: pausedata doctor
     """
@@ -104,24 +105,10 @@ def doctor(json: AsJson = False) -> None:
     if json:
         print_json(found)
         return
-    for name, version in found["versions"].items():
-        typer.echo(f"{name:14} {version or 'not installed'}")
-    for backend in found["backends"]:
-        typer.echo(f"{'backend':14} {backend['name']}: {backend['state']}")
-    auto = found["auto"]
-    typer.echo(f"{'backend auto':14} {auto['backend']}: {auto['why']}")
-    for plugin in found["plugins"]:
-        typer.echo(
-            f"{'plug-in':14} {plugin['kind']} {plugin['name']}, {plugin['distribution']} "
-            f"{plugin['version']}: {plugin['state']}"
-        )
-    typer.echo(f"{'device':14} {found['device']}")
-    for gpu in found["gpus"]:
-        memory = f", {gpu['memory_gib']} GiB" if gpu["memory_gib"] is not None else ""
-        typer.echo(f"{'gpu':14} cuda:{gpu['index']}: {gpu['name']}{memory}")
-    typer.echo(f"{'machine':14} {found['cores']} cores, {found['memory_gib']} GiB")
-    for advice in found["advice"]:
-        typer.echo(f"advice: {advice}")
+    from pausedata.report.doctor import lines
+
+    for line in lines(found):
+        typer.echo(line)
 
 
 def _list(described: list[dict[str, Any]], as_json: bool) -> None:

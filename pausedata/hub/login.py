@@ -1,0 +1,59 @@
+"""Whether this machine is logged in on the Hub. The token itself is never shown."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
+from typing import Any
+
+from pausedata.errors import first_line
+from pausedata.network import refuses_token
+
+_SECONDS = 5.0
+_DEFAULT = "https://huggingface.co"
+
+
+def login() -> dict[str, Any]:
+    """``state`` (none, unreadable, offline, unreachable, refused, in), ``user`` where the Hub says
+    who it is, ``endpoint`` where it is not the Hub's own, and ``advice`` on what is wrong.
+    """
+    try:
+        from huggingface_hub import constants, get_token
+
+        endpoint = constants.ENDPOINT
+        found: dict[str, Any] = {"state": "none", "user": None, "advice": None}
+        found["endpoint"] = None if endpoint == _DEFAULT else endpoint
+        if not get_token():
+            return found
+    except Exception as error:  # an unreadable file, a broken installation
+        advice = f"the Hub's token cannot be read ({first_line(error)}): `hf auth login` writes it"
+        return {"state": "unreadable", "user": None, "endpoint": None, "advice": advice}
+    if constants.HF_HUB_OFFLINE:
+        return found | {"state": "offline"}
+    return found | _asked()
+
+
+def _asked() -> dict[str, Any]:
+    """What the Hub says of the token, if it answers soon."""
+    from huggingface_hub import HfApi
+
+    asking = ThreadPoolExecutor(1)
+    try:
+        said = asking.submit(HfApi().whoami).result(_SECONDS)
+        return {"state": "in", "user": said.get("name")}
+    except TookTooLong:
+        return _silent("it took too long")
+    except Exception as error:
+        if refuses_token(error) or "401" in str(error) or "Invalid user token" in str(error):
+            variable = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the stored login"
+            advice = f"the Hub refuses the token of {variable}: `hf auth login`, or unset it"
+            return {"state": "refused", "advice": advice}
+        return _silent(type(error).__name__)
+    finally:
+        asking.shutdown(wait=False, cancel_futures=True)
+
+
+def _silent(why: str) -> dict[str, Any]:
+    advice = f"the Hub does not answer ({why}): check the network and HF_ENDPOINT"
+    return {"state": "unreachable", "advice": advice}

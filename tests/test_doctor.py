@@ -1,0 +1,150 @@
+"""`pausedata doctor`: the state of the installation, whatever state that is."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+SECRET = "hf_" + "Abc123" * 6
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    """A home folder of its own, without a login, and caches that are not there yet."""
+    from huggingface_hub import constants
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("PAUSEDATA_CACHE", str(tmp_path / "own"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf/hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf/token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tmp_path
+
+
+@pytest.fixture
+def doctor(run):
+    def call():
+        done = run("doctor", "--json")
+        shown = run("doctor")
+        assert (done.status, shown.status) == (0, 0)
+        assert SECRET[:8] not in done.out + done.err + shown.out + shown.err
+        return json.loads(done.out), shown.out
+
+    return call
+
+
+def test_caches_are_measured_and_say_how_they_are_emptied(doctor, home):
+    own = home / "own/models/m"
+    own.mkdir(parents=True)
+    (own / "weights").write_bytes(b"x" * 3_000_000)
+    os.link(own / "weights", own / "again")  # the same bytes
+    (own / "link").symlink_to(own / "weights")
+    told, shown = doctor()
+    first, hub, datasets = told["caches"]
+    assert first["name"] == "pausedata" and first["path"] == str(home / "own")
+    assert 3_000_000 <= first["bytes"] < 3_001_000 and first["whole"]
+    assert (hub["bytes"], datasets["bytes"]) == (None, None)
+    assert datasets["path"] == str(home / "hf/datasets")
+    assert f"0.00 GB, {home / 'own'} (emptied by: rm -r {home / 'own'})" in shown
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_is_a_problem_with_advice(doctor, home):
+    (home / "own").mkdir()
+    (home / "own").chmod(0o555)
+    told, _ = doctor()
+    assert told["caches"][0]["problem"] == "it cannot be written to"
+    assert any("PAUSEDATA_CACHE" in advice for advice in told["advice"])
+
+
+def test_a_cache_below_a_file_is_a_problem_with_advice(doctor, home, monkeypatch):
+    (home / "file").touch()
+    monkeypatch.setenv("PAUSEDATA_CACHE", str(home / "file" / "cache"))
+    told, shown = doctor()
+    assert told["caches"][0]["problem"]
+    assert any("set PAUSEDATA_CACHE to a folder of yours" in advice for advice in told["advice"])
+    assert "advice: the cache of pausedata" in shown
+
+
+def test_without_a_login_nothing_is_asked(doctor, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda *_: pytest.fail("asked"))
+    told, shown = doctor()
+    assert told["hub"] == {"state": "none", "user": None, "endpoint": None}
+    assert "not logged in: public repositories can be read" in shown
+
+
+def answer(monkeypatch, says):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+
+    def whoami(*_):
+        if isinstance(says, Exception):
+            raise says
+        return says
+
+    monkeypatch.setattr("huggingface_hub.HfApi.whoami", whoami)
+
+
+def test_who_is_logged_in_is_told(doctor, monkeypatch):
+    answer(monkeypatch, {"name": "ada"})
+    told, shown = doctor()
+    assert told["hub"] == {"state": "in", "user": "ada", "endpoint": None}
+    assert "login          ada\n" in shown
+
+
+def test_a_refused_token_has_advice_and_is_not_shown(doctor, monkeypatch):
+    class Refused(Exception):
+        response = SimpleNamespace(status_code=401)
+
+    answer(monkeypatch, Refused(f"Invalid user token {SECRET}"))
+    told, _ = doctor()
+    assert told["hub"]["state"] == "refused"
+    assert any("refuses the token of HF_TOKEN" in advice for advice in told["advice"])
+
+
+def test_a_hub_that_does_not_answer_has_advice(doctor, monkeypatch):
+    answer(monkeypatch, ConnectionError(f"no route with {SECRET}"))
+    told, _ = doctor()
+    assert told["hub"]["state"] == "unreachable"
+    assert any("the Hub does not answer (ConnectionError)" in advice for advice in told["advice"])
+
+
+def test_offline_the_hub_is_not_asked(doctor, monkeypatch):
+    from huggingface_hub import constants
+
+    answer(monkeypatch, RuntimeError("asked"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    told, shown = doctor()
+    assert told["hub"]["state"] == "offline" and "offline by HF_HUB_OFFLINE" in shown
+
+
+def test_another_endpoint_is_told(doctor, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.example")
+    told, shown = doctor()
+    assert told["hub"]["endpoint"] == "http://hub.example" and "http://hub.example" in shown
+
+
+def test_a_torch_that_cannot_be_imported_is_told_with_advice(doctor, monkeypatch, tmp_path):
+    broken = tmp_path / "site"
+    (broken / "torch").mkdir(parents=True)
+    (broken / "torch/__init__.py").write_text("raise OSError('libcudart.so.13: not found\\nmore')")
+    monkeypatch.syspath_prepend(str(broken))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch"]:
+        monkeypatch.delitem(sys.modules, name)
+    told, _ = doctor()
+    assert told["device"] == "torch cannot be imported: libcudart.so.13: not found"
+    assert any(advice.startswith("install torch anew") for advice in told["advice"])
+
+
+def test_memory_and_disk_are_told(doctor):
+    told, shown = doctor()
+    assert told["memory_free_gib"] > 0
+    assert " GiB free here\n" in shown
