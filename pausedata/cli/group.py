@@ -45,18 +45,19 @@ class Group(TyperGroup):
 
 def _told(error: Any) -> str:
     """One of Click's errors in our words: what is wrong, the nearest right thing, an example."""
+    said = str(error.format_message()).rstrip(".")
+    said = said[:1].lower() + said[1:]
     context: Any = getattr(error, "ctx", None)
-    kind = type(error).__name__
-    command = getattr(context, "command", None)
-    if command is None or (isinstance(command, Group) and kind == "UsageError"):
-        return str(error.format_message())
-    path = context.command_path
-    help = f"`{path} --help` tells more."
+    if context is None:
+        return f"{said}."
+    command, kind = context.command, type(error).__name__
+    if isinstance(command, Group) and kind == "UsageError":
+        return f"{said}."
+    help = f"`{context.command_path} --help` tells more."
     if kind == "NoSuchOption":
         known = [name for param in command.params for name in (*param.opts, *param.secondary_opts)]
         options = [name for name in known if name.startswith("-")]
         return f"no option '{error.option_name}'.{nearest(error.option_name, options)} {help}"
-    said = said.rstrip(".")
     example = _example(command)
     if kind == "MissingParameter" and example:
         return f"{said}. Example: {example}"
