@@ -35,9 +35,10 @@ stand before the command or after it; no manifest records them. `--quiet` leaves
 warnings and errors, and changes nothing on standard output. `--log-file` appends, also under \
 `--quiet`; secrets are masked there.
 
-Ctrl-C stops where nothing is lost: while shards are scored, placed or exported, and files \
-fetched or sent, it waits until what is under way is kept; elsewhere it stops at once. A second \
-Ctrl-C does not wait. What is left, and the command that goes on, is said at the end.
+Ctrl-C stops where nothing is lost: while shards are scored, placed or exported, and files fetched \
+or sent, it waits until what is under way is kept; elsewhere it stops at once. A second Ctrl-C \
+waits for no more than the batch, or the files on the network, that it comes in. What is left, \
+and the command that goes on, is said at the end.
 
 Results go to standard output, progress and messages to standard error. With `--json` a command \
 prints one JSON document on standard output and nothing else there.
