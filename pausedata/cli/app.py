@@ -9,6 +9,7 @@ import typer
 from pausedata import __version__
 from pausedata.cli import (
     build,
+    calibrate,
     card,
     dataset,
     export,
@@ -32,7 +33,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (build, score, dataset, export, prepare, sql, stats, history, card, hub, gc, info):
+for module in (
+    build,
+    score,
+    dataset,
+    export,
+    prepare,
+    sql,
+    stats,
+    calibrate,
+    history,
+    card,
+    hub,
+    gc,
+    info,
+):
     for name, function in module.COMMANDS.items():
         app.command(name)(function)
 
