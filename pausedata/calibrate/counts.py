@@ -100,7 +100,7 @@ class Counts:
         first choice p times in (p + 1 - p), if the model knows how sure it may be, so that the
         others of its kind are (1 - p) / p as many. The bounds hold what comes out.
         """
-        known = np.cumsum(self._first.sum(axis=0))[:-1]
+        known = np.cumsum(self._first.sum(axis=0))[:-1].astype(np.float64)
         least = known + np.cumsum(self._most)[:-1]
         most = known + np.cumsum(self._least)[:-1]
         pauses = np.clip(known + self._other @ self._shares, least, most)

@@ -17,7 +17,7 @@ _SHOWN = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)  # budgets of the table
 
 def render_calibration(found: Calibration) -> RenderableType:
     """The thresholds, how they do on the held-out examples, and the curve."""
-    heads = ["pauses for 100 tokens by", "threshold", "predicted", "held out", "difference"]
+    heads = ["by", "threshold", "predicted", "held out", "difference"]
     table = make_table(heads, [False, True, True, True, True])
     held = found.held_out
     here = held.by_probability if held else None
@@ -43,7 +43,10 @@ def render_calibration(found: Calibration) -> RenderableType:
         Text(_held_out(found)),
         Text(""),
         table,
-        Text("in brackets: what it can be at the least and the most, as not every", "dim"),
+        Text(
+            "pauses for 100 tokens; in brackets what it can be at the least and the most, as not every",
+            "dim",
+        ),
         Text("highest probability is stored; by the entropy nothing is estimated", "dim"),
         Text(""),
         curve,
