@@ -43,11 +43,8 @@ def render_calibration(found: Calibration) -> RenderableType:
         Text(_held_out(found)),
         Text(""),
         table,
-        Text(
-            "pauses for 100 tokens; in brackets what it can be at the least and the most, as not every",
-            "dim",
-        ),
-        Text("highest probability is stored; by the entropy nothing is estimated", "dim"),
+        Text("pauses for 100 tokens; in brackets the least and the most that it can", "dim"),
+        Text("be, as not every highest probability is stored; entropies are counted", "dim"),
         Text(""),
         curve,
         Text("covers: the share of all surprisal that stands after the pauses;", "dim"),
