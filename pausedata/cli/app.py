@@ -9,6 +9,7 @@ import typer
 from pausedata import __version__
 from pausedata.cli import (
     build,
+    calibrate,
     card,
     dataset,
     export,
@@ -48,6 +49,7 @@ for module in (
     sql,
     stats,
     report,
+    calibrate,
     history,
     card,
     hub,

@@ -43,6 +43,8 @@ def next_commands(root: Path, version: Version, made: Sequence[str]) -> list[str
             f'pausedata sql {where} "select token, count(*) n, avg(logprob) from tokens '
             'group by 1 having n > 9 order by 3 limit 9"'
         )
+    if all_new or placements:
+        found.append(f"pausedata report {where} -o report.html")
     if len(version.placements) > 1:
         found.append(f"pausedata stats {where} --placements")
     placed = placements or version.placements
