@@ -138,7 +138,10 @@ def _plan_examples(
     source = resolved.recipe.source
     files = [source.hub] if source.hub else [Path(file).name for file in source.files or []]
     reads = {"examples": files, "vocab": ["tokenizer"], "tokens": ["examples", "tokenizer"]}
-    result.steps += [StepPlan(name, action, why, reads[name]) for name in FIRST]
+    result.steps += [
+        StepPlan(name, action, why if name == "examples" or action != "make" else "", reads[name])
+        for name in FIRST
+    ]
     return (staged.tables["tokens"] if staged else None), sample
 
 

@@ -19,6 +19,7 @@ MANIFEST = 6_000  # bytes, with the card, without shards
 PER_SHARD = 450  # bytes that the manifest says of each
 _BESIDE_EXPORT = 3_000  # bytes: README and meta files
 _PLACES = 0.05  # of a response, where a strategy's parameters do not say how many
+_SEGMENT = 32  # bytes of one in a line, beside its text
 _IDS = {"tokenized", "shifted", "hf-disk"}  # formats of ids; the others are of text
 
 
@@ -58,14 +59,13 @@ def table_bytes(
     if kind == "scores":
         return _extended(_scores(sample.tokens), extent)
     if kind == "placements":
-        return _extended(_places(sample.tokens, placements[name]), extent)
+        return _extended(_places(sample, placements[name]), extent)
     spec = exports[name]
     each = placements.get(spec.placements[0]) if spec.placements else None
     rows, lines = _rows(sample, spec.format, each)
-    written = 0 if spec.format == "hf-disk" else lines * extent.rows // max(len(rows), 1)
-    if spec.format == "hf-disk":
-        written = rows.nbytes * extent.rows // max(len(rows), 1)
-    return _extended(rows, extent) + written + _BESIDE_EXPORT
+    written = rows.nbytes if spec.format == "hf-disk" else lines
+    beside = written * extent.rows // max(len(rows), 1)
+    return _extended(rows, extent) + beside + _BESIDE_EXPORT
 
 
 def parquet_bytes(rows: pa.Table) -> int:
@@ -113,31 +113,34 @@ def _scores(tokens: pa.Table) -> pa.Table:
     return pa.table({name: whole[name] for name in schema.names}).cast(schema)
 
 
-def _counts(tokens: pa.Table, spec: Placement | None) -> np.ndarray:
+def _counts(sample: SampleTables, spec: Placement | None) -> np.ndarray:
     """About how many places each response has: [examples]."""
-    offsets, _ = list_parts(tokens, "response_ids")
+    offsets, _ = list_parts(sample.tokens, "response_ids")
     lengths = np.diff(offsets)
     parameters = spec.parameters if spec is not None else {}
     if spec is not None and spec.strategy == "none":
         return np.zeros(len(lengths), int)
     if spec is not None and spec.strategy == "append":
         return np.ones(len(lengths), int)
+    if spec is not None and spec.strategy == "every_word":
+        words = [len(text.split()) for text in sample.examples.column("response").to_pylist()]
+        return np.minimum(lengths, words)
     if isinstance(most := parameters.get("positions"), int):
         return np.minimum(lengths, most)
     share = parameters.get("fraction")
     return np.ceil(lengths * (share if isinstance(share, float) else _PLACES)).astype(int)
 
 
-def _places(tokens: pa.Table, spec: Placement) -> pa.Table:
-    offsets, _ = list_parts(tokens, "response_ids")
+def _places(sample: SampleTables, spec: Placement) -> pa.Table:
+    offsets, _ = list_parts(sample.tokens, "response_ids")
     rng = np.random.default_rng(0)
     position = [
         sorted(rng.choice(max(length, 1), min(count, length), replace=False).tolist())
-        for length, count in zip(np.diff(offsets), _counts(tokens, spec), strict=True)
+        for length, count in zip(np.diff(offsets), _counts(sample, spec), strict=True)
     ]
     schema = schema_of("placements/any")
     whole = {
-        "id": tokens.column("id"),
+        "id": sample.tokens.column("id"),
         "position": position,
         "count": [[1] * len(places) for places in position],
     }
@@ -146,7 +149,7 @@ def _places(tokens: pa.Table, spec: Placement) -> pa.Table:
 
 def _rows(sample: SampleTables, format: str, spec: Placement | None) -> tuple[pa.Table, int]:
     """About the rows of an export of the sample, and the bytes of its lines."""
-    pauses = _counts(sample.tokens, spec)
+    pauses = places = _counts(sample, spec)
     if spec is not None and isinstance(each := spec.parameters.get("tokens"), int):
         pauses = pauses * each
     prompts = sample.tokens.column("prompt_ids").to_pylist()
@@ -177,4 +180,7 @@ def _rows(sample: SampleTables, format: str, spec: Placement | None) -> tuple[pa
                 ],
             }
         )
-    return rows, sum(map(len, json_lines(rows)))
+    lines = sum(map(len, json_lines(rows)))
+    if format == "axolotl-segments":  # one for the text before each place, and one for the pauses
+        lines += 2 * _SEGMENT * int(places.sum())
+    return rows, lines
