@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,11 @@ def swap_tokens(model: Path, first: str, second: str) -> None:
     for token in tokenizer["added_tokens"]:
         token["id"] = vocabulary.get(token["content"], token["id"])
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As in a shell's background: the commands that tests start would ignore Ctrl-C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
