@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
+from chromium import FLAGS, program
 from rich.console import Console
 from rich.text import Text
 
@@ -24,7 +23,6 @@ from pausedata.store.dataset import Version, open_version
 PICTURES = Path("docs/pictures")
 EXAMPLE = "wp-017"
 COMMAND = f"pausedata show build/quickstart {EXAMPLE} --placement dit"
-_PROGRAMS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 
 
 def main() -> None:
@@ -60,14 +58,9 @@ def report(version: Version, folder: Path) -> None:
     """The report's examples, light and dark, a token pointed at."""
     from playwright.sync_api import sync_playwright
 
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _PROGRAMS)), None)
-    if program is None:
-        raise SystemExit("no Chromium: install one (apt-get install chromium), or set CHROMIUM")
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         page_file = write_page(version, Path(scratch) / "report.html").path
-        browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = playwright.chromium.launch(executable_path=program(), args=FLAGS)
         for scheme in ("light", "dark"):
             page = browser.new_page(
                 viewport={"width": 1100, "height": 760},

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chromium import FLAGS, program
 
 from pausedata.report.page import write_page
 from pausedata.strategies import base, lowest_logprob
@@ -27,12 +26,8 @@ PAUSE = "[PAUSE]"  # what stands in the text for one, for who copies it or hears
 def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    names = ["chromium", "chromium-browser", "google-chrome", "chrome"]
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    assert program, "no Chromium: install one (apt-get install chromium), or say where: CHROMIUM="
     with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=program, args=flags)
+        browser = playwright.chromium.launch(executable_path=program(), args=FLAGS)
         yield browser
         browser.close()
 

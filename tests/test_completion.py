@@ -135,3 +135,11 @@ except SystemExit:
     }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.stdout.split("\n")[:2] == ["three", "[]"]
+
+
+def test_what_is_listed_here_is_what_there_is() -> None:
+    """The lists that completion has by itself, so that it imports less."""
+    from pausedata.cli import complete
+    from pausedata.query.choose import SORTS
+
+    assert tuple(complete.sorts()) == SORTS

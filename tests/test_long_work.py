@@ -279,9 +279,10 @@ def tries(said: str) -> list[list[str]]:
 
 
 def test_the_commands_to_try_work_as_they_stand(
-    recipe: Recipe, tmp_path: Path, run: Callable[..., Run]
+    recipe: Recipe, tmp_path: Path, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in a folder whose name has a space and a quote, with an id that looks like an option."""
+    monkeypatch.chdir(tmp_path)  # one of them writes a page into the current folder
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     lines = [json.dumps(row | {"name": f"--row {k}"}) for k, row in enumerate(rows)]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))

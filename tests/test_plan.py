@@ -403,3 +403,23 @@ def test_too_little_room_is_told(recipe: Recipe, monkeypatch: pytest.MonkeyPatch
     result = planned(recipe)
     assert result.free_bytes == 1000
     assert any("0.00 MB are free" in reason for reason in result.unknown)
+
+
+def test_where_nothing_is_to_be_made_no_sample_is_read(
+    built: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pausedata.plan._sample_of", lambda *_: pytest.fail("read"))
+    assert planned(built).new_bytes == 0
+
+
+def test_of_several_models_each_is_told() -> None:
+    from pausedata.plan.fetches import Fetch
+
+    models = [Fetch("model", f"org/{name}", COMMIT, False, 2, 3_000_000) for name in "ab"]
+    told = Plan("out", "new", fetches=models, conversions={"a.gguf": 10**6, "b.gguf": 10**9})
+    assert told.figures()["model of the Hub"] == (
+        "org/a: 2 files, 3.00 MB to fetch; org/b: 2 files, 3.00 MB to fetch"
+    )
+    assert told.figures()["model cache"] == (
+        "a.gguf is converted once: about 1.00 MB; b.gguf is converted once: about 1.0 GB"
+    )

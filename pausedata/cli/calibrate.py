@@ -12,8 +12,8 @@ from pausedata.cli.common import (
     AtVersion,
     DatasetPath,
     command,
-    console,
     print_json,
+    print_rich,
     progress,
     say,
 )
@@ -66,8 +66,7 @@ def calibrate(
     if json:
         print_json(found.as_json())
         return
-    out = console()
-    out.print(render_calibration(found), soft_wrap=not out.is_terminal)
+    print_rich(render_calibration(found))
 
 
 COMMANDS = {"calibrate": calibrate}

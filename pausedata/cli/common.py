@@ -24,7 +24,7 @@ from pausedata.errors import PausedataError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from pausedata.progress import Progress
     from pausedata.report.log_file import LogFile
@@ -313,6 +313,12 @@ def console() -> Console:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     return Console(highlight=False, markup=False, emoji=False)
+
+
+def print_rich(rendered: RenderableType) -> None:
+    """What Rich draws, on standard output; its lines are whole where that is no terminal."""
+    out = console()
+    out.print(rendered, soft_wrap=not out.is_terminal)
 
 
 def command_line() -> str:

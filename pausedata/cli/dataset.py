@@ -17,10 +17,10 @@ from pausedata.cli.common import (
     checked_name,
     command,
     command_line,
-    console,
     if_stopped,
     parameters,
     print_json,
+    print_rich,
     progress,
     say,
 )
@@ -140,9 +140,8 @@ def show(
     if json:
         print_json(shown.as_json())
         return
-    out = console()
     for rendered in shown.renderables():
-        out.print(rendered, soft_wrap=not out.is_terminal)
+        print_rich(rendered)
 
 
 @command

@@ -14,9 +14,9 @@ from pausedata.cli.common import (
     DatasetPath,
     command,
     command_line,
-    console,
     if_stopped,
     print_json,
+    print_rich,
     progress,
 )
 
@@ -42,8 +42,7 @@ def log(
     else:
         from pausedata.report.log import render_log
 
-        out = console()
-        out.print(render_log(entries), soft_wrap=not out.is_terminal)
+        print_rich(render_log(entries))
     if any(entry.problem for entry in entries):
         raise typer.Exit(1)
 
@@ -86,8 +85,7 @@ def diff(
         return
     from pausedata.report.diff import render_diff
 
-    out = console()
-    out.print(render_diff(result), soft_wrap=not out.is_terminal)
+    print_rich(render_diff(result))
 
 
 @command

@@ -12,8 +12,8 @@ from pausedata.cli.common import (
     AtVersion,
     DatasetPath,
     command,
-    console,
     print_json,
+    print_rich,
     progress,
 )
 from pausedata.errors import UsageError
@@ -63,8 +63,7 @@ def stats(
         return
     from pausedata.report.stats import render_stats
 
-    out = console()
-    out.print(render_stats(result), soft_wrap=not out.is_terminal)
+    print_rich(render_stats(result))
 
 
 COMMANDS = {"stats": stats}

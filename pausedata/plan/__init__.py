@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pausedata import runs
@@ -14,7 +15,7 @@ from pausedata.models import ModelRef
 from pausedata.plan import disk, estimate, fetches
 from pausedata.plan.forecast import forecast
 from pausedata.plan.result import Plan, StepPlan
-from pausedata.plan.sizes import SampleTables
+from pausedata.plan.sizes import Sample, SampleTables
 from pausedata.plan.trial import measure
 from pausedata.progress import Progress, Silent
 from pausedata.recipe import LoadedRecipe
@@ -97,7 +98,7 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
     _estimate_time(spec.model, base, result)
     result.fetches = fetches.fetches(None, [spec.model])
     result.conversions = fetches.conversions([spec.model])
-    sample = _sample_of(base.table("examples"), tokens)
+    sample = partial(_sample_of, base.table("examples"), tokens)
     placements, exports = recorded_placements(base), recorded_exports(base)
     disk.estimate(root, tokens, sample, placements, exports, None, None, result)
     return result
@@ -105,9 +106,9 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
 
 def _plan_examples(
     resolved: Resolved, root: Path, base: Version | None, replace: bool, result: Plan
-) -> tuple[Table | None, SampleTables | None]:
+) -> tuple[Table | None, Sample]:
     """The first tables; returns ``tokens`` where it is there already, committed or staged, and
-    some of the rows, as they are or would be.
+    what gives some of the rows, as they are or would be.
     """
     if base is not None:
         different, unless = _differences(resolved, base)
@@ -116,7 +117,7 @@ def _plan_examples(
             result.steps += [StepPlan(name, "keep", why) for name in FIRST]
             tokens = base.table("tokens")
             _count_exactly(tokens, result)
-            return tokens, _sample_of(base.table("examples"), tokens)
+            return tokens, partial(_sample_of, base.table("examples"), tokens)
         if not replace:
             raise UsageError(
                 f"{root}: the recipe would change the examples that are there "
@@ -132,7 +133,7 @@ def _plan_examples(
     if staged is not None:
         action, why = "resume", "prepared by an earlier build that did not end"
         _count_exactly(staged.tables["tokens"], result)
-        sample = _sample_of(staged.tables["examples"], staged.tables["tokens"])
+        sample = partial(_sample_of, staged.tables["examples"], staged.tables["tokens"])
     else:
         sample = _estimate_tokens(resolved, result)
     source = resolved.recipe.source
@@ -272,7 +273,7 @@ def _sample_of(examples: Table, tokens: Table) -> SampleTables | None:
     return None
 
 
-def _estimate_tokens(resolved: Resolved, result: Plan) -> SampleTables | None:
+def _estimate_tokens(resolved: Resolved, result: Plan) -> Sample:
     sampled = estimate.sample(resolved)
     result.rows = sampled.rows
     result.prompt_tokens, result.response_tokens = sampled.prompt_tokens, sampled.response_tokens
@@ -283,7 +284,7 @@ def _estimate_tokens(resolved: Resolved, result: Plan) -> SampleTables | None:
         result.unknown.append(
             "how many tokens there are, and so how long scoring takes and how much room is needed"
         )
-    return sampled.tables
+    return lambda: sampled.tables
 
 
 def _estimate_time(model: ModelRef, base: Version | None, result: Plan) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pausedata.plan import sizes
 from pausedata.plan.result import Plan, readable
-from pausedata.plan.sizes import Extent, SampleTables
+from pausedata.plan.sizes import Extent, Sample
 from pausedata.recipe import Export, Placement
 from pausedata.steps.prepare import vocab_table
 from pausedata.store.dataset import Table
@@ -20,7 +20,7 @@ from pausedata.tokenizer import Tokenizer
 def estimate(
     root: Path,
     tokens: Table | None,
-    sample: SampleTables | None,
+    sample: Sample,
     placements: Mapping[str, Placement],
     exports: Mapping[str, Export],
     tokenizer: Tokenizer | None,
@@ -30,7 +30,14 @@ def estimate(
     """The bytes of each table that would be made, and of all; the room where they would go."""
     result.free_bytes = shutil.disk_usage(_existing_folder(root)).free
     rows = sum(count or 0 for count in result.rows.values())
-    if sample is None or result.prompt_tokens is None or result.response_tokens is None:
+    if result.prompt_tokens is None or result.response_tokens is None:
+        return
+    made = [number for number, step in enumerate(result.steps) if step.action != "keep"]
+    if not made:
+        result.new_bytes = 0
+        return
+    tables = sample()
+    if tables is None:
         return
     total = result.prompt_tokens + result.response_tokens
     each = choose_shard_rows(rows, total)
@@ -40,18 +47,16 @@ def estimate(
         else sum(-(-(count or 0) // (shard_rows or each)) for count in result.rows.values())
     )
     extent = Extent(rows, max(shards, 1))
-    for number, step in enumerate(result.steps):
-        if step.action == "keep":
-            continue
+    for number in made:
+        step = result.steps[number]
         if step.table == "vocab":
             size = sizes.parquet_bytes(vocab_table(tokenizer)) if tokenizer else None
         else:
-            size = sizes.table_bytes(step.table, sample, extent, placements, exports)
+            size = sizes.table_bytes(step.table, tables, extent, placements, exports)
         result.steps[number] = replace(step, bytes=size)
-    made = [step for step in result.steps if step.action != "keep"]
     files = sum(1 if step.table == "vocab" else extent.shards for step in result.steps)
-    beside = sizes.MANIFEST + sizes.PER_SHARD * files if made else 0
-    result.new_bytes = sum(step.bytes or 0 for step in made) + beside
+    beside = sizes.MANIFEST + sizes.PER_SHARD * files
+    result.new_bytes = sum(result.steps[number].bytes or 0 for number in made) + beside
     if result.new_bytes > result.free_bytes:
         result.unknown.append(
             f"where the room comes from: {readable(result.new_bytes)} are needed, and "

@@ -74,10 +74,14 @@ class Plan:
         if self.new_bytes is not None:
             free = "" if self.free_bytes is None else f", {self.free_bytes / 1e9:,.1f} GB free"
             found["disk"] = f"about {readable(self.new_bytes)} new{free}"
-        for fetch in self.fetches:
-            found[f"{fetch.what} of the Hub"] = _fetched(fetch)
-        for name, size in self.conversions.items():
-            found["model cache"] = f"{name} is converted once: about {readable(size)}"
+        for what in dict.fromkeys(fetch.what for fetch in self.fetches):
+            of = [_fetched(fetch) for fetch in self.fetches if fetch.what == what]
+            found[f"{what} of the Hub"] = "; ".join(of)
+        if self.conversions:
+            found["model cache"] = "; ".join(
+                f"{name} is converted once: about {readable(size)}"
+                for name, size in self.conversions.items()
+            )
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,9 @@ class SampleTables:
 
     examples: pa.Table
     tokens: pa.Table
+
+
+Sample = Callable[[], SampleTables | None]  # read when it is asked for; None: there is none
 
 
 @dataclass(frozen=True)

@@ -276,7 +276,7 @@ const list = byId("examples");
 list.addEventListener("pointerover", (event) => {
   const token = tokenOf(event);
   if (token) showTip(token);
-  else if (document.activeElement !== tokenOf({ target: document.activeElement })) hideTip();
+  else if (!document.activeElement.matches(".token")) hideTip();
 });
 list.addEventListener("pointerleave", hideTip);
 list.addEventListener("focusin", (event) => {

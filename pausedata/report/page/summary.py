@@ -35,7 +35,7 @@ class Summary:
 
 
 def summary(version: Version, progress: Progress) -> Summary:
-    """Read every table once or twice, shard by shard; errors as of ``stats`` and ``diff``."""
+    """Each figure has a pass over the shards it needs; errors as of ``stats`` and ``diff``."""
     figures = stats(version, None, progress)
     placements = placements_stats(version, None, progress, _MOST_FREQUENT)
     places = by_place(version, progress)
