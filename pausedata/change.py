@@ -131,7 +131,7 @@ def remove(
         if name.partition("/")[0] not in KINDS:
             raise UsageError(
                 f"'{name}' cannot be removed: a version always has examples, vocab and tokens. "
-                "`rm` takes runs (scores/RUN), placements/NAME and exports/NAME."
+                "`rm` takes runs (scores/RUN), placements/NAME, exports/NAME and gates/NAME."
             )
     rests_on = dependents(base, asked)
     if rests_on and not cascade:

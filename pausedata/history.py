@@ -8,6 +8,7 @@ from typing import Any
 
 from pausedata.choice import told
 from pausedata.errors import DataError
+from pausedata.origin import gate
 from pausedata.store.dataset import (
     Version,
     existing_pointer,
@@ -241,4 +242,6 @@ def _origin(manifest: Manifest, name: str) -> str:
         return f"{inputs['strategy']}{run}"
     if kind == "exports" and "format" in inputs:
         return f"{inputs['format']} of {told(inputs['placement'])}"
+    if kind == "gates":
+        return gate(manifest.tables[name])
     return ""

@@ -33,6 +33,7 @@ _KINDS = {
     "finite_number": "a finite number",
     "string_type": "text",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a mapping of keys",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pausedata.hub.reference import is_repo
-from pausedata.store.manifest import Manifest
+from pausedata.store.manifest import Manifest, TableEntry
 
 
 def source(manifest: Manifest) -> dict[str, Any]:
@@ -47,3 +47,10 @@ def length_limit(manifest: Manifest) -> dict[str, Any] | None:
         return None
     fates = {"skip": "left out", "truncate": "cut at the end of the response"}
     return {"tokens": rules["max_length"], "fate": fates.get(str(rules.get("overlong")))}
+
+
+def gate(entry: TableEntry) -> str:
+    """What a gate's record says, in a few words."""
+    found = entry.provenance.get("result") or {}
+    verdict, model = found.get("verdict") or "measured", (found.get("model") or {}).get("id")
+    return f"{verdict}: {found.get('placement')} with {model}"

@@ -23,6 +23,7 @@ from pydantic.json_schema import models_json_schema
 from pausedata.choice import names_in
 from pausedata.errors import UsageError, nearest
 from pausedata.invalid import PAUSE_PATTERN, find_invalid
+from pausedata.measure.rules import Rules
 from pausedata.names import Name, Split
 
 RECIPE_FORMAT = "pausedata-recipe/1"
@@ -219,6 +220,9 @@ class Recipe(Part):
     pause: Pause = Field(default_factory=lambda: Pause())
     placements: dict[Name, Placement] = Field(default_factory=dict)
     exports: dict[Name, Export] = Field(default_factory=dict)
+    gate: Rules | None = Field(
+        default=None, description="what pauses have to bring to be worth it: `pausedata measure`"
+    )
     shard_rows: int | None = Field(default=None, ge=1, description="examples a shard; null chooses")
     output: str = Field(description="the dataset's folder, relative to the current one")
 

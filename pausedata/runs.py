@@ -170,14 +170,19 @@ def of_command(
         raise UsageError(f"--engine is for vLLM, backend '{backend}' takes no such settings.")
     scoring = scoring.model_copy(update={"engine": engine | dict(asked.engine)})
     dtype = asked.dtype or recorded.get("dtype", "float32")
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype: no '{dtype}'.{nearest(dtype, DTYPES)} There: {listing(DTYPES)}")
+    check_dtype(dtype)
     model = Model(
         id=_model_id(name, asked, recorded, bool(before)), revision=_revision(asked, recorded)
     )
     ref, _ = find_model(model, Path(), pins, where="--model")
     tokenizers = Tokenizers(version.manifest.pause.token, pins)
     return RunSpec(name, ref, dtype, backend, scoring, why), tokenizers
+
+
+def check_dtype(dtype: str) -> None:
+    """UsageError unless a model can be run in ``dtype``."""
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype: no '{dtype}'.{nearest(dtype, DTYPES)} There: {listing(DTYPES)}")
 
 
 def _model_id(name: str, asked: Asked, recorded: dict[str, Any], own: bool) -> str:
@@ -199,19 +204,26 @@ def _revision(asked: Asked, recorded: dict[str, Any]) -> str | None:
     return recorded.get("revision")
 
 
-def check_tokenizer(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> dict[str, str]:
+def check_tokenizer(
+    who: str,
+    model: ModelRef,
+    tokenizers: Tokenizers,
+    tables: Mapping[str, Table],
+    progress: Progress,
+    todo: str = "Score it in a dataset of its own.",
+) -> dict[str, str]:
     """How the model's tokenizer was found to give the ids that are stored.
 
     By the tokenizer's hash, else by encoding every stored row again: UsageError where an id
-    differs.
+    differs, which begins with ``who`` and ends with ``todo``.
     """
-    theirs = tokenizers.hash(spec.model)
-    if theirs == work.tables["tokens"].entry.provenance["inputs"].get("tokenizer"):
+    theirs = tokenizers.hash(model)
+    if theirs == tables["tokens"].entry.provenance["inputs"].get("tokenizer"):
         return {"hash": theirs, "checked": "hash"}
-    tokenizer = tokenizers.load(spec.model)
-    same_ids.check_every_row(spec.name, spec.model.name, tokenizer, work.tables, work.progress)
-    work.progress.say(
-        f"{spec.model.name}: its tokenizer is not the one that made the tokens, but gives the same "
+    tokenizer = tokenizers.load(model)
+    same_ids.check_every_row(f"{who}: {model.name}", todo, tokenizer, tables, progress)
+    progress.say(
+        f"{model.name}: its tokenizer is not the one that made the tokens, but gives the same "
         "ids for every stored example"
     )
     return {"hash": theirs, "checked": "every row"}
@@ -227,7 +239,9 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
     _refuse_later(work, spec.table, wanted)
     facts = {
         "model": spec.model.identity(),
-        "tokenizer": check_tokenizer(spec, tokenizers, work),
+        "tokenizer": check_tokenizer(
+            f"run '{spec.name}'", spec.model, tokenizers, work.tables, work.progress
+        ),
     }
     longest = score_step.check_context(tokens, spec.model)
 

@@ -127,9 +127,7 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
                     "what its rows mean is not known here"
                 )
             elif (
-                name != "vocab"
-                and not name.startswith("exports/")  # of which each shard is made again below
-                and len(table.shards) != len(tokens.shards)
+                name != "vocab" and not _own_rows(name) and len(table.shards) != len(tokens.shards)
             ):
                 yield f"{name}: {len(table.shards)} shards where tokens has {len(tokens.shards)}"
                 continue
@@ -149,7 +147,7 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
                     if rows.num_rows != shard.rows:
                         yield f"{shard.path}: {rows.num_rows} rows, the manifest says {shard.rows}"
                     if schema is not None and (name == "vocab" or not tokens.absent):
-                        alone = name == "vocab" or name.startswith("exports/")
+                        alone = name == "vocab" or _own_rows(name)
                         beside = None if alone else tokens.read(tokens.shards[number])
                         known = rows.select(schema.names)
                         for problem in _shard(
@@ -218,6 +216,9 @@ def _shard(
     kind = table.name.split("/")[0]
     if kind == "exports":
         return  # _exports does
+    if kind == "gates":
+        yield from _gate(rows)
+        return
     if tokens is None:
         ids = rows.column("token_id").to_numpy()
         if (np.diff(ids) <= 0).any() or (len(ids) and ids[0] < 0):
@@ -238,6 +239,23 @@ def _shard(
         seen.update(ids)
         if set(rows.column("split").to_pylist()) - {shard.split}:
             yield f"rows of another split than {shard.split}"
+
+
+def _own_rows(name: str) -> bool:
+    """Whether a table's shards are not those of tokens: an export's are made again, below."""
+    return name.startswith(("exports/", "gates/"))
+
+
+def _gate(rows: pa.Table) -> Iterator[str]:
+    ids = rows.column("id").to_pylist()
+    if len(set(ids)) != len(ids):
+        yield "an id stands there twice"
+    tokens, after = (rows.column(name).to_numpy() for name in ("tokens", "after"))
+    if (after < 0).any() or (after > tokens).any() or (tokens < 1).any():
+        yield "more tokens after a pause than there are"
+    for column in ("logprob_without", "logprob_with"):
+        if not np.isfinite(rows.column(column).to_numpy()).all():
+            yield f"{column} is not finite"
 
 
 def _tokens(

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import SMOLLM2, Run
 
-from pausedata.calibrate import calibrate, held_out_examples, parse_budget
+from pausedata.calibrate import calibrate, parse_budget
 from pausedata.calibrate.bounds import bounds
 from pausedata.calibrate.counts import Counts
 from pausedata.errors import UsageError
+from pausedata.held_out import a_fifth
 from tests.small_dataset import SHARDS, make_dataset
 
 
@@ -93,11 +94,11 @@ def test_counts_do_not_depend_on_how_tokens_come() -> None:
 
 
 def test_a_fifth_is_held_out_the_same_for_a_seed() -> None:
-    chosen = held_out_examples(50, seed=3)
+    chosen = a_fifth(50, seed=3)
     assert chosen.sum() == 10
-    assert (chosen == held_out_examples(50, seed=3)).all()
-    assert (chosen != held_out_examples(50, seed=4)).any()
-    assert not held_out_examples(1, seed=0).any()
+    assert (chosen == a_fifth(50, seed=3)).all()
+    assert (chosen != a_fifth(50, seed=4)).any()
+    assert not a_fifth(1, seed=0).any()
 
 
 def test_the_last_split_is_held_out_where_there_are_several(tmp_path: Path) -> None:

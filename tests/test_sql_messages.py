@@ -80,7 +80,7 @@ def test_the_caret_stands_below_the_wrong_word(session, before):
 def test_names_that_are_pausedatas_own_are_not_shown(session):
     shown = [row[0] for batch in run(session, "SHOW TABLES").batches() for row in batch]
     assert shown == [
-        "examples", "pauses", "placements", "scores", "tokens", "tokens_nested", "vocab",
+        "examples", "gates", "pauses", "placements", "scores", "tokens", "tokens_nested", "vocab",
     ]  # fmt: skip
     assert "_scans" not in "".join(said(session, "SELECT id FROM other.tokens, examples"))
     described = [row[0] for batch in run(session, "DESCRIBE vocab").batches() for row in batch]

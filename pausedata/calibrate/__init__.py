@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pausedata import held_out
 from pausedata.calibrate.counts import Counts, Spent
-from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.errors import DataError, UsageError
 from pausedata.progress import Progress, Silent
 from pausedata.stats.shards import read_block, read_scores
 from pausedata.store.dataset import Table, Version, check_shards
 
-HELD_OUT = 5  # of this many examples one is held out, where there is one split alone
 # Pauses for each 100 tokens at which the curve is told.
 _CURVE = [0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 50]
 
@@ -124,16 +124,11 @@ def calibrate(
         raise UsageError("no run is there to calibrate on: `pausedata score` makes one.")
     scores, tokens = version.table(f"scores/{name}"), version.table("tokens")
     check_shards(scores, tokens)
-    there = tokens.splits()
-    if split is not None and split not in there:
-        raise UsageError(
-            f"--split: no split '{split}'.{nearest(split, there)} There: {listing(there)}."
-        )
-    held_split = (split or there[-1]) if len(there) > 1 else None
+    where = held_out.choose(tokens.splits(), split, seed)
     vocabulary = version.table("vocab").entry.rows + 1
     fitted, held = Counts(vocabulary), Counts(vocabulary)
     examples = held_examples = 0
-    for chosen, part in _parts(tokens, scores, held_split, seed, progress):
+    for chosen, part in _parts(tokens, scores, where, progress):
         logprob, rank, entropy, lengths = part
         of_token = np.repeat(chosen, lengths)
         for counts, mine in ((fitted, ~of_token), (held, of_token)):
@@ -157,8 +152,8 @@ def calibrate(
         entropy_threshold=by_entropy,
         entropy_predicted=fitted.spent_by_entropy(by_entropy) if by_entropy is not None else None,
         held_out=HeldOut(
-            split=held_split,
-            seed=None if held_split else seed,
+            split=where.split if where.seed is None else None,
+            seed=where.seed,
             examples=held_examples,
             tokens=held.tokens,
             by_probability=held.spent(threshold),
@@ -170,19 +165,11 @@ def calibrate(
     )
 
 
-def held_out_examples(examples: int, seed: int) -> NDArray[np.bool_]:
-    """A fifth of ``examples``, none where there is but one, chosen by ``seed``: [examples]."""
-    chosen = np.zeros(examples, np.bool_)
-    count = max(1, examples // HELD_OUT) if examples > 1 else 0
-    chosen[np.random.default_rng(seed).permutation(examples)[:count]] = True
-    return chosen
-
-
 def _parts(
-    tokens: Table, scores: Table, held_split: str | None, seed: int, progress: Progress
+    tokens: Table, scores: Table, where: held_out.HeldOut, progress: Progress
 ) -> Iterator[tuple[NDArray[np.bool_], tuple[Any, Any, Any, Any]]]:
     """Of each shard which examples are held out, and logprob, rank, entropy, tokens of each."""
-    fifth = held_out_examples(tokens.entry.rows, seed) if held_split is None else None
+    fifth = None if where.seed is None else held_out.a_fifth(tokens.entry.rows, where.seed)
     first = 0
     with progress.step("reading scores", tokens.entry.rows, "examples") as advance:
         for number, shard in enumerate(tokens.shards):
@@ -202,7 +189,7 @@ def _parts(
             if fifth is not None:
                 chosen = fifth[first : first + rows]
             else:
-                chosen = np.full(rows, shard.split == held_split)
+                chosen = np.full(rows, shard.split == where.split)
             yield chosen, (found.logprob, rank, entropy, block.lengths)
             first += rows
             advance(shard.rows)

@@ -102,6 +102,8 @@ def _origin(entry: TableEntry) -> str:
         parameters = inputs.get("parameters") or {}
         given = ", ".join(f"{key} {value}" for key, value in parameters.items())
         return f"{code(inputs['strategy'])}{run}" + (f": {escaped(given)}" if given else "")
+    if "result" in entry.provenance:
+        return escaped(origin.gate(entry))
     if "placement" in inputs:
         masked = entry.provenance.get("pause_label_masked", True)
         return f"placement {code(told(inputs['placement']))}, format {code(inputs['format'])}" + (

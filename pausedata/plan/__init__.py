@@ -86,7 +86,9 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
     _count_exactly(tokens, result)
     if _plan_run(spec, root, base, tokens, result).action == "keep":
         return result
-    result.tokenizer = runs.check_tokenizer(spec, tokenizers, work)
+    result.tokenizer = runs.check_tokenizer(
+        f"run '{spec.name}'", spec.model, tokenizers, work.tables, work.progress
+    )
     spec.try_out(score_step.check_context(tokens, spec.model))
     remade = recorded_placements(base, made_from=[spec.table])
     for placement in remade:

@@ -42,6 +42,12 @@ VIEWS: dict[str, dict[str, str]] = {
     "placements": {
         "id": "VARCHAR", "placement": "VARCHAR", "position": "INTEGER[]", "count": "SMALLINT[]",
     },
+    "gates": {
+        "id": "VARCHAR", "gate": "VARCHAR", "group_name": "VARCHAR", "tokens": "INTEGER",
+        "pauses": "INTEGER", "after": "INTEGER", "logprob_without": "DOUBLE",
+        "logprob_with": "DOUBLE", "logprob_after_without": "DOUBLE",
+        "logprob_after_with": "DOUBLE", "seconds_without": "DOUBLE", "seconds_with": "DOUBLE",
+    },
     "vocab": {
         "token_id": "INTEGER", "token": "VARCHAR", "bytes": "BLOB", "special": "BOOLEAN",
     },
@@ -64,7 +70,10 @@ def create_views(
     """
     from pausedata.query.sources import Examples, Pauses, Stored, Tokens
 
-    label = {"tokens": "run", "pauses": "placement", "scores": "run", "placements": "placement"}
+    label = {
+        "tokens": "run", "pauses": "placement", "scores": "run", "placements": "placement",
+        "gates": "gate",
+    }  # fmt: skip
     runs, placements = version.runs, version.placements
     sources: dict[str, dict[str | None, Source]] = {
         "examples": {None: Examples(version)},
@@ -76,6 +85,9 @@ def create_views(
         "tokens_nested": {None: Stored(version, "tokens")},
         "scores": {name: Stored(version, f"scores/{name}") for name in runs},
         "placements": {name: Stored(version, f"placements/{name}") for name in placements},
+        "gates": {
+            name: Stored(version, f"gates/{name}") for name in version.manifest.names("gates")
+        },
         "vocab": {None: Stored(version, "vocab")},
     }
     for view, parts in sources.items():
@@ -85,7 +97,7 @@ def create_views(
                 rows = _files(flat[name])
             else:
                 rows = scan(f"{schema}_{view}_{number}", source)
-            # A run or placement is a constant, so that DuckDB reads no shards of those not asked.
+            # A name is a constant, so that DuckDB reads no shards of the others.
             constant = {label[view]: name} if view in label else {}
             selects.append(_select(VIEWS[view], constant, rows))
         body = union(selects) if selects else _nothing(VIEWS[view])

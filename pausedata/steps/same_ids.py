@@ -27,9 +27,11 @@ class Difference:
 
 
 def check_every_row(
-    run: str, model: str, tokenizer: Tokenizer, tables: Mapping[str, Table], progress: Progress
+    who: str, todo: str, tokenizer: Tokenizer, tables: Mapping[str, Table], progress: Progress
 ) -> None:
     """Encode every stored row again; UsageError where an id differs, or means another token.
+
+    It begins with ``who``, the model, and ends with ``todo``.
 
     What was added to the text's own ids, in front of the prompt or behind the response, is taken
     from the stored rows: a checkpoint's post-processor and chat template may be rewritten or gone.
@@ -37,7 +39,7 @@ def check_every_row(
     examples, tokens = tables["examples"], tables["tokens"]
     ours = _vocabulary(tables["vocab"])
     comparison = _Comparison({id for id, (_, special) in ours.items() if special})
-    title = f"comparing {model}'s token ids"
+    title = "comparing token ids"
     with progress.step(title, tokens.entry.rows, "examples") as advance:
         for text_shard, shard in zip(examples.shards, tokens.shards, strict=True):
             texts = examples.read(text_shard, ["id", "prompt", "response"]).to_pydict()
@@ -62,16 +64,15 @@ def check_every_row(
     theirs = {entry.token_id: entry.bytes for entry in tokenizer.vocab()}
     if comparison.first is not None:
         raise UsageError(
-            f"run '{run}': {model} has another tokenizer than the stored tokens': "
+            f"{who} has another tokenizer than the stored tokens': "
             f"{comparison.differing} of {tokens.entry.rows} examples would get other ids. "
-            f"{_in_words(comparison.first, ours, theirs)} Score it in a dataset of its own."
+            f"{_in_words(comparison.first, ours, theirs)} {todo}"
         )
     for id in comparison.added():
         if theirs.get(id) != ours[id][0]:
             raise UsageError(
-                f"run '{run}': {model} has another tokenizer than the stored tokens': id {id} is "
-                f"{_shown(ours[id][0])} there and {_shown(theirs.get(id))} here. Score it in a "
-                "dataset of its own."
+                f"{who} has another tokenizer than the stored tokens': id {id} is "
+                f"{_shown(ours[id][0])} there and {_shown(theirs.get(id))} here. {todo}"
             )
 
 

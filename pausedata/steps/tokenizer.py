@@ -53,5 +53,9 @@ def checked(
     tokenizer = tokenizers.load(ref)
     stored = tables["tokens"].entry.provenance["inputs"].get("tokenizer")
     if tokenizers.hash(ref) != stored:
-        same_ids.check_every_row("--tokenizer", ref.name, tokenizer, tables, progress)
+        same_ids.check_every_row(
+            f"--tokenizer: {ref.name}",
+            "Name the model that the dataset was made with.",
+            *(tokenizer, tables, progress),
+        )
     return tokenizer

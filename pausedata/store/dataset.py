@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 POINTER = "pausedata.json"
 # The kinds of table that there may be several of, and what one of them is called.
-KINDS = {"scores": "run", "placements": "placement", "exports": "export"}
+KINDS = {"scores": "run", "placements": "placement", "exports": "export", "gates": "gate"}
 _RELEASE = re.compile(r"\d+(\.\d+)*")  # what may stand in a command that we tell people to run
 
 _TRIES = 5  # a reader that loses the version it was going to open to `gc`, this often in a row

@@ -46,10 +46,23 @@ _PLACEMENTS = [
     (2, "position", pa.list_(pa.int32())),
     (3, "count", pa.list_(pa.int16())),
 ]
+_GATES = [
+    (1, "id", pa.string()),
+    (2, "group_name", pa.string()),
+    (3, "tokens", pa.int32()),
+    (4, "pauses", pa.int32()),
+    (5, "after", pa.int32()),
+    (6, "logprob_without", pa.float64()),
+    (7, "logprob_with", pa.float64()),
+    (8, "logprob_after_without", pa.float64()),
+    (9, "logprob_after_with", pa.float64()),
+    (10, "seconds_without", pa.float64()),
+    (11, "seconds_with", pa.float64()),
+]
 
 
 def schema_of(table: str) -> pa.Schema:
-    """The Arrow schema of ``examples``, ``tokens``, ``vocab``, ``scores/…`` or ``placements/…``."""
+    """The Arrow schema of ``examples``, ``tokens``, ``vocab``, or of a ``KIND/…`` but exports."""
     return _SCHEMAS[table.split("/")[0]]
 
 
@@ -122,4 +135,5 @@ _SCHEMAS = {
     "tokens": make_schema(_TOKENS),
     "scores": make_schema(_SCORES),
     "placements": make_schema(_PLACEMENTS),
+    "gates": make_schema(_GATES),
 }

@@ -1,0 +1,206 @@
+"""``measure``: whether pauses help a trained model, and what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pausedata.cli import complete
+from pausedata.cli.common import (
+    AsJson,
+    DatasetPath,
+    checked_name,
+    command,
+    command_line,
+    if_stopped,
+    print_json,
+    print_rich,
+    progress,
+    say,
+)
+from pausedata.errors import UsageError
+
+if TYPE_CHECKING:
+    from pausedata.measure.rules import Rules
+
+
+@command
+def measure(
+    dataset: DatasetPath,
+    model: Annotated[
+        str,
+        typer.Option("--model", help="The trained model: a Hub id, a folder or a .gguf file."),
+    ],
+    placement: Annotated[
+        str,
+        typer.Option(
+            "--placement", help="Whose pauses are put in.", autocompletion=complete.placements
+        ),
+    ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            help="What it is compared with, without pauses; by default the model itself.",
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by", metavar="COLUMN", help="Also by group: a column of the source, kept."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", help="The held-out split; by default the last, of an only one a fifth."
+        ),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", min=1, help="At most so many, chosen by --seed.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the order of examples, and the bootstrap.")
+    ] = 0,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=100, help="How often the bootstrap draws.")
+    ] = 2000,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gate",
+            metavar="KEY=VALUE",
+            help="A rule, over those of the recipe: min_gain=0.01, max_token_overhead=0.05 …",
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe", help="Whose gate rules hold; by default the recipe in the dataset."
+        ),
+    ] = None,
+    to_the_end: Annotated[
+        bool, typer.Option("--to-the-end", help="Go on where help is ruled out already.")
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="The record's name in the dataset (gates/NAME); the placement's."
+        ),
+    ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record/--no-record", help="Keep a judged measurement as a new version's record."
+        ),
+    ] = True,
+    eligibility: Annotated[
+        Path | None,
+        typer.Option(
+            "--eligibility",
+            metavar="FILE.json",
+            help="Write which groups may have pauses, for pausedata.inference.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            help="float32, bfloat16 or float16.",
+            autocompletion=complete.words("float32", "bfloat16", "float16"),
+        ),
+    ] = "float32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    json: AsJson = False,
+) -> None:
+    """Measure whether pauses help a trained model on held-out examples, and what they cost: its
+    log-likelihood of the real tokens with the pauses of a placement and without them.
+
+    With gate rules (`gate:` in the recipe, or --gate) the exit status is 0 where they say go, else
+    1, and what was found is kept in a new version.
+
+    Example: pausedata measure build/gsm8k --model trained/dit --placement dit
+
+    Example: pausedata measure build/gsm8k --model trained/dit --placement dit \
+    --baseline trained/none --gate min_gain=0.01 --gate max_token_overhead=0.05
+
+    Example: pausedata measure build/gsm8k --model trained/dit --placement dit \
+    --group-by subject --gate per_group=true --eligibility eligible.json
+    """
+    from pausedata.measure.run import Asked
+    from pausedata.measure.run import measure as find
+    from pausedata.runs import check_dtype
+    from pausedata.store.dataset import check_output
+
+    check_dtype(dtype)
+    rules = _rules(dataset, recipe, gate)
+    if name is not None:
+        checked_name(name, "a gate")
+        if not record:
+            raise UsageError("--name names a record, and --no-record makes none. Give one.")
+    if eligibility is not None:
+        if rules is None:
+            raise UsageError(
+                "--eligibility: without gate rules nothing is judged. Give --gate min_gain=0.01, "
+                "or `gate:` in the recipe."
+            )
+        check_output(eligibility)
+    asked = Asked(
+        model=model,
+        placement=placement,
+        baseline=baseline,
+        dtype=dtype,
+        device=device,
+        split=split,
+        group_by=group_by,
+        examples=examples,
+        seed=seed,
+        resamples=resamples,
+        rules=rules,
+        to_the_end=to_the_end,
+        record=(name or placement) if record and (rules or name) else None,
+    )
+    if_stopped("what was measured is kept")
+    found, outcome = find(dataset, asked, command=command_line(), progress=progress())
+    if eligibility is not None:
+        _write_eligibility(eligibility, found)
+        say(f"wrote {eligibility}")
+    if outcome is not None:
+        say(f"{dataset}: version {outcome.version.number} holds it as gates/{asked.record}")
+    if json:
+        print_json(found.as_json())
+    else:
+        from pausedata.report.measure import render_measurement
+
+        print_rich(render_measurement(found))
+    if found.verdict not in (None, "go"):
+        raise typer.Exit(1)
+
+
+def _rules(dataset: Path, recipe: Path | None, given: list[str] | None) -> Rules | None:
+    """The gate's rules: those of a recipe, and over them those that were given."""
+    from pausedata.measure.rules import parse_rules
+    from pausedata.recipe import load_recipe, parse_set
+    from pausedata.store.dataset import open_version
+
+    if recipe is not None:
+        own = load_recipe(recipe).recipe.gate
+        if own is None and not given:
+            raise UsageError(f"{recipe}: it has no `gate:`. See docs/gate.md for its keys.")
+        rules: dict[str, Any] | None = own.model_dump() if own else None
+    else:
+        rules = open_version(dataset).manifest.recipe.get("gate")
+    if given:
+        rules = (rules or {}) | parse_set(given, "--gate")
+    return None if rules is None else parse_rules(rules, "--gate" if given else "gate")
+
+
+def _write_eligibility(path: Path, found: Any) -> None:
+    import json
+
+    path.write_text(json.dumps(found.eligibility(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+COMMANDS = {"measure": measure}

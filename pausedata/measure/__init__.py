@@ -1,0 +1,1 @@
+"""Whether pauses help a trained model, and what they cost: measured on held-out examples."""

@@ -1,0 +1,81 @@
+"""What was measured of each example, as a table: the rows that a gate's record keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pausedata.store.tables import schema_of
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Examples, in the order in which they were measured: every array is [examples].
+
+    ``tokens`` are real response tokens, ``after`` those of them right after a pause. ``logprob``
+    is in nats, summed over the real tokens, ``logprob_after`` over those after a pause; each
+    ``_with`` the pauses and ``_without`` them, of the same tokens. ``seconds`` are of one pass.
+    """
+
+    id: NDArray[np.object_]
+    group_name: NDArray[np.object_]  # texts; None where no groups were asked for
+    tokens: Ints
+    pauses: Ints
+    after: Ints
+    logprob_without: Floats
+    logprob_with: Floats
+    logprob_after_without: Floats
+    logprob_after_with: Floats
+    seconds_without: Floats
+    seconds_with: Floats
+
+    def __len__(self) -> int:
+        """How many examples."""
+        return len(self.id)
+
+    @property
+    def gains(self) -> Floats:
+        """Nats that each example's real tokens gain by the pauses, summed: [examples]."""
+        return self.logprob_with - self.logprob_without
+
+    @property
+    def gains_after(self) -> Floats:
+        """The same of the tokens right after a pause."""
+        return self.logprob_after_with - self.logprob_after_without
+
+    def take(self, which: NDArray[np.bool_] | slice) -> Measured:
+        """The examples that ``which`` chooses."""
+        return replace(self, **{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
+    def groups(self) -> list[str]:
+        """The groups' names, sorted; empty where there are none."""
+        return sorted({name for name in self.group_name if name is not None})
+
+    def of_group(self, name: str) -> Measured:
+        """The examples of one group."""
+        return self.take(np.asarray(self.group_name == name, dtype=bool))
+
+    def table(self) -> pa.Table:
+        """As the rows of a table ``gates/NAME``."""
+        schema = schema_of("gates")
+        columns = [pa.array(getattr(self, f.name), f.type, from_pandas=True) for f in schema]
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    @classmethod
+    def of_table(cls, rows: pa.Table) -> Measured:
+        """The inverse of ``table``."""
+        read = {f.name: rows.column(f.name).to_numpy() for f in fields(cls)}
+        return cls(**{n: v.astype(np.int64) if v.dtype.kind == "i" else v for n, v in read.items()})
+
+    @classmethod
+    def joined(cls, parts: list[Measured]) -> Measured:
+        """Several, one after another; none of them is no example."""
+        return cls.of_table(
+            pa.concat_tables([schema_of("gates").empty_table(), *(part.table() for part in parts)])
+        )

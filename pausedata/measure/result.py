@@ -1,0 +1,109 @@
+"""What `measure` found, for people and programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pausedata.held_out import HeldOut
+from pausedata.measure.figures import Figures
+from pausedata.measure.judge import Judged
+from pausedata.measure.rules import Rules
+
+
+@dataclass(frozen=True)
+class Part:
+    """The figures of all examples, or of one group, and the gate's verdict on them."""
+
+    figures: Figures
+    judged: Judged | None = None  # None without gate rules
+    ruled_out: int | None = None  # after so many examples the sequential test had ruled help out
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        judged = {
+            "verdict": self.judged.verdict if self.judged else None,
+            "reasons": self.judged.reasons if self.judged else [],
+            "ruled_out_after": self.ruled_out,
+        }
+        return self.figures.as_json() | judged
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement of a placement with a trained model."""
+
+    dataset: str
+    version: int
+    placement: str
+    model: dict[str, Any]  # as a manifest records it
+    baseline: dict[str, Any] | None  # None: the same model, without pauses
+    held_out: HeldOut
+    examples_there: int  # held-out examples, measured or not
+    overlong: int  # left out: with the pauses longer than the model takes
+    seed: int
+    confidence: float
+    group_by: str | None
+    rules: Rules | None
+    whole: Part
+    groups: dict[str, Part] = field(default_factory=dict)
+    stopped_early: bool = False
+    generated: dict[str, Any] | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """The gate's verdict on the whole; None without rules."""
+        return self.whole.judged.verdict if self.whole.judged else None
+
+    def eligibility(self) -> dict[str, Any]:
+        """Which groups may have pauses, as the processors of `pausedata.inference` read it.
+
+        A group that is judged by itself gets its own verdict; one that cannot be judged yet, and
+        one that is not named, gets that of the whole.
+        """
+        default = "pause" if self.verdict == "go" else "no-pause"
+        decided = {"go": "pause", "no-go": "no-pause"}
+        return {
+            "format": "pausedata-eligibility/1",
+            "group_by": self.group_by,
+            "default": default,
+            "groups": {
+                name: decided.get(part.judged.verdict, default)
+                for name, part in self.groups.items()
+                if part.judged is not None
+            },
+            "made_by": {
+                "dataset": self.dataset,
+                "version": self.version,
+                "placement": self.placement,
+                "model": self.model,
+                "verdict": self.verdict,
+                "rules": self.rules.model_dump() if self.rules else None,
+            },
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        told: dict[str, Any] = {
+            "dataset": self.dataset,
+            "version": self.version,
+            "placement": self.placement,
+            "model": self.model,
+            "baseline": self.baseline,
+            "split": self.held_out.split,
+            "fifth_of_split": self.held_out.seed is not None,
+            "seed": self.seed,
+            "confidence": self.confidence,
+            "examples_held_out": self.examples_there,
+            "overlong": self.overlong,
+            "stopped_early": self.stopped_early,
+        }
+        told |= self.whole.as_json()
+        told |= {
+            "group_by": self.group_by,
+            "groups": {name: part.as_json() for name, part in self.groups.items()},
+            "gate": self.rules.model_dump() if self.rules else None,
+        }
+        if self.generated is not None:
+            told["generated"] = self.generated
+        return told

@@ -1,0 +1,51 @@
+"""The rules of a gate, as a recipe states them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pausedata.errors import UsageError
+from pausedata.invalid import find_invalid
+
+
+class Rules(BaseModel):
+    """What pauses have to bring, and what they may cost, to be worth it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    min_gain: float = Field(
+        default=0.0,
+        allow_inf_nan=False,
+        description="nats for each real token: pauses have to bring more than this",
+    )
+    max_token_overhead: float | None = Field(
+        default=None, ge=0, allow_inf_nan=False, description="pauses for each real token, at most"
+    )
+    max_latency_overhead: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="further time for each example, as a share of the time without, at most",
+    )
+    confidence: float = Field(
+        default=0.95, ge=0.5, lt=1, description="how sure a verdict has to be"
+    )
+    per_group: bool = Field(
+        default=False, description="judge every group by itself too: measure --group-by COLUMN"
+    )
+    min_examples: int = Field(
+        default=20, ge=2, description="fewer measured examples are not enough to judge"
+    )
+
+
+def parse_rules(data: Any, where: str) -> Rules:
+    """``data`` as rules; UsageError that names the key and, for a misspelling, the right one."""
+    try:
+        return Rules.model_validate(data)
+    except ValidationError as error:
+        wrong = find_invalid(error, Rules, data)
+        if wrong.kind == "unknown":
+            raise UsageError(f"{where}: unknown key '{wrong.key}'.{wrong.hint}") from None
+        at = f"{where}: {wrong.key}" if wrong.key else where
+        raise UsageError(f"{at}: {wrong.message}.{wrong.hint}") from None
