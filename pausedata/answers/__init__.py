@@ -1,0 +1,51 @@
+"""Whether a generated answer is right: the tasks of the paper's Table 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pausedata.errors import UsageError, listing, nearest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One answer: whether it is right, what was read off it, and why it is not right."""
+
+    right: bool
+    answer: str | None = None
+    reason: str | None = None  # None where it is right; no-answer, wrong, timeout …
+
+
+class Task(Protocol):
+    """How answers of one kind are read and compared."""
+
+    name: str
+    needs_sandbox: bool  # it runs what was generated
+
+    def reference(self, response: str, meta: dict[str, Any]) -> Any:
+        """What a right answer is, from an example's response and ``meta``.
+
+        DataError where the example does not say.
+        """
+        ...
+
+    def score(self, generated: str, reference: Any) -> Outcome:
+        """Whether ``generated``, a text without pauses, is right."""
+        ...
+
+
+TASKS: dict[str, str] = {
+    "gsm8k": "pausedata.answers.gsm8k:GSM8K",
+    "aqua": "pausedata.answers.aqua:AQuA",
+}
+
+
+def get(name: str) -> Task:
+    """The task ``name``; UsageError where there is none."""
+    from importlib import import_module
+
+    if name not in TASKS:
+        raise UsageError(f"--task: no '{name}'.{nearest(name, TASKS)} There: {listing(TASKS)}.")
+    module, _, task = TASKS[name].partition(":")
+    return getattr(import_module(module), task)()
