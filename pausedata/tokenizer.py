@@ -75,22 +75,14 @@ class Tokenizer:
     def vocab(self) -> list[VocabEntry]:
         """Every id that has a token, ascending, with those added to the model's vocabulary."""
         parts = json.loads(self.backend.to_str())
-        read = _token_reader(parts)
-        in_model = set(self.backend.get_vocab(with_added_tokens=False))
-        added = {token["id"]: token for token in parts["added_tokens"]}
-        spaces = _METASPACE in json.dumps(_text_parts(parts), ensure_ascii=False)
+        pieces = Pieces(self.hf, parts)
         special_ids = set(self.hf.all_special_ids)
+        special_ids |= {token["id"] for token in parts["added_tokens"] if token["special"]}
         entries = []
-        for token, token_id in sorted(self.backend.get_vocab().items(), key=lambda item: item[1]):
-            info = added.get(token_id)
-            special = token_id in special_ids or bool(info and info["special"])
-            # An added token stands in the text as it is written. Gemma adds runs of ▁ as plain
-            # tokens that its model also makes of spaces: those are read as spaces.
-            literal = info is not None and (special or not spaces or token not in in_model)
-            raw = token.encode() if literal else read(token)
-            entries.append(
-                VocabEntry(token_id, raw.decode("utf-8", errors="backslashreplace"), raw, special)
-            )
+        for _, token_id in sorted(self.backend.get_vocab().items(), key=lambda item: item[1]):
+            raw = pieces[token_id]
+            text = raw.decode("utf-8", errors="backslashreplace")
+            entries.append(VocabEntry(token_id, text, raw, token_id in special_ids))
         return entries
 
     def pause_id(self, token: str) -> tuple[int, bool]:
@@ -183,6 +175,38 @@ class Tokenizer:
                     if token_id in ends:
                         return found
         return [] if self.eos_id is None else [self.eos_id]
+
+
+class Pieces:
+    """What each token of a fast tokenizer adds to the text's UTF-8: ``pieces[token_id]``.
+
+    An id that has no token adds nothing.
+    """
+
+    def __init__(self, hf: PreTrainedTokenizerFast, parts: dict[str, Any] | None = None) -> None:
+        """``parts``: the tokenizer as JSON, where the caller has it already."""
+        self._backend: Backend = hf.backend_tokenizer
+        parts = parts or json.loads(self._backend.to_str())
+        self._read = _token_reader(parts)
+        self._in_model: dict[str, int] = self._backend.get_vocab(with_added_tokens=False)
+        self._spaces = _METASPACE in json.dumps(_text_parts(parts), ensure_ascii=False)
+        special_ids = set(hf.all_special_ids)
+        self._added = {
+            token["id"]: token["special"] or token["id"] in special_ids
+            for token in parts["added_tokens"]
+        }
+
+    def __getitem__(self, token_id: int) -> bytes:
+        token = self._backend.id_to_token(token_id)
+        if token is None:
+            return b""
+        # An added token stands in the text as it is written. Gemma adds runs of ▁ as plain tokens
+        # that its model also makes of spaces: those are read as spaces.
+        special = self._added.get(token_id)
+        literal = special is not None and (
+            special or not self._spaces or token not in self._in_model
+        )
+        return token.encode() if literal else self._read(token)
 
 
 def _canonical_model(model: dict[str, Any], pause_token: str) -> dict[str, Any]:
