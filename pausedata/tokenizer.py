@@ -186,7 +186,9 @@ class Pieces:
     def __init__(self, hf: PreTrainedTokenizerFast, parts: dict[str, Any] | None = None) -> None:
         """``parts``: the tokenizer as JSON, where the caller has it already."""
         self._backend: Backend = hf.backend_tokenizer
-        parts = parts or json.loads(self._backend.to_str())
+        if parts is None:
+            parts = json.loads(self._backend.to_str())
+        assert parts is not None
         self._read = _token_reader(parts)
         self._in_model: dict[str, int] = self._backend.get_vocab(with_added_tokens=False)
         self._spaces = _METASPACE in json.dumps(_text_parts(parts), ensure_ascii=False)

@@ -113,6 +113,6 @@ def _is_cut(text: bytes) -> bool:
     for back, byte in enumerate(reversed(text[-3:]), 1):
         if byte < 0x80:
             return False
-        if byte >= 0xC0:  # the first byte of a character of 2, 3 or 4
+        if 0xC2 <= byte <= 0xF4:  # the first byte of a character of 2, 3 or 4
             return back < (2 if byte < 0xE0 else 3 if byte < 0xF0 else 4)
     return False

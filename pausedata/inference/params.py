@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,7 +21,14 @@ from pausedata.errors import UsageError
 from pausedata.inference.eligibility import Eligibility, parse_eligibility, read_eligibility
 from pausedata.invalid import find_invalid
 
-Mark = Annotated[str, Field(min_length=1)]
+
+def _is_text(mark: str) -> str:
+    if not mark:
+        raise ValueError("give a text: every answer has the empty one")
+    return mark
+
+
+Mark = Annotated[str, AfterValidator(_is_text)]
 Pair = Annotated[tuple[Mark, Mark], Field(strict=False)]
 
 
@@ -30,35 +38,36 @@ class PauseParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     threshold: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
+        allow_inf_nan=False,
         description="a pause is forced where the highest next-token probability is below it",
     )
     entropy_threshold: float | None = Field(
-        None,
+        default=None,
         ge=0,
         allow_inf_nan=False,
         description="also where the entropy (nats) is above it; null: entropy does not count",
     )
-    tokens: int = Field(1, ge=1, description="pauses at each place")
+    tokens: int = Field(default=1, ge=1, description="pauses at each place")
     max_pauses: int | None = Field(
-        None, ge=0, description="most pauses in an answer; null: no limit"
+        default=None, ge=0, description="most pauses in an answer; null: no limit"
     )
     cooldown: int = Field(
-        0, ge=0, description="tokens that must come after a pause before the next one"
+        default=0, ge=0, description="tokens that must come after a pause before the next one"
     )
     never_inside: Annotated[tuple[Pair, ...], Field(strict=False)] = Field(
-        (("<tool_call>", "</tool_call>"),),
+        default=(("<tool_call>", "</tool_call>"),),
         description="pairs of texts: no pause after the first, up to and with the second",
     )
     never_after: Annotated[tuple[Mark, ...], Field(strict=False)] = Field(
-        (), description="texts after which the answer gets no more pauses, such as '####'"
+        default=(), description="texts after which the answer gets no more pauses, such as '####'"
     )
     eligibility: Eligibility | None = Field(
-        None, description="the rule that says which groups may have pauses (file or object)"
+        default=None, description="the rule that says which groups may have pauses (file or object)"
     )
-    group: str | None = Field(None, description="the group that the request belongs to")
+    group: str | None = Field(default=None, description="the group that the request belongs to")
 
     @field_validator("eligibility", mode="before")
     @classmethod
@@ -85,7 +94,7 @@ class PauseParams(BaseModel):
 
     def extra_args(self) -> dict[str, Any]:
         """These for vLLM: ``SamplingParams(extra_args=params.extra_args())``."""
-        return {"pauses": self.model_dump(mode="json", exclude_unset=True)}
+        return {"pauses": self.model_dump(mode="json", include=self.model_fields_set)}
 
 
 def parse_params(values: Mapping[str, Any], where: str) -> PauseParams:
@@ -96,5 +105,7 @@ def parse_params(values: Mapping[str, Any], where: str) -> PauseParams:
         wrong = find_invalid(error, PauseParams, dict(values))
     if wrong.kind == "unknown":
         raise UsageError(f"{where}: unknown key '{wrong.key}'.{wrong.hint}")
-    key = f"{wrong.key} " if wrong.key else ""
+    if wrong.kind == "missing":
+        raise UsageError(f"{where}: {wrong.key} is missing.{wrong.hint}")
+    key = f"{wrong.key}: " if wrong.key else ""
     raise UsageError(f"{where}: {key}{wrong.message}.{wrong.hint}")

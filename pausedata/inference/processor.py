@@ -12,9 +12,7 @@ try:
     import torch
     from transformers import LogitsProcessor
 except ImportError as error:
-    raise missing_extra(
-        "torch and transformers", "transformers", "PauseLogitsProcessor"
-    ) from error
+    raise missing_extra("torch and transformers", "transformers", "PauseLogitsProcessor") from error
 
 from pausedata.inference.decide import Answer
 from pausedata.inference.params import PauseParams, parse_params
@@ -88,18 +86,18 @@ class PauseLogitsProcessor(LogitsProcessor):
             where = [f"PauseLogitsProcessor: requests[{k}]" for k in range(len(each))]
             parse_params(common, "PauseLogitsProcessor")
         common["group"] = group
-        self._params = [parse_params(common | e, w) for e, w in zip(each, where, strict=True)]
+        self._params = [parse_params({**common, **e}, w) for e, w in zip(each, where, strict=True)]
         if not self._params:
             raise UsageError("PauseLogitsProcessor: requests is empty: one for each prompt.")
         self._ids = torch.empty(0, 0, dtype=torch.long)  # what the last call was given
         self._prompt = 0  # tokens of it that are the prompt
         self._answers: list[Answer] = []  # one for each row
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Any:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores [rows, vocabulary] of the token after ``input_ids`` [rows, tokens]."""
         check_rows(self._pause, scores.shape[-1], self._pause_token)
         answers = self._follow(input_ids)
-        scores = scores.clone()  # type: ignore[assignment]
+        scores = scores.clone()
         put_pauses(
             scores,
             self._pause,

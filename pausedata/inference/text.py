@@ -67,13 +67,12 @@ class TextDeltas:
 
     def feed(self, piece: str) -> str:
         """What of the text is certain with ``piece``; less than a pause's length is held back."""
-        text = self._held + piece
-        self.pauses += text.count(self._token)
-        text = text.replace(self._token, "")
-        longest = min(len(text), len(self._token) - 1)
-        held = next((n for n in range(longest, 0, -1) if self._token.startswith(text[-n:])), 0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
+        *certain, last = (self._held + piece).split(self._token)
+        self.pauses += len(certain)
+        longest = min(len(last), len(self._token) - 1)
+        held = next((n for n in range(longest, 0, -1) if self._token.startswith(last[-n:])), 0)
+        self._held = last[len(last) - held :]
+        return "".join(certain) + last[: len(last) - held]
 
     def end(self) -> str:
         """What was held back; to be called after the last piece."""

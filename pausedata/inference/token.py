@@ -22,7 +22,7 @@ def find_pause(tokenizer: Any, pause_token: str) -> int:
 
 
 def check_rows(pause: int, rows: int, pause_token: str) -> None:
-    """UsageError where the model has a logit for ``rows`` tokens and the pause is not among them."""
+    """UsageError where the pause is not among the ``rows`` tokens that the model has."""
     if pause >= rows:
         raise UsageError(
             f"the model has {rows} tokens, and '{pause_token}' is number {pause} of its tokenizer: "

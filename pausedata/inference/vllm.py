@@ -15,20 +15,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pausedata.errors import UsageError, missing_extra
 
+# Not `import vllm`: type checkers run where it is not installed.
 try:
-    from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
-    from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+    _first: Any = import_module("vllm.v1.sample.logits_processor")
+    _updates: Any = import_module("vllm.v1.sample.logits_processor.builtin")
 except ImportError as error:
     raise missing_extra("vllm 0.18 or newer", "vllm", "PausesForVLLM") from error
-
 try:
-    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as RunnerV2Processor
-except ImportError:  # before 0.32
-    RunnerV2Processor = object  # type: ignore[assignment,misc]
+    _second: Any = import_module("vllm.v1.worker.gpu.sample.logits_processor").LogitsProcessor
+except ImportError:  # an older vLLM, which has one runner
+    _second = object
 
 from pausedata.inference.decide import Answer
 from pausedata.inference.params import PauseParams, parse_params
@@ -37,8 +38,6 @@ from pausedata.inference.token import check_rows, find_pause, pieces_of
 
 if TYPE_CHECKING:
     import torch
-    from vllm import SamplingParams
-    from vllm.config import VllmConfig
 
 VARIABLE = "PAUSEDATA_PAUSES"
 _HINT = """an object such as {"threshold": 0.5}, or false"""
@@ -55,18 +54,18 @@ class Request:
     seen: int = 0  # how much of it the answer has
 
 
-class PausesForVLLM(LogitsProcessor, RunnerV2Processor):  # type: ignore[misc]
+class PausesForVLLM(_first.LogitsProcessor, _second):
     """Forces a pause where the model is unsure; requests that do not ask are left alone."""
 
     @classmethod
-    def validate_params(cls, sampling_params: SamplingParams) -> None:
+    def validate_params(cls, sampling_params: Any) -> None:
         """ValueError, of one line, where a request's parameters are wrong: HTTP 400."""
         try:
             _read(sampling_params)
         except UsageError as error:
             raise ValueError(str(error)) from None
 
-    def __init__(self, vllm_config: VllmConfig, *rest: Any) -> None:
+    def __init__(self, vllm_config: Any, *rest: Any) -> None:
         """vLLM calls it: with device and pinning (first runner), or with its states (second)."""
         if vllm_config.speculative_config:
             raise UsageError("pauses and speculative decoding do not go together: leave one out.")
@@ -81,11 +80,11 @@ class PausesForVLLM(LogitsProcessor, RunnerV2Processor):  # type: ignore[misc]
         """A forced pause is what greedy decoding takes."""
         return False
 
-    def update_state(self, batch_update: BatchUpdate | None) -> None:
+    def update_state(self, batch_update: Any) -> None:
         """First runner: requests that came, went and moved."""
-        process_dict_updates(self._requests, batch_update, self._begin)
+        _updates.process_dict_updates(self._requests, batch_update, self._begin)
 
-    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Second runner: a request in the slot ``req_idx``. Whether it gets pauses."""
         self._requests.pop(req_idx, None)
         request = self._begin(sampling_params, None, [])
@@ -111,7 +110,7 @@ class PausesForVLLM(LogitsProcessor, RunnerV2Processor):  # type: ignore[misc]
         return logits
 
     def _begin(
-        self, sampling_params: SamplingParams, prompt: list[int] | None, output: list[int]
+        self, sampling_params: Any, prompt: list[int] | None, output: list[int]
     ) -> Request | None:
         """A request that gets pauses; None for others."""
         params = _read(sampling_params)
@@ -120,7 +119,7 @@ class PausesForVLLM(LogitsProcessor, RunnerV2Processor):  # type: ignore[misc]
         return Request(params, prompt, output, self._answer(params, prompt))
 
     def _answer(self, params: PauseParams, prompt: list[int] | None) -> Answer:
-        return Answer(params, after_pause=bool(prompt) and prompt[-1] == self._pause)
+        return Answer(params, after_pause=(prompt or [])[-1:] == [self._pause])
 
     def _catch_up(self, request: Request) -> None:
         """Give the answer what was generated since the last call."""
@@ -141,7 +140,7 @@ class PausesForVLLM(LogitsProcessor, RunnerV2Processor):  # type: ignore[misc]
         """Second runner: the requests of this step by their rows, with what they were fed."""
         states = self._states
         slots = ctx.idx_mapping_np.tolist()
-        fed: list[int] | None = None
+        fed: list[int] = ctx.input_ids.tolist()
         there = {}
         for row, slot in enumerate(slots):
             request = self._requests.get(slot)
@@ -156,12 +155,11 @@ class PausesForVLLM(LogitsProcessor, RunnerV2Processor):  # type: ignore[misc]
                 request.prompt, request.output = ids[:1], ids[1:]
                 request.answer = self._answer(request.params, request.prompt)
             else:
-                fed = fed or ctx.input_ids.tolist()
                 request.output.append(fed[row])
         return there
 
 
-def _read(sampling_params: SamplingParams) -> PauseParams | None:
+def _read(sampling_params: Any) -> PauseParams | None:
     """The parameters of a request; None where it gets no pauses. UsageError says what is wrong."""
     _, defaults = _defaults(os.environ.get(VARIABLE, ""))
     given = (sampling_params.extra_args or {}).get("pauses")
@@ -215,7 +213,7 @@ def _object(given: Any, where: str) -> dict[str, Any] | None:
     return dict(given)
 
 
-def _tokenizer(vllm_config: VllmConfig) -> Any:
+def _tokenizer(vllm_config: Any) -> Any:
     """The engine's tokenizer, also where the engine itself does without one."""
     from transformers import AutoTokenizer
 
