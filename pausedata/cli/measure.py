@@ -104,6 +104,40 @@ def measure(
             help="Write which groups may have pauses, for pausedata.inference.",
         ),
     ] = None,
+    generate: Annotated[
+        bool,
+        typer.Option("--generate", help="Also let the models write answers, and score them."),
+    ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="What answers are: gsm8k or aqua.",
+            autocompletion=complete.words("gsm8k", "aqua"),
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold",
+            min=0,
+            max=1,
+            help="While generating a pause is forced where the highest probability is below this.",
+        ),
+    ] = 0.5,
+    max_pauses: Annotated[
+        int | None, typer.Option("--max-pauses", min=1, help="At most so many in an answer.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer, without pauses.")
+    ] = 256,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Answers that are generated side by side.")
+    ] = 8,
+    answers: Annotated[
+        Path | None,
+        typer.Option("--answers", metavar="FILE.jsonl", help="Write the answers to this file."),
+    ] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -127,8 +161,13 @@ def measure(
     --baseline trained/none --gate min_gain=0.01 --gate max_token_overhead=0.05
 
     Example: pausedata measure build/gsm8k --model trained/dit --placement dit \
+    --baseline trained/none --generate --task gsm8k --threshold 0.3
+
+    Example: pausedata measure build/gsm8k --model trained/dit --placement dit \
     --group-by subject --gate per_group=true --eligibility eligible.json
     """
+    from json import dumps
+
     from pausedata.measure.run import Asked
     from pausedata.measure.run import measure as find
     from pausedata.runs import check_dtype
@@ -147,6 +186,20 @@ def measure(
                 "or `gate:` in the recipe."
             )
         check_output(eligibility)
+    generating = None
+    if generate:
+        from pausedata.answers import TASKS
+        from pausedata.answers import get as check_task
+        from pausedata.measure.generate import Generating
+
+        if task is None:
+            raise UsageError(f"--generate: say what answers are: --task {'|'.join(TASKS)}.")
+        check_task(task)
+        generating = Generating(task, threshold, max_pauses, max_new_tokens, batch)
+    elif task is not None or answers is not None:
+        raise UsageError("--task and --answers are for answers: give --generate too.")
+    if answers is not None:
+        check_output(answers)
     asked = Asked(
         model=model,
         placement=placement,
@@ -161,11 +214,17 @@ def measure(
         rules=rules,
         to_the_end=to_the_end,
         record=(name or placement) if record and (rules or name) else None,
+        generating=generating,
     )
     if_stopped("what was measured is kept")
     found, outcome = find(dataset, asked, command=command_line(), progress=progress())
+    if answers is not None and found.generated is not None:
+        lines = (dumps(record, ensure_ascii=False) for record in found.generated.records)
+        answers.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        say(f"wrote {answers}")
     if eligibility is not None:
-        _write_eligibility(eligibility, found)
+        rule = dumps(found.eligibility(), indent=1, ensure_ascii=False)
+        eligibility.write_text(f"{rule}\n", "utf-8")
         say(f"wrote {eligibility}")
     if outcome is not None:
         say(f"{dataset}: version {outcome.version.number} holds it as gates/{asked.record}")
@@ -195,12 +254,6 @@ def _rules(dataset: Path, recipe: Path | None, given: list[str] | None) -> Rules
     if given:
         rules = (rules or {}) | parse_set(given, "--gate")
     return None if rules is None else parse_rules(rules, "--gate" if given else "gate")
-
-
-def _write_eligibility(path: Path, found: Any) -> None:
-    import json
-
-    path.write_text(json.dumps(found.eligibility(), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 COMMANDS = {"measure": measure}

@@ -66,7 +66,7 @@ def figures(
         ),
     }
     totals = {name: _ratio(top.sum(), below.sum()) for name, (top, below) in ratios.items()}
-    intervals = _intervals(list(ratios.values()), len(measured), confidence, seed, resamples)
+    intervals = ratio_intervals(list(ratios.values()), confidence, seed, resamples)
     of = dict(zip(ratios, intervals, strict=True))
     count = len(measured)
     return Figures(
@@ -93,10 +93,11 @@ def _ratio(top: Any, below: Any) -> float | None:
     return float(top / below) if below else None
 
 
-def _intervals(
-    ratios: list[tuple[Any, Any]], examples: int, confidence: float, seed: int, resamples: int
+def ratio_intervals(
+    ratios: list[tuple[Any, Any]], confidence: float, seed: int, resamples: int
 ) -> list[Interval | None]:
-    """The percentile interval of each ratio of sums, (top, below) [examples]."""
+    """The bootstrap's percentile interval of each ratio of sums: (top, below), each [examples]."""
+    examples = len(ratios[0][0])
     if examples < 2:
         return [None] * len(ratios)
     columns = np.stack([part.astype(np.float64) for ratio in ratios for part in ratio], axis=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pausedata.held_out import HeldOut
 from pausedata.measure.figures import Figures
+from pausedata.measure.generate import Generating, Record
 from pausedata.measure.judge import Judged
 from pausedata.measure.rules import Rules
 
@@ -30,6 +31,20 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Generated:
+    """The answers that were generated, and what they come to: `generate.summary`."""
+
+    how: Generating
+    whole: dict[str, Any]
+    groups: dict[str, dict[str, Any]]
+    records: list[Record]
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs; the answers themselves are left out."""
+        return self.how.as_json() | self.whole | {"groups": self.groups}
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One measurement of a placement with a trained model."""
 
@@ -48,7 +63,7 @@ class Measurement:
     whole: Part
     groups: dict[str, Part] = field(default_factory=dict)
     stopped_early: bool = False
-    generated: dict[str, Any] | None = None
+    generated: Generated | None = None
 
     @property
     def verdict(self) -> str | None:
@@ -105,5 +120,5 @@ class Measurement:
             "gate": self.rules.model_dump() if self.rules else None,
         }
         if self.generated is not None:
-            told["generated"] = self.generated
+            told["generated"] = self.generated.as_json()
         return told

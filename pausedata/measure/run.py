@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pausedata import memory, runs, stopping
+from pausedata.answers import Outcome as Answered
 from pausedata.change import existing
 from pausedata.errors import DataError, UsageError
 from pausedata.measure.examples import Pair, choose
 from pausedata.measure.figures import RESAMPLES, figures
+from pausedata.measure.generate import (
+    Generating,
+    Record,
+    Writer,
+    scorer,
+    summary,
+    way_of,
+    write_pairs,
+)
 from pausedata.measure.judge import Watch, judge
 from pausedata.measure.likelihood import measure_pairs
 from pausedata.measure.measured import Measured
-from pausedata.measure.result import Measurement, Part
+from pausedata.measure.result import Generated, Measurement, Part
 from pausedata.measure.rules import Rules
 from pausedata.models import ModelRef, context_length
 from pausedata.progress import Progress, Silent
@@ -49,6 +59,7 @@ class Asked:
     rules: Rules | None = None
     to_the_end: bool = False  # go on where help is ruled out
     record: str | None = None  # the gate's name, where it is recorded
+    generating: Generating | None = None  # answers, too
 
 
 def measure(
@@ -89,6 +100,7 @@ class _Measuring:
             seed=asked.seed,
             most=asked.examples,
             group_by=asked.group_by,
+            texts=asked.generating is not None,
             progress=progress,
         )
         if self.chosen.where.seed is not None:
@@ -101,11 +113,19 @@ class _Measuring:
         with Work(self.root, self.version, self.progress) as work:
             stage = work.staging.stage("measure", self._inputs())
             pairs, overlong = self._pairs_that_fit()
+            # What answers are compared with comes first: it costs nothing, and may be missing.
+            score = scorer(asked.task, pairs) if (asked := self.asked.generating) else None
             watches = self._watches(pairs)
             measured = self._measure(stage, pairs, watches)
             result = self._result(measured, overlong, watches, stopped=len(measured) < len(pairs))
+            stages = [stage]
+            if asked is not None and score is not None:
+                stages.append(work.staging.stage("generate", self._inputs() | asked.as_json()))
+                records = self._generate(stages[-1], pairs[: len(measured)], asked, score)
+                result = replace(result, generated=self._generated(records, asked))
             outcome = self._record(work, result, measured, command)
-            work.staging.drop(stage)
+            for finished in stages:
+                work.staging.drop(finished)
             return result, outcome
 
     def _check_models(self) -> None:
@@ -226,6 +246,54 @@ class _Measuring:
             for scorer in loaded:
                 scorer.close()
 
+    def _generate(
+        self,
+        stage: Stage,
+        pairs: list[Pair],
+        asked: Generating,
+        score: Callable[[str, Pair], Answered],
+    ) -> list[Record]:
+        """Answers to ``pairs``, batch by batch; those that an earlier try wrote are kept."""
+        placed = self.version.table(f"placements/{self.asked.placement}").entry
+        way = way_of(placed.provenance["inputs"])
+        starts = range(0, len(pairs), asked.batch)
+        kept = {start: stage.record(f"answers-{start:06d}") for start in starts}
+        trained = baseline = None
+        if None in kept.values():
+            trained = self._writer(self.model, asked)
+            baseline = self._writer(self.baseline, asked) if self.baseline else trained
+        found: list[Record] = []
+        title = f"generating answers, {asked.task}"
+        with stopping.gently(), self.progress.step(title, len(pairs), "examples") as advance:
+            for number, (start, record) in enumerate(kept.items()):
+                some = pairs[start : start + asked.batch]
+                if record is None:
+                    assert trained is not None and baseline is not None
+                    record = {"answers": write_pairs(some, number, trained, baseline, way, score)}
+                    stage.note(f"answers-{start:06d}", record)
+                found += record["answers"]
+                advance(len(some))
+                stopping.safe_point()
+        return found
+
+    def _writer(self, model: ModelRef, asked: Generating) -> Writer:
+        pause = self.version.manifest.pause.token
+        return Writer(model, pause, asked, dtype=self.asked.dtype, device=self.asked.device)
+
+    def _generated(self, records: list[Record], asked: Generating) -> Generated:
+        settings = {
+            "confidence": self.asked.rules.confidence if self.asked.rules else 0.95,
+            "seed": self.asked.seed,
+            "resamples": self.asked.resamples,
+        }
+        groups = sorted({r["group"] for r in records if r["group"] is not None})
+        return Generated(
+            asked,
+            summary(records, **settings),
+            {g: summary([r for r in records if r["group"] == g], **settings) for g in groups},
+            records,
+        )
+
     def _spec(self, model: ModelRef) -> RunSpec:
         scoring = Scoring(device=self.asked.device)
         return RunSpec("measure", model, self.asked.dtype, "transformers", scoring)
@@ -279,7 +347,9 @@ class _Measuring:
         if asked.record is None:
             return None
         name = f"gates/{asked.record}"
+        generating = asked.generating.as_json() if asked.generating else None
         wanted = self._inputs() | {
+            **({"generating": generating} if generating else {}),
             "rules": asked.rules.model_dump() if asked.rules else None,
             "examples": asked.examples,
             "resamples": asked.resamples,

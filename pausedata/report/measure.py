@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pausedata.measure.figures import Figures, Interval
-from pausedata.measure.result import Measurement, Part
+from pausedata.measure.result import Generated, Measurement, Part
 from pausedata.report.table import make_table
 from pausedata.report.visible import visible
 
@@ -18,6 +18,8 @@ _STYLES = {"go": "bold green", "no-go": "bold red", "not-enough-data": "bold yel
 def render_measurement(found: Measurement) -> RenderableType:
     """What the pauses bring and cost, by group too, and the verdict with its reasons."""
     parts: list[RenderableType] = [_title(found), _figures(found), *_groups(found)]
+    if found.generated is not None:
+        parts += [Text(), *_generated(found.generated)]
     judged = found.whole.judged
     if judged is not None:
         parts += [Text(), Text(judged.verdict, _STYLES[judged.verdict])]
@@ -60,6 +62,24 @@ def _figures(found: Measurement) -> RenderableType:
     row("pauses for each real token", own.token_overhead, None, _share)
     row("further time", own.latency_overhead, own.latency_overhead_interval, _percent)
     return table
+
+
+def _generated(found: Generated) -> list[RenderableType]:
+    """How many answers are right, of all and of each group."""
+    heads = [f"answers, {found.how.task}", "right with pauses", "without", "gain", "between"]
+    table = make_table([*heads, "pauses", "further time"], [False, *[True] * 6])
+    for name, own in {"all": found.whole, **found.groups}.items():
+        low, high = own["accuracy_gain_interval"] or (0.0, 0.0)
+        table.add_row(
+            visible(name),
+            f"{own['accuracy_with']:.1%}",
+            f"{own['accuracy_without']:.1%}",
+            _percent(own["accuracy_gain"]),
+            f"{_percent(low)} … {_percent(high)}" if own["accuracy_gain_interval"] else "–",
+            f"{own['pauses']:.1f}",
+            _percent(own["latency_overhead"]),
+        )
+    return [table]
 
 
 def _groups(found: Measurement) -> list[RenderableType]:

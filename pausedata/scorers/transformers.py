@@ -23,7 +23,7 @@ except ImportError as error:
     raise missing_extra("torch and transformers", "transformers", "Scoring") from error
 
 from pausedata.model_cache import in_cache
-from pausedata.models import needs_own_code, own_code, quiet
+from pausedata.models import load_tokenizer, needs_own_code, own_code, quiet
 from pausedata.scorers.adapter import merge_adapter
 from pausedata.scorers.heads import Head, LinearHead, choose_head, vocabulary_of
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES
@@ -83,6 +83,15 @@ def load(job: Job) -> TransformersScorer:
         if _is_out_of_memory(error):
             raise _does_not_fit(getattr(job.model, "name", "the model"), where) from error
         raise
+
+
+def load_for_generating(model: ModelRef, dtype: str, device: str) -> tuple[Any, Any]:
+    """A causal language model, not altered as for scoring, and its tokenizer.
+
+    UsageError for a wrong argument or a model that cannot be loaded.
+    """
+    loaded = load_model(in_cache(model), getattr(torch, dtype), _device(device))
+    return loaded, load_tokenizer(model)
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,248 @@
+"""Answers that the models write, with pauses and without: which are right, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pausedata import answers
+from pausedata.answers import Outcome
+from pausedata.errors import DataError, UsageError
+from pausedata.measure.examples import Pair
+from pausedata.measure.figures import RESAMPLES, ratio_intervals
+from pausedata.models import ModelRef, context_length
+
+Record = dict[str, Any]  # one example: both texts, whether they are right, pauses, tokens
+
+
+@dataclass(frozen=True)
+class Generating:
+    """How answers are generated, greedily.
+
+    The pauses of a placement by ``append`` stand behind the prompt, as in training. Of every other
+    one they are forced where the highest next-token probability is below ``threshold``, at most
+    ``max_pauses`` in an answer: its own places cannot be known before the answer is.
+    """
+
+    task: str
+    threshold: float = 0.5
+    max_pauses: int | None = None
+    max_new_tokens: int = 256  # real ones; pauses come on top
+    batch: int = 8
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How pauses get into answers: so many behind the prompt, or forced by the processor."""
+
+    appended: int = 0
+    forced: bool = False
+
+
+def way_of(inputs: dict[str, Any]) -> Way:
+    """How the pauses of a placement that was made from ``inputs`` get into answers."""
+    if inputs.get("strategy") == "append":
+        return Way(appended=int(inputs.get("parameters", {}).get("tokens", 1)))
+    return Way(forced=inputs.get("strategy") != "none")
+
+
+class Writer:
+    """A model that writes answers: with pauses, put in as ``way`` says, or without."""
+
+    def __init__(
+        self,
+        model: ModelRef,
+        pause_token: str,
+        asked: Generating,
+        *,
+        dtype: str,
+        device: str,
+    ) -> None:
+        """Load ``model``; UsageError where that fails."""
+        from pausedata.scorers.transformers import load_for_generating
+
+        self._asked, self._pause_token = asked, pause_token
+        self.model, self.tokenizer = load_for_generating(model, dtype, device)
+        self._ends = sorted(_ends(self.model, self.tokenizer))
+        if not self._ends:
+            raise UsageError(
+                f"{model.name}: neither its tokenizer nor its generation_config.json names an end "
+                "token (eos_token), so that no answer would end."
+            )
+        self._context = context_length(model)
+        known = self.tokenizer.convert_tokens_to_ids(pause_token)
+        unknown = self.tokenizer.unk_token_id
+        self._pause = known if known not in (None, unknown) else None
+
+    def write(self, prompts: Sequence[Sequence[int]], way: Way | None) -> tuple[list[Any], float]:
+        """Ids of each answer, pauses among them, and the seconds of all; None: no pauses."""
+        import torch
+
+        behind = [self._pause] * way.appended if way is not None else []
+        given = [[*prompt, *behind] for prompt in prompts]
+        room = self._asked.max_new_tokens
+        processors: list[Any] = []
+        if way is not None and way.forced:
+            from pausedata.inference import PauseLogitsProcessor
+
+            processors.append(
+                PauseLogitsProcessor(
+                    self.tokenizer,
+                    self._asked.threshold,
+                    max_pauses=self._asked.max_pauses,
+                    never_after=("####",),
+                    pause_token=self._pause_token,
+                )
+            )
+            room += room if self._asked.max_pauses is None else self._asked.max_pauses
+        longest = max(map(len, given))
+        if self._context is not None:
+            room = max(1, min(room, self._context - longest))
+        pad = self._ends[0]
+        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in given])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in given])
+        start = time.perf_counter()
+        with torch.inference_mode():
+            found = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=room,
+                eos_token_id=self._ends,
+                pad_token_id=pad,
+                # Left to itself a model may write a pause, too: only those put in are measured.
+                suppress_tokens=None if processors or self._pause is None else [self._pause],
+                logits_processor=processors,
+            )
+        answers = found[:, longest:].tolist()
+        took = time.perf_counter() - start
+        return [self._cut(answer) for answer in answers], took
+
+    def text(self, answer: list[int]) -> tuple[str, int, int]:
+        """The answer's text without pauses; its real tokens; its pauses."""
+        real = [id for id in answer if id != self._pause]
+        text = self.tokenizer.decode(real, skip_special_tokens=True)
+        return text, len(real), len(answer) - len(real)
+
+    def _cut(self, answer: list[int]) -> list[int]:
+        """Up to and with the end token, and to the most real tokens."""
+        kept: list[int] = []
+        real = 0
+        for id in answer:
+            real += id != self._pause
+            if real > self._asked.max_new_tokens:
+                break
+            kept.append(id)
+            if id in self._ends:
+                break
+        return kept
+
+
+def _ends(model: Any, tokenizer: Any) -> set[int]:
+    found: set[int] = set()
+    for given in (tokenizer.eos_token_id, model.generation_config.eos_token_id):
+        found |= {given} if isinstance(given, int) else set(given or ())
+    return found
+
+
+def write_pairs(
+    pairs: Sequence[Pair],
+    first: int,
+    trained: Writer,
+    baseline: Writer,
+    way: Way,
+    score: Callable[[str, Pair], Outcome],
+) -> list[Record]:
+    """Both answers to each of ``pairs``, which go through the models together, in turns."""
+    prompts = [pair.without.prompt_ids for pair in pairs]
+    turns = [(trained, way), (baseline, None)]
+    written = [writer.write(prompts, how) for writer, how in (turns if first % 2 else turns[::-1])]
+    (with_pauses, took_with), (without, took) = written if first % 2 else written[::-1]
+    records = []
+    for pair, own, plain in zip(pairs, with_pauses, without, strict=True):
+        text, tokens, pauses = trained.text(own)
+        plain_text, plain_tokens, _ = baseline.text(plain)
+        outcome, plain_outcome = score(text, pair), score(plain_text, pair)
+        records.append(
+            {
+                "id": pair.id,
+                "group": pair.group,
+                "with": text,
+                "without": plain_text,
+                "right_with": outcome.right,
+                "right_without": plain_outcome.right,
+                "reason_with": outcome.reason,
+                "reason_without": plain_outcome.reason,
+                "tokens_with": tokens,
+                "tokens_without": plain_tokens,
+                "pauses": pauses + way.appended,
+                "seconds_with": took_with / len(pairs),
+                "seconds_without": took / len(pairs),
+            }
+        )
+    return records
+
+
+def scorer(task: str, pairs: Sequence[Pair]) -> Callable[[str, Pair], Outcome]:
+    """Whether a text answers one of ``pairs``; DataError for one that says no right answer."""
+    known = answers.get(task)
+    references: dict[str, Any] = {}
+    for pair in pairs:
+        try:
+            references[pair.id] = known.reference(pair.response, json.loads(pair.meta))
+        except DataError as error:
+            raise DataError(f"example {pair.id}: {error}") from None
+    return lambda text, pair: known.score(text, references[pair.id])
+
+
+def summary(
+    records: Sequence[Record],
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Accuracies, their difference with its interval, and what the pauses cost, for programs."""
+    if not records:
+        return {"examples": 0}
+    columns = {
+        name: np.array([record[name] for record in records], float)
+        for name in (
+            *("right_with", "right_without", "tokens_with", "tokens_without", "pauses"),
+            *("seconds_with", "seconds_without"),
+        )
+    }
+    gained = columns["right_with"] - columns["right_without"]
+    ones = np.ones(len(records))
+    further = columns["seconds_with"] - columns["seconds_without"]
+    interval, latency = ratio_intervals(
+        [(gained, ones), (further, columns["seconds_without"])], confidence, seed, resamples
+    )
+    reasons: dict[str, dict[str, int]] = {}
+    for which in ("with", "without"):
+        said = [record[f"reason_{which}"] for record in records]
+        reasons[which] = {str(r): said.count(r) for r in dict.fromkeys(said) if r is not None}
+    return {
+        "examples": len(records),
+        "accuracy_with": float(columns["right_with"].mean()),
+        "accuracy_without": float(columns["right_without"].mean()),
+        "accuracy_gain": float(gained.mean()),
+        "accuracy_gain_interval": interval,
+        "tokens_with": float(columns["tokens_with"].mean()),
+        "tokens_without": float(columns["tokens_without"].mean()),
+        "pauses": float(columns["pauses"].mean()),
+        "token_overhead": float(columns["pauses"].sum() / max(columns["tokens_with"].sum(), 1)),
+        "latency_overhead": float(further.sum() / columns["seconds_without"].sum()),
+        "latency_overhead_interval": latency,
+        "reasons": reasons,
+    }
