@@ -38,11 +38,12 @@ class Task(Protocol):
 TASKS: dict[str, str] = {
     "gsm8k": "pausedata.answers.gsm8k:GSM8K",
     "aqua": "pausedata.answers.aqua:AQuA",
+    "mbpp": "pausedata.answers.mbpp:MBPP",
 }
 
 
 def get(name: str) -> Task:
-    """The task ``name``; UsageError where there is none."""
+    """The task ``name``; UsageError where there is none, or where it cannot be had here."""
     from importlib import import_module
 
     if name not in TASKS:

@@ -112,8 +112,8 @@ def measure(
         str | None,
         typer.Option(
             "--task",
-            help="What answers are: gsm8k or aqua.",
-            autocompletion=complete.words("gsm8k", "aqua"),
+            help="What answers are: gsm8k, aqua or mbpp (whose programs run in a sandbox).",
+            autocompletion=complete.words("gsm8k", "aqua", "mbpp"),
         ),
     ] = None,
     threshold: Annotated[
