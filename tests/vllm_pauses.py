@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# The untrained model often ends after a pause: it is made to go on.
+SAMPLING = {"temperature": 0.0, "skip_special_tokens": False, "ignore_eos": True}
+
 
 def generate(engine: Any, job: dict[str, Any]) -> Any:
     """What one job gives."""
@@ -21,7 +24,7 @@ def generate(engine: Any, job: dict[str, Any]) -> Any:
     asked = job.get("pauses", [None] * len(job["prompts"]))
     params = [
         SamplingParams(
-            **({"temperature": 0.0, "skip_special_tokens": False} | job.get("sampling", {})),
+            **(SAMPLING | job.get("sampling", {})),
             extra_args=None if pauses is None else {"pauses": pauses},
         )
         for pauses in asked
@@ -45,6 +48,7 @@ def main() -> None:
         max_model_len=512,
         enable_prefix_caching=False,
         disable_log_stats=True,
+        distributed_executor_backend="uni",
         logits_processors=["pausedata.inference.vllm:PausesForVLLM"],
     )
     Path(sys.argv[2]).write_text(json.dumps([generate(engine, job) for job in work["jobs"]]))
