@@ -16,6 +16,7 @@ import torch
 from conftest import SMOLLM2, problems
 from hypothesis import given
 from hypothesis import strategies as st
+from pausing import Pausing, prepared
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer, TextStreamer
 
 from pausedata.errors import UsageError
@@ -27,79 +28,13 @@ from pausedata.inference import (
     strip_output,
     strip_pauses,
 )
-from pausedata.inference.decide import Answer, Verdict, is_unsure
-from pausedata.inference.params import PauseParams
-from pausedata.models import ModelRef
-from pausedata.prepare_model import prepare_model
-from pausedata.tokenizer import Pieces
 
 PROMPTS = ["Question: 2 + 3?\nAnswer:", "Why", "A box holds twelve pencils and a pen.\nSo"]
 
 
-class Pausing:
-    """A model with the pause, its tokenizer, and what it generates."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.pause = int(self.tokenizer.convert_tokens_to_ids("[PAUSE]"))
-
-    def encode(self, prompts: list[str]) -> Any:
-        return self.tokenizer(prompts, return_tensors="pt", padding=True)
-
-    def generate(
-        self, prompts: list[str], processor: Any = None, length: int = 32, **options: Any
-    ) -> list[list[int]]:
-        """The new ids of every row, up to and without its end of sequence."""
-        inputs = self.encode(prompts)
-        made = self.model.generate(
-            **inputs,
-            **({"do_sample": False, "max_new_tokens": length} | options),
-            logits_processor=[processor] if processor else None,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        rows = made[:, inputs["input_ids"].shape[1] :].tolist()
-        end = self.tokenizer.eos_token_id
-        return [row[: row.index(end)] if end in row else row for row in rows]
-
-    def processor(self, threshold: float = 0.5, **options: Any) -> PauseLogitsProcessor:
-        return PauseLogitsProcessor(self.tokenizer, threshold, **options)
-
-    def expected(self, prompt: str, row: list[int], params: PauseParams) -> list[bool]:
-        """Where a pause is due in ``row``: from one forward pass over it, without the processor."""
-        start = self.tokenizer(prompt)["input_ids"]
-        with torch.no_grad():
-            logits = self.model(torch.tensor([start + row])).logits[0, len(start) - 1 : -1]
-        probabilities = logits.double().softmax(-1)
-        others = probabilities.clone()
-        others[:, self.pause] = 0
-        logs = probabilities.clamp_min(1e-300).log()
-        entropies = -(probabilities * logs).sum(-1)
-        pieces, answer, due = Pieces(self.tokenizer), Answer(params), []
-        for k, token in enumerate(row):
-            unsure = is_unsure(params, float(others[k].max()), float(entropies[k]))
-            verdict = answer.verdict
-            due.append(verdict is Verdict.ALWAYS or (verdict is Verdict.IF_UNSURE and unsure))
-            if token == self.pause:
-                answer.add_pause()
-            else:
-                answer.add_token(pieces[token])
-        return due
-
-    def check(self, prompt: str, row: list[int], **params: Any) -> int:
-        """The row has its pauses just where they are due; how many."""
-        pauses = [token == self.pause for token in row]
-        assert pauses == self.expected(prompt, row, PauseParams(**params))
-        return sum(pauses)
-
-
 @pytest.fixture(scope="module")
 def tiny(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pausing:
-    out = tmp_path_factory.mktemp("paused") / "model"
-    prepare_model(ModelRef.parse(str(model_folder), None, Path()), out)
-    return Pausing(out)
+    return prepared(model_folder, tmp_path_factory.mktemp("paused") / "model")
 
 
 # Where pauses come
@@ -375,14 +310,13 @@ def test_importing_it_loads_no_torch() -> None:
 @pytest.mark.skipif(not SMOLLM2.is_file(), reason="models/ has no SmolLM2: make model")
 def test_the_real_model(tmp_path: Path) -> None:
     """At threshold 0 greedy decoding token for token; at 0.5 pauses just where they are due."""
-    prepare_model(ModelRef.parse(str(SMOLLM2), None, Path()), tmp_path / "paused")
-    real = Pausing(tmp_path / "paused")
-    prompts = [f"Question: {row['question']}\nAnswer:" for row in problems(4)]
-    plain = real.generate(prompts, length=40)
-    assert real.generate(prompts, real.processor(0), length=40) == plain
-    rows = real.generate(prompts, real.processor(0.5), length=40)
+    real = prepared(SMOLLM2, tmp_path / "paused")
+    prompts = [f"Question: {row['question']}\nAnswer:" for row in problems(3)]
+    plain = real.generate(prompts)
+    assert real.generate(prompts, real.processor(0)) == plain
+    rows = real.generate(prompts, real.processor(0.5))
     counts = [real.check(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
     assert all(counts) and sum(counts) < sum(map(len, rows)) / 2
-    rows = real.generate(prompts, real.processor(0.5, max_pauses=3, cooldown=5), length=40)
+    rows = real.generate(prompts, real.processor(0.5, max_pauses=2, cooldown=5))
     for prompt, row in zip(prompts, rows, strict=True):
-        assert 0 < real.check(prompt, row, max_pauses=3, cooldown=5) <= 3
+        assert 0 < real.check(prompt, row, max_pauses=2, cooldown=5) <= 2

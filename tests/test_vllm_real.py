@@ -228,8 +228,17 @@ def test_one_of_two_engines_is_killed_and_the_other_takes_its_work(tmp_path: Pat
     assert not workers(root)
 
 
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
-def serving(folder: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def serving(
+    folder: Path, port: int, log: Path, *words: str, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """``vllm serve`` on loopback, with a key."""
     # What `vllm serve` runs; that command itself looks for a distribution of the name vllm, which
     # the build for CPUs is not.
@@ -237,14 +246,16 @@ def serving(folder: Path, port: int, log: Path) -> Iterator[subprocess.Popen[byt
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)),
         *("--host", "127.0.0.1", "--port", str(port), "--max-model-len", "1024"),
         *("--dtype", "float32", "--enforce-eager", "--no-enable-prefix-caching"),
-        *("--max-num-batched-tokens", "1024", "--served-model-name", "SmolLM2"),
+        *("--max-num-batched-tokens", "1024", "--served-model-name", "SmolLM2", *words),
     ]
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=output,
-            env=os.environ | {"VLLM_API_KEY": "a-secret", "VLLM_CPU_KVCACHE_SPACE": "1"},
+            env=os.environ
+            | {"VLLM_API_KEY": "a-secret", "VLLM_CPU_KVCACHE_SPACE": "1"}
+            | environment,
             start_new_session=True,
         )
     try:
@@ -259,9 +270,7 @@ def test_a_real_server_that_restarts_in_mid_run(tmp_path: Path) -> None:
     from pausedata.models import ModelRef
 
     folder, _ = folder_for_engine(ModelRef.parse(str(SMOLLM2), None, ROOT))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     root, log = tmp_path / "out", tmp_path / "serve.log"
     url = f"http://127.0.0.1:{port}"
     recipe = write_recipe(tmp_path, 32, backend="server", url=url)
