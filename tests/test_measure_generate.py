@@ -1,0 +1,187 @@
+"""``measure --generate``: answers with pauses and without, scored, in turns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Run
+from test_measure import (  # noqa: F401
+    Start,
+    built,
+    dataset,
+    measure,
+    trained,
+)
+
+from pausedata.measure import run as measuring
+from pausedata.measure.generate import Way, summary, way_of
+from pausedata.store.dataset import open_version
+
+WORDS = ("--generate", "--task", "gsm8k", "--examples", "6", "--max-new-tokens", "12")
+
+
+def answers_of(measure: Start, file: Path, *words: object, **keys: Any) -> tuple[Any, list[Any]]:  # noqa: F811
+    """What `--json` told, and the lines of `--answers`."""
+    done: Run = measure("--json", *WORDS, "--answers", file, *words, **keys)
+    assert done.status == 0, done.err
+    return json.loads(done.out), [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def greedy(model: Path, prompts: list[list[int]], tokens: int, end: int) -> list[list[int]]:
+    """Plain greedy decoding by hand, one forward pass for each token, pauses never chosen."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    found = []
+    for prompt in prompts:
+        ids = list(prompt)
+        for _ in range(tokens):
+            with torch.no_grad():
+                logits = loaded(torch.tensor([ids])).logits[0, -1]
+            logits[-1] = -torch.inf  # the pause is the last id
+            ids.append(int(logits.argmax()))
+            if ids[-1] == end:
+                break
+        found.append(ids[len(prompt) :])
+    return found
+
+
+def test_answers_without_pauses_are_plain_greedy_decoding(
+    measure: Start,  # noqa: F811
+    dataset: Path,  # noqa: F811
+    trained: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    from transformers import AutoTokenizer
+
+    told, lines = answers_of(measure, tmp_path / "a.jsonl", "--batch", 4)
+    assert told["generated"]["examples"] == len(lines) == 6
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    prompts = {
+        row["id"]: row["prompt_ids"]
+        for _, (table,) in open_version(dataset).aligned("tokens")
+        for row in table.to_pylist()
+    }
+    own = [prompts[line["id"]] for line in lines]
+    for line, ids in zip(lines, greedy(trained, own, 12, tokenizer.eos_token_id), strict=True):
+        assert line["without"] == tokenizer.decode(ids, skip_special_tokens=True)
+        assert line["tokens_without"] == len(ids)
+
+
+def test_pauses_are_left_out_of_texts_and_counted(
+    measure: Start,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    told, lines = answers_of(measure, tmp_path / "a.jsonl", "--threshold", "1", "--max-pauses", "3")
+    assert all("[PAUSE]" not in line["with"] + line["without"] for line in lines)
+    # A random model is never sure: it pauses until it may not any more, or ends.
+    assert {line["pauses"] for line in lines} <= {1, 2, 3}
+    assert all(line["tokens_with"] <= 12 for line in lines)
+    own = told["generated"]
+    assert own["pauses"] == pytest.approx(np.mean([line["pauses"] for line in lines]))
+    overhead = sum(line["pauses"] for line in lines) / sum(line["tokens_with"] for line in lines)
+    assert own["token_overhead"] == pytest.approx(overhead)
+    assert own["accuracy_with"] == own["accuracy_without"] == 0
+    assert own["reasons"]["with"]["no-answer"] == 6
+
+
+def test_at_threshold_0_both_answers_are_the_same(measure: Start, tmp_path: Path) -> None:  # noqa: F811
+    _, lines = answers_of(measure, tmp_path / "a.jsonl", "--threshold", "0")
+    assert all(line["with"] == line["without"] and line["pauses"] == 0 for line in lines)
+
+
+def test_pauses_of_append_stand_behind_the_prompt(measure: Start, tmp_path: Path) -> None:  # noqa: F811
+    _, lines = answers_of(measure, tmp_path / "a.jsonl", placement="append")
+    assert all(line["pauses"] == 4 for line in lines)
+
+
+def test_answers_do_not_depend_on_how_many_are_written_at_once(
+    measure: Start,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    texts = [
+        [(line["with"], line["without"]) for line in answers_of(measure, tmp_path / n, *words)[1]]
+        for n, words in (("one", ("--batch", 1)), ("six", ("--batch", 6)))
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_what_was_written_before_a_stop_is_kept(
+    measure: Start,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[int] = []
+    really = measuring.write_pairs
+
+    def stopped(pairs: Any, first: int, *rest: Any) -> Any:
+        begun.append(first)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return really(pairs, first, *rest)
+
+    monkeypatch.setattr(measuring, "write_pairs", stopped)
+    assert measure(*WORDS, "--batch", 2).status == 130
+    assert measure(*WORDS, "--batch", 2).status == 0
+    assert begun == [0, 1, 1, 2]
+
+
+def test_groups_have_their_own_accuracies(measure: Start, tmp_path: Path) -> None:  # noqa: F811
+    told, lines = answers_of(measure, tmp_path / "a.jsonl", "--group-by", "subject")
+    sizes = {name: own["examples"] for name, own in told["generated"]["groups"].items()}
+    assert sizes == {n: sum(line["group"] == n for line in lines) for n in sizes}
+    assert sum(sizes.values()) == 6
+
+
+def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
+    rights = [(True, False), (True, True), (False, False), (True, False)]
+    records = [
+        {
+            "right_with": own,
+            "right_without": plain,
+            "reason_with": None if own else "wrong",
+            "reason_without": None if plain else "no-answer",
+            "tokens_with": 10,
+            "tokens_without": 8,
+            "pauses": 2,
+            "seconds_with": 1.5,
+            "seconds_without": 1.0,
+        }
+        for own, plain in rights
+    ]
+    told = summary(records)
+    assert (told["accuracy_with"], told["accuracy_without"]) == (0.75, 0.25)
+    assert told["accuracy_gain"] == 0.5
+    low, high = told["accuracy_gain_interval"]
+    assert 0 <= low < 0.5 < high <= 1
+    assert told["token_overhead"] == 0.2 and told["latency_overhead"] == 0.5
+    assert told["reasons"] == {"with": {"wrong": 1}, "without": {"no-answer": 3}}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "way"),
+    [
+        ({"strategy": "append", "parameters": {"tokens": 10}}, Way(appended=10)),
+        ({"strategy": "none", "parameters": {}}, Way()),
+        ({"strategy": "lowest_logprob", "parameters": {"positions": 5}}, Way(forced=True)),
+    ],
+)
+def test_how_pauses_get_into_answers_follows_the_strategy(inputs: Any, way: Way) -> None:
+    assert way_of(inputs) == way
+
+
+def test_what_cannot_be_asked_for(measure: Start, tmp_path: Path) -> None:  # noqa: F811
+    for done, status, said in [
+        (measure("--generate"), 2, "--task gsm8k|aqua|mbpp"),
+        (measure("--task", "gsm8k"), 2, "give --generate too"),
+        (measure("--generate", "--task", "gsmk8"), 2, "Did you mean 'gsm8k'?"),
+        (measure("--generate", "--task", "mbpp"), 1, "keep: [test_list, test_setup_code]"),
+        (measure("--generate", "--task", "aqua"), 1, "names no option"),
+        (measure(*WORDS, "--threshold", "1.5"), 2, "--threshold"),
+    ]:
+        assert done.status == status, done.err
+        assert said in done.err and "Traceback" not in done.err
