@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 TRAINERS := .venv-trainers
 
 .DEFAULT_GOAL := help
-.PHONY: help install model quickstart test coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
+.PHONY: help install model quickstart miniature test coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
 	docs-sql docs-sql-check docs-pictures docs-check schemas schemas-check check clean
 
 help: ## list the targets
@@ -96,7 +96,11 @@ $(TRAINERS)/.installed: pyproject.toml constraints.txt Makefile
 	@touch $@
 
 test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, on the CPU, on exports of real rows
-	$(TRAINERS)/bin/python -m pytest -m trainers tests/test_trainers.py tests/test_trainers_refresh.py
+	$(TRAINERS)/bin/python -m pytest -m trainers tests/test_trainers.py tests/test_trainers_refresh.py \
+		tests/test_miniature.py
+
+miniature: $(TRAINERS)/.installed ## the paper in miniature: train, measure, judge; under an hour on two cores
+	$(TRAINERS)/bin/python examples/paper_in_miniature/run.py --output build/miniature
 
 test-hub: $(VENV)/.dev ## push, pull and load through a Hub on loopback, with faults
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m hub

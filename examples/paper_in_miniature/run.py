@@ -33,10 +33,11 @@ class Size:
     test: int
     epochs: int
     seeds: int
+    answer: int  # tokens of a generated one, at most
 
 
-FULL = Size(base_batches=200, train=2000, test=400, epochs=3, seeds=3)
-QUICK = Size(base_batches=40, train=200, test=60, epochs=1, seeds=1)
+FULL = Size(base_batches=400, train=2000, test=400, epochs=3, seeds=3, answer=80)
+QUICK = Size(base_batches=20, train=128, test=24, epochs=1, seeds=1, answer=16)
 BASE_STEPS, STEPS = range(1, 4), range(4, 7)
 
 
@@ -97,14 +98,15 @@ def trained_and_measured(out: Path, size: Size, way: str, seed: int) -> dict[str
         python(HERE / "train.py", out / "prepared", export, model, seed, size.epochs)
     result = out / "measured" / f"{way}-{seed}.json"
     if not result.exists():
+        result.parent.mkdir(exist_ok=True)
         printed = pausedata(
             *("measure", out / "dataset", "--model", model, "--placement", way),
             *("--baseline", out / "models" / f"none-{seed}", "--to-the-end", "--json"),
-            *("--generate", "--task", "gsm8k", "--max-new-tokens", 80, "--batch", 50),
-            *("--max-pauses", 20, "--name", f"{way}-{seed}"),
+            *("--generate", "--task", "gsm8k", "--max-new-tokens", size.answer),
+            *("--batch", 50, "--max-pauses", 20, "--name", f"{way}-{seed}"),
+            *("--answers", result.with_suffix(".jsonl")),
             may_fail=True,  # status 1 says that the gate does not let it through
         )
-        result.parent.mkdir(exist_ok=True)
         result.write_text(printed, "utf-8")
     return json.loads(result.read_text("utf-8"))
 
