@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import Run, make_model, problems, swap_tokens, tiny_recipe
 
+from pausedata.inference.eligibility import read_eligibility
 from pausedata.measure import run as measuring
 from pausedata.models import ModelRef
 from pausedata.prepare_model import prepare_model
@@ -237,10 +238,10 @@ def test_groups_are_told_and_judged_each_and_written_as_an_eligibility_rule(
     assert sum(sizes.values()) == told["examples"]
     for name, part in told["groups"].items():
         assert part["verdict"] == ("go" if sizes[name] >= 3 else "not-enough-data"), name
-    rule = json.loads(file.read_text())
-    assert rule["format"] == "pausedata-eligibility/1" and rule["group_by"] == "subject"
-    assert rule["default"] == "pause"
-    assert rule["groups"] == dict.fromkeys(sizes, "pause")
+    rule = read_eligibility(file)
+    assert (rule.group_by, rule.default) == ("subject", "pause")
+    assert rule.groups == dict.fromkeys(sizes, "pause")
+    assert rule.made_by["verdict"] == "go"
 
 
 def test_a_group_that_does_not_gain_is_told_to_go_without() -> None:
@@ -258,8 +259,9 @@ def test_a_group_that_does_not_gain_is_told_to_go_without() -> None:
         groups=groups,
     )
     rule = found.eligibility()
-    assert rule["default"] == "pause"
-    assert rule["groups"] == {"sets": "no-pause", "sums": "pause", "few": "pause"}
+    assert rule.default == "pause"
+    assert rule.groups == {"sets": "no-pause", "sums": "pause", "few": "pause"}
+    assert [rule.allows(name) for name in ("sets", "sums", "other", None)] == [False, *[True] * 3]
 
 
 @pytest.fixture

@@ -223,8 +223,7 @@ def measure(
         answers.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         say(f"wrote {answers}")
     if eligibility is not None:
-        rule = dumps(found.eligibility(), indent=1, ensure_ascii=False)
-        eligibility.write_text(f"{rule}\n", "utf-8")
+        found.eligibility().write(eligibility)
         say(f"wrote {eligibility}")
     if outcome is not None:
         say(f"{dataset}: version {outcome.version.number} holds it as gates/{asked.record}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pausedata.held_out import HeldOut
+from pausedata.inference.eligibility import Answer, Eligibility
 from pausedata.measure.figures import Figures
 from pausedata.measure.generate import Generating, Record
 from pausedata.measure.judge import Judged
@@ -70,24 +71,23 @@ class Measurement:
         """The gate's verdict on the whole; None without rules."""
         return self.whole.judged.verdict if self.whole.judged else None
 
-    def eligibility(self) -> dict[str, Any]:
+    def eligibility(self) -> Eligibility:
         """Which groups may have pauses, as the processors of `pausedata.inference` read it.
 
         A group that is judged by itself gets its own verdict; one that cannot be judged yet, and
         one that is not named, gets that of the whole.
         """
-        default = "pause" if self.verdict == "go" else "no-pause"
-        decided = {"go": "pause", "no-go": "no-pause"}
-        return {
-            "format": "pausedata-eligibility/1",
-            "group_by": self.group_by,
-            "default": default,
-            "groups": {
+        default: Answer = "pause" if self.verdict == "go" else "no-pause"
+        decided: dict[str, Answer] = {"go": "pause", "no-go": "no-pause"}
+        return Eligibility(
+            group_by=self.group_by,
+            default=default,
+            groups={
                 name: decided.get(part.judged.verdict, default)
                 for name, part in self.groups.items()
                 if part.judged is not None
             },
-            "made_by": {
+            made_by={
                 "dataset": self.dataset,
                 "version": self.version,
                 "placement": self.placement,
@@ -95,7 +95,7 @@ class Measurement:
                 "verdict": self.verdict,
                 "rules": self.rules.model_dump() if self.rules else None,
             },
-        }
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
