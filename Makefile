@@ -76,7 +76,7 @@ $(VLLM)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-vllm: $(VLLM)/.installed $(VENV)/.model ## run the real vLLM, on the CPU, on the real SmolLM2
-	$(VLLM)/bin/python -m pytest tests/test_vllm_real.py
+	$(VLLM)/bin/python -m pytest tests/test_vllm_real.py tests/test_vllm_pauses.py
 
 # Trainers ask for releases of what they share that no environment can have all at once, and for
 # much that they do not import: those of --no-deps are given what they import. Of torchaudio, which

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -258,6 +261,20 @@ def test_a_wrong_parameter_is_told_in_one_line(values: dict[str, Any], says: str
     with pytest.raises(UsageError) as told:
         parse_params(values, "here")
     assert says in str(told.value) and "\n" not in str(told.value)
+
+
+def test_the_page_tells_of_every_parameter() -> None:
+    page = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `(\w+)` \| `?(.*?)`? \|", page, re.M)
+    fields = PauseParams.model_fields
+    assert [name for name, _ in shown] == list(fields)
+    for name, default in shown:
+        value = fields[name].default
+        assert default == "none" if value is None else json.loads(default) == _as_lists(value)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(v) for v in value] if isinstance(value, tuple) else value
 
 
 def test_parameters_travel_as_json() -> None:

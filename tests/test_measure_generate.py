@@ -165,13 +165,46 @@ def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
 @pytest.mark.parametrize(
     ("inputs", "way"),
     [
-        ({"strategy": "append", "parameters": {"tokens": 10}}, Way(appended=10)),
-        ({"strategy": "none", "parameters": {}}, Way()),
-        ({"strategy": "lowest_logprob", "parameters": {"positions": 5}}, Way(forced=True)),
+        ({"strategy": "append", "parameters": {"tokens": 10}}, Way("behind-prompt", 10)),
+        ({"strategy": "none", "parameters": {}}, Way("nowhere")),
+        ({"strategy": "lowest_logprob", "parameters": {"positions": 5}}, Way("if-unsure")),
+        ({"strategy": "random", "parameters": {"tokens": 2}}, Way("if-unsure", 2)),
+        ({"strategy": "every_word", "parameters": {}}, Way("after-words")),
+        (
+            {"strategy": "every_word", "parameters": {"every_n_tokens": 4}},
+            Way("after-words", 1, 4),
+        ),
     ],
 )
 def test_how_pauses_get_into_answers_follows_the_strategy(inputs: Any, way: Way) -> None:
     assert way_of(inputs) == way
+
+
+def test_pauses_of_every_word_stand_after_words(trained: Path) -> None:  # noqa: F811
+    """A model that would write ` one two` and end, whatever stands before."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from pausedata.measure.after_words import AfterWords
+
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    pause = tokenizer.convert_tokens_to_ids("[PAUSE]")
+    end = tokenizer.eos_token_id
+    wanted = [*tokenizer(" one two")["input_ids"], end]
+
+    def written(tokens: int, every: int | None) -> str:
+        processor = AfterWords(tokenizer, pause, [end], tokens, every)
+        ids = [5, 6]  # the prompt
+        while ids[-1] != end:
+            logits = torch.zeros(1, len(tokenizer))
+            logits[0, wanted[len([id for id in ids[2:] if id != pause])]] = 9.0
+            ids.append(int(processor(torch.tensor([ids]), logits).argmax()))
+        return tokenizer.decode(ids[2:-1])
+
+    assert written(1, None) == " one[PAUSE] two[PAUSE]"
+    assert written(2, None) == " one[PAUSE][PAUSE] two[PAUSE][PAUSE]"
+    texts = [tokenizer.decode([id]) for id in wanted[:-1]]
+    assert written(1, 1) == "".join(text + "[PAUSE]" for text in texts)
 
 
 def test_what_cannot_be_asked_for(measure: Start, tmp_path: Path) -> None:  # noqa: F811

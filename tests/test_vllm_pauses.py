@@ -181,8 +181,8 @@ class Model:
 
 
 REQUESTS: list[dict[str, Any] | None] = [
-    {"threshold": 0.5},
-    {"threshold": 0.9, "max_pauses": 3, "cooldown": 2},
+    {"threshold": 0.9, "max_pauses": 3},
+    {"threshold": 0.9, "max_pauses": 7, "cooldown": 2},
     None,
     {"threshold": 0.9, "tokens": 2, "never_after": ["a"]},
     {"threshold": 0, "entropy_threshold": 2.0},
@@ -256,6 +256,26 @@ def test_requests_that_come_go_and_move_under_the_first_runner(tiny: Pausing, la
     for prompt, params, ids in zip(prompts, REQUESTS, made, strict=True):
         assert ids == model.expected(prompt, params, length)
         assert (params is None) == (tiny.pause not in ids)
+
+
+def test_tokens_that_are_taken_back_were_never_there(tiny: Pausing) -> None:
+    """As after a failed transfer of the cache."""
+    from vllm.v1.sample.logits_processor import BatchUpdate
+
+    from pausedata.inference.vllm import PausesForVLLM
+
+    def forced() -> bool:
+        return int(processor.apply(torch.zeros(1, tiny.pause + 1)).argmax()) == tiny.pause
+
+    processor = PausesForVLLM(config(tiny), torch.device("cpu"), False)
+    made = [5, tiny.pause, 6]
+    params = asking({"threshold": 1, "max_pauses": 1})
+    processor.update_state(BatchUpdate(1, [], [(0, params, [5], made)], []))
+    assert not forced()
+    del made[1:]
+    assert forced()
+    made.append(-1)  # vLLM does not know it yet
+    assert forced()
 
 
 def test_requests_in_slots_under_the_second_runner(tiny: Pausing) -> None:

@@ -51,7 +51,7 @@ def read_eligibility(path: str | os.PathLike[str]) -> Eligibility:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"{path}: no such eligibility rule. `pausedata measure` writes one."
+            f"{path}: no such eligibility rule. `pausedata measure --eligibility` writes one."
         ) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None

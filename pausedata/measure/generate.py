@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,9 +24,10 @@ Record = dict[str, Any]  # one example: both texts, whether they are right, paus
 class Generating:
     """How answers are generated, greedily.
 
-    The pauses of a placement by ``append`` stand behind the prompt, as in training. Of every other
-    one they are forced where the highest next-token probability is below ``threshold``, at most
-    ``max_pauses`` in an answer: its own places cannot be known before the answer is.
+    The pauses of a placement by ``append`` stand behind the prompt, those of ``every_word`` after
+    every word, as in training. Of every other one they are forced where the highest next-token
+    probability is below ``threshold``, at most ``max_pauses`` in an answer: its own places cannot
+    be known before the answer is.
     """
 
     task: str
@@ -42,17 +43,26 @@ class Generating:
 
 @dataclass(frozen=True)
 class Way:
-    """How pauses get into answers: so many behind the prompt, or forced by the processor."""
+    """How pauses get into answers, so many at each place as the placement has."""
 
-    appended: int = 0
-    forced: bool = False
+    where: Literal["nowhere", "behind-prompt", "after-words", "if-unsure"]
+    tokens: int = 1
+    every: int | None = None  # after every so many tokens instead of words
 
 
 def way_of(inputs: dict[str, Any]) -> Way:
     """How the pauses of a placement that was made from ``inputs`` get into answers."""
-    if inputs.get("strategy") == "append":
-        return Way(appended=int(inputs.get("parameters", {}).get("tokens", 1)))
-    return Way(forced=inputs.get("strategy") != "none")
+    parameters = inputs.get("parameters", {})
+    tokens = int(parameters.get("tokens") or 1)
+    match inputs.get("strategy"):
+        case "none":
+            return Way("nowhere")
+        case "append":
+            return Way("behind-prompt", tokens)
+        case "every_word":
+            return Way("after-words", tokens, parameters.get("every_n_tokens"))
+        case _:
+            return Way("if-unsure", tokens)
 
 
 class Writer:
@@ -87,23 +97,12 @@ class Writer:
         """Ids of each answer, pauses among them, and the seconds of all; None: no pauses."""
         import torch
 
-        behind = [self._pause] * way.appended if way is not None else []
+        behind = [self._pause] * way.tokens if way and way.where == "behind-prompt" else []
         given = [[*prompt, *behind] for prompt in prompts]
         room = self._asked.max_new_tokens
-        processors: list[Any] = []
-        if way is not None and way.forced:
-            from pausedata.inference import PauseLogitsProcessor
-
-            processors.append(
-                PauseLogitsProcessor(
-                    self.tokenizer,
-                    self._asked.threshold,
-                    max_pauses=self._asked.max_pauses,
-                    never_after=("####",),
-                    pause_token=self._pause_token,
-                )
-            )
-            room += room if self._asked.max_pauses is None else self._asked.max_pauses
+        processors = self._processors(way)
+        if processors:  # pauses come on top
+            room += room * (way.tokens if way else 1)
         longest = max(map(len, given))
         if self._context is not None:
             room = max(1, min(room, self._context - longest))
@@ -127,6 +126,29 @@ class Writer:
         answers = found[:, longest:].tolist()
         took = time.perf_counter() - start
         return [self._cut(answer) for answer in answers], took
+
+    def _processors(self, way: Way | None) -> list[Any]:
+        """What puts pauses in while an answer is written."""
+        if way is None or self._pause is None:
+            return []
+        if way.where == "after-words":
+            from pausedata.measure.after_words import AfterWords
+
+            return [AfterWords(self.tokenizer, self._pause, self._ends, way.tokens, way.every)]
+        if way.where == "if-unsure":
+            from pausedata.inference import PauseLogitsProcessor
+
+            return [
+                PauseLogitsProcessor(
+                    self.tokenizer,
+                    self._asked.threshold,
+                    tokens=way.tokens,
+                    max_pauses=self._asked.max_pauses,
+                    never_after=("####",),
+                    pause_token=self._pause_token,
+                )
+            ]
+        return []
 
     def text(self, answer: list[int]) -> tuple[str, int, int]:
         """The answer's text without pauses; its real tokens; its pauses."""
@@ -185,7 +207,7 @@ def write_pairs(
                 "reason_without": plain_outcome.reason,
                 "tokens_with": tokens,
                 "tokens_without": plain_tokens,
-                "pauses": pauses + way.appended,
+                "pauses": pauses + (way.tokens if way.where == "behind-prompt" else 0),
                 "seconds_with": took_with / len(pairs),
                 "seconds_without": took / len(pairs),
             }
