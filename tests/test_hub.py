@@ -289,6 +289,30 @@ def test_who_may_not_is_told_what_to_do(hub: LoopbackHub, pushed: Path, tmp_path
     assert not (tmp_path / "b").exists()
 
 
+def test_a_gates_record_travels_with_its_dataset(
+    machine: Machine, dataset: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    machine.ok("prepare-model", model_folder, tmp_path / "trained")
+    measure = ("measure", dataset, "--model", tmp_path / "trained", "--placement", "dit")
+    judged = machine.run(*measure, "--gate", "min_examples=2", "--gate", "max_token_overhead=0")
+    assert judged.status == 1
+    machine.ok("push", dataset, REPO)
+    machine.ok("pull", REPO, tmp_path / "there")
+    assert open_version(tmp_path / "there").manifest.names("gates") == ["dit"]
+    machine.ok("verify", tmp_path / "there")
+    loaded = machine.python(
+        "-c",
+        "from datasets import load_dataset\n"
+        f"rows = load_dataset({REPO!r}, 'gates-dit', split='train')\n"
+        "print(len(rows), rows[0]['pauses'])",
+    )
+    assert loaded.out.split() == ["2", "3"], loaded.err
+    asked = machine.ok(
+        "sql", f"hf://{REPO}", "select sum(pauses)::int n from gates", "--format", "json"
+    )
+    assert json.loads(asked.out) == [{"n": 6}]
+
+
 # Pull
 
 

@@ -346,15 +346,23 @@ def test_bad_input_is_told_in_a_line(
 ) -> None:
     swapped = Path(shutil.copytree(trained, tmp_path / "swapped"))
     swap_tokens(swapped, "a", "e")
-    plain = prepared(make_model(tmp_path / "raw"), tmp_path / "moved")
-    tokenizer = json.loads((plain / "tokenizer.json").read_text())
-    for token in tokenizer["added_tokens"]:
-        token["id"] += 1 if token["content"] == "[PAUSE]" else 0
-    (plain / "tokenizer.json").write_text(json.dumps(tokenizer))
+    # As one that was trained on a dataset whose tokenizer has a token more.
+    raw = make_model(tmp_path / "raw")
+    from transformers import AutoTokenizer
+
+    longer = AutoTokenizer.from_pretrained(raw)
+    longer.add_tokens(["<more>"], special_tokens=True)
+    longer.save_pretrained(raw)
+    other = prepared(raw, tmp_path / "other")
     gate = ("--gate", "min_gain=0")
     for done, said in [
         (measure(model=model_folder), "has no token [PAUSE], so that it was not trained with"),
         (measure(model=swapped), "--model: swapped has another tokenizer than the stored tokens'"),
+        (
+            measure(model=other),
+            "other has [PAUSE] as id 401, the dataset as id 400: it was trained",
+        ),
+        (measure(placement="../x/placements/dit"), "no placement '../x/placements/dit'"),
         (measure("--baseline", swapped), "--baseline: swapped has another tokenizer"),
         (measure(model=tmp_path / "nowhere"), "--model: "),
         (measure(placement="dti"), "no placement 'dti'. Did you mean 'dit'?"),

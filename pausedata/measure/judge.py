@@ -100,7 +100,7 @@ def _token_overhead(figures: Figures, rules: Rules) -> tuple[Verdict, str] | Non
     told = f"{found:.4f} pauses for each real token"
     if found > most:
         return "no-go", f"{told}: more than {most}"
-    return "go", f"{told}: {most} may be"
+    return "go", f"{told}: within {most}"
 
 
 def _latency(figures: Figures, rules: Rules) -> tuple[Verdict, str] | None:
@@ -114,5 +114,8 @@ def _latency(figures: Figures, rules: Rules) -> tuple[Verdict, str] | None:
     if low > most:
         return "no-go", f"{told}: more than {most:.1%}"
     if high <= most:
-        return "go", f"{told}: {most:.1%} may be"
-    return "not-enough-data", f"{told}: {most:.1%} lies within"
+        return "go", f"{told}: within {most:.1%}"
+    return (
+        "not-enough-data",
+        f"{told}: more examples have to tell whether it is within {most:.1%}",
+    )
