@@ -161,6 +161,19 @@ def test_to_end_is_not_to_pass(code: str) -> None:
     assert run_python(code, "assert False").ended in ("died", "error", "failed")
 
 
+def test_a_ctrl_c_for_the_command_is_not_the_programs_end() -> None:
+    code = (
+        "import os, signal, threading, time\n"
+        "os.setsid()\n"  # a terminal's group, as of a command in the foreground
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
+        "from pausedata.answers.sandbox import run_python\n"
+        "threading.Timer(2.0, lambda: os.killpg(0, signal.SIGINT)).start()\n"
+        "print(run_python('import time; time.sleep(4)', seconds=60).ended)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["ok"], done.stderr
+
+
 def test_the_environment_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     code = "import os\nassert 'HF_TOKEN' not in os.environ, 'told'"

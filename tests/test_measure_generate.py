@@ -130,6 +130,29 @@ def test_what_was_written_before_a_stop_is_kept(
     assert begun == [0, 1, 1, 2]
 
 
+def test_answers_of_a_try_with_fewer_examples_are_kept_as_far_as_they_go(
+    measure: Start,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[int] = []
+    really, summed = measuring.write_pairs, measuring.summary
+
+    def counted(pairs: Any, first: int, *rest: Any) -> Any:
+        begun.append(first)
+        return really(pairs, first, *rest)
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "write_pairs", counted)
+    monkeypatch.setattr(measuring, "summary", stopped)
+    assert measure(*WORDS, "--examples", 3, "--batch", 2).status == 130
+    monkeypatch.setattr(measuring, "summary", summed)
+    told = json.loads(measure("--json", *WORDS, "--batch", 2).out)
+    assert begun == [0, 1, 1, 2]  # the second batch had one example of two
+    assert told["generated"]["examples"] == 6
+
+
 def test_groups_have_their_own_accuracies(measure: Start, tmp_path: Path) -> None:  # noqa: F811
     told, lines = answers_of(measure, tmp_path / "a.jsonl", "--group-by", "subject")
     sizes = {name: own["examples"] for name, own in told["generated"]["groups"].items()}

@@ -256,8 +256,8 @@ class _Measuring:
         """Answers to ``pairs``, batch by batch; those that an earlier try wrote are kept."""
         placed = self.version.table(f"placements/{self.asked.placement}").entry
         way = way_of(placed.provenance["inputs"])
-        starts = range(0, len(pairs), asked.batch)
-        kept = {start: stage.record(f"answers-{start:06d}") for start in starts}
+        batches = {k: pairs[k : k + asked.batch] for k in range(0, len(pairs), asked.batch)}
+        kept = {start: _written(stage, start, some) for start, some in batches.items()}
         trained = baseline = None
         if None in kept.values():
             trained = self._writer(self.model, asked)
@@ -265,13 +265,13 @@ class _Measuring:
         found: list[Record] = []
         title = f"generating answers, {asked.task}"
         with stopping.gently(), self.progress.step(title, len(pairs), "examples") as advance:
-            for number, (start, record) in enumerate(kept.items()):
-                some = pairs[start : start + asked.batch]
-                if record is None:
+            for number, (start, some) in enumerate(batches.items()):
+                records = kept[start]
+                if records is None:
                     assert trained is not None and baseline is not None
-                    record = {"answers": write_pairs(some, number, trained, baseline, way, score)}
-                    stage.note(f"answers-{start:06d}", record)
-                found += record["answers"]
+                    records = write_pairs(some, number, trained, baseline, way, score)
+                    stage.note(_answers_name(start), {"answers": records})
+                found += records
                 advance(len(some))
                 stopping.safe_point()
         return found
@@ -383,3 +383,14 @@ def _kept(stage: Stage, start: int, pairs: list[Pair]) -> Measured | None:
         return None
     part = Measured.of_table(read_shard(stage.folder / path))
     return part if part.id.tolist() == [pair.id for pair in pairs] else None
+
+
+def _answers_name(start: int) -> str:
+    return f"answers-{start:06d}"
+
+
+def _written(stage: Stage, start: int, pairs: list[Pair]) -> list[Record] | None:
+    """The answers to ``pairs``, which begin at ``start``, if an earlier try wrote them."""
+    records = (stage.record(_answers_name(start)) or {}).get("answers", [])
+    same = [record["id"] for record in records] == [pair.id for pair in pairs]
+    return records if same else None
