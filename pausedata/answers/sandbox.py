@@ -84,7 +84,7 @@ def _run(code: str, tests: str, seconds: float, memory: int) -> Ran:
         stderr=subprocess.DEVNULL,
         cwd="/",
         env={"PYTHONHASHSEED": "0"},
-        start_new_session=True,  # a Ctrl-C is for the command: it would be told as the program's end
+        start_new_session=True,  # a Ctrl-C of the command would be told as its end
     )
     late = threading.Event()
 
