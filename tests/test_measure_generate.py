@@ -17,8 +17,9 @@ from test_measure import (  # noqa: F401
     trained,
 )
 
+from pausedata.errors import UsageError
 from pausedata.measure import run as measuring
-from pausedata.measure.generate import Way, summary, way_of
+from pausedata.measure.generate import Generating, Way, summary, way_of
 from pausedata.store.dataset import open_version
 
 WORDS = ("--generate", "--task", "gsm8k", "--examples", "6", "--max-new-tokens", "12")
@@ -200,7 +201,23 @@ def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
     ],
 )
 def test_how_pauses_get_into_answers_follows_the_strategy(inputs: Any, way: Way) -> None:
-    assert way_of(inputs) == way
+    assert way_of(inputs, Generating("gsm8k")) == way
+
+
+def test_room_for_the_pauses_of_a_place_is_asked_for_before_anything_is_measured() -> None:
+    inputs = {"strategy": "random", "parameters": {"tokens": 2}}
+    with pytest.raises(UsageError, match="the placement has 2 at each place"):
+        way_of(inputs, Generating("gsm8k", max_pauses=1))
+
+
+def test_an_answer_ends_at_its_most_real_tokens_however_many_pauses_it_has() -> None:
+    import torch
+
+    from pausedata.measure.processors import RealTokens
+
+    ends = RealTokens(pause=9, prompt=1, most=2)
+    rows = torch.tensor([[9, 1, 9, 9, 2], [1, 9, 9, 9, 2], [1, 2, 3, 4, 5]])
+    assert ends(rows, None).tolist() == [True, False, True]
 
 
 def test_pauses_of_every_word_stand_after_words(trained: Path) -> None:  # noqa: F811
@@ -208,7 +225,7 @@ def test_pauses_of_every_word_stand_after_words(trained: Path) -> None:  # noqa:
     import torch
     from transformers import AutoTokenizer
 
-    from pausedata.measure.after_words import AfterWords
+    from pausedata.measure.processors import AfterWords
 
     tokenizer = AutoTokenizer.from_pretrained(trained)
     pause = tokenizer.convert_tokens_to_ids("[PAUSE]")

@@ -50,8 +50,22 @@ class Way:
     every: int | None = None  # after every so many tokens instead of words
 
 
-def way_of(inputs: dict[str, Any]) -> Way:
-    """How the pauses of a placement that was made from ``inputs`` get into answers."""
+def way_of(inputs: dict[str, Any], asked: Generating) -> Way:
+    """How the pauses of a placement that was made from ``inputs`` get into answers.
+
+    UsageError where ``asked`` leaves no room for those of one place.
+    """
+    way = _way_of(inputs)
+    most = asked.max_pauses
+    if way.where == "if-unsure" and most is not None and most < way.tokens:
+        raise UsageError(
+            f"--max-pauses {most}: the placement has {way.tokens} at each place, so that no place "
+            "would get its pauses. Give more."
+        )
+    return way
+
+
+def _way_of(inputs: dict[str, Any]) -> Way:
     parameters = inputs.get("parameters", {})
     tokens = int(parameters.get("tokens") or 1)
     match inputs.get("strategy"):
@@ -101,9 +115,13 @@ class Writer:
         given = [[*prompt, *behind] for prompt in prompts]
         room = self._asked.max_new_tokens
         processors = self._processors(way)
-        if processors:  # pauses come on top
-            room += room * (way.tokens if way else 1)
         longest = max(map(len, given))
+        stopping: list[Any] = []
+        if way is not None and processors and self._pause is not None:
+            from pausedata.measure.processors import RealTokens
+
+            stopping.append(RealTokens(self._pause, longest, room))
+            room += room * way.tokens  # pauses come on top
         if self._context is not None:
             room = max(1, min(room, self._context - longest))
         pad = self._ends[0]
@@ -122,6 +140,7 @@ class Writer:
                 # Left to itself a model may write a pause, too: only those put in are measured.
                 suppress_tokens=None if processors or self._pause is None else [self._pause],
                 logits_processor=processors,
+                stopping_criteria=stopping,
             )
         answers = found[:, longest:].tolist()
         took = time.perf_counter() - start
@@ -132,7 +151,7 @@ class Writer:
         if way is None or self._pause is None:
             return []
         if way.where == "after-words":
-            from pausedata.measure.after_words import AfterWords
+            from pausedata.measure.processors import AfterWords
 
             return [AfterWords(self.tokenizer, self._pause, self._ends, way.tokens, way.every)]
         if way.where == "if-unsure":

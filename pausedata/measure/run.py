@@ -17,6 +17,7 @@ from pausedata.measure.figures import RESAMPLES, figures
 from pausedata.measure.generate import (
     Generating,
     Record,
+    Way,
     Writer,
     scorer,
     summary,
@@ -113,15 +114,19 @@ class _Measuring:
         with Work(self.root, self.version, self.progress) as work:
             stage = work.staging.stage("measure", self._inputs())
             pairs, overlong = self._pairs_that_fit()
-            # What answers are compared with comes first: it costs nothing, and may be missing.
-            score = scorer(asked.task, pairs) if (asked := self.asked.generating) else None
+            # What answers need comes first: it costs nothing, and may be missing.
+            asked, score, way = self.asked.generating, None, None
+            if asked is not None:
+                placed = self.version.table(f"placements/{self.asked.placement}").entry
+                way = way_of(placed.provenance["inputs"], asked)
+                score = scorer(asked.task, pairs)
             watches = self._watches(pairs)
             measured = self._measure(stage, pairs, watches)
             result = self._result(measured, overlong, watches, stopped=len(measured) < len(pairs))
             stages = [stage]
-            if asked is not None and score is not None:
+            if asked is not None and score is not None and way is not None:
                 stages.append(work.staging.stage("generate", self._inputs() | asked.as_json()))
-                records = self._generate(stages[-1], pairs[: len(measured)], asked, score)
+                records = self._generate(stages[-1], pairs[: len(measured)], asked, way, score)
                 result = replace(result, generated=self._generated(records, asked))
             outcome = self._record(work, result, measured, command)
             for finished in stages:
@@ -251,11 +256,10 @@ class _Measuring:
         stage: Stage,
         pairs: list[Pair],
         asked: Generating,
+        way: Way,
         score: Callable[[str, Pair], Answered],
     ) -> list[Record]:
         """Answers to ``pairs``, batch by batch; those that an earlier try wrote are kept."""
-        placed = self.version.table(f"placements/{self.asked.placement}").entry
-        way = way_of(placed.provenance["inputs"])
         batches = {k: pairs[k : k + asked.batch] for k in range(0, len(pairs), asked.batch)}
         kept = {start: _written(stage, start, some) for start, some in batches.items()}
         trained = baseline = None

@@ -1,4 +1,4 @@
-"""Pauses after every word of an answer while it is written: what `every_word` is in training."""
+"""What `measure --generate` puts between a model and its answers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, StoppingCriteria
 
 from pausedata.tokenizer import Pieces
 
 
+class RealTokens(StoppingCriteria):
+    """Ends an answer at its ``most`` real tokens, of those behind the first ``prompt``."""
+
+    def __init__(self, pause: int, prompt: int, most: int) -> None:
+        self._pause, self._prompt, self._most = pause, prompt, most
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
+        """Which of the rows ``input_ids`` [rows, tokens] are done: [rows]."""
+        real = (input_ids[:, self._prompt :] != self._pause).sum(1)
+        return real >= self._most
+
+
 class AfterWords(LogitsProcessor):
-    """Forces pauses where a word ends, or after every ``every`` tokens; forbids them elsewhere.
+    """What `every_word` is in training: pauses where a word ends, or after every ``every`` tokens.
 
     A word has ended where the token that greedy decoding would take next begins with whitespace
     or ends the answer. One serves one call of `generate`.
