@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pausedata.errors import nearest
+from pausedata.errors import UsageError, nearest
 from pausedata.names import NAME_PATTERN, SPLIT_PATTERN
 from pausedata.options import models_in
 
@@ -47,6 +47,9 @@ _LIMITS = {
 }
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
 @dataclass(frozen=True)
 class Invalid:
     """The first thing that is wrong.
@@ -60,6 +63,20 @@ class Invalid:
     message: str  # without a full stop; of a wrong value alone
     hint: str
     more: int  # problems besides this one
+
+
+def checked(model: type[Model], data: Any, where: str) -> Model:
+    """``data`` as a ``model``; UsageError, beginning with ``where``, says what is wrong with it."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        wrong = find_invalid(error, model, data)
+    if wrong.kind == "unknown":
+        raise UsageError(f"{where}: unknown key '{wrong.key}'.{wrong.hint}")
+    if wrong.kind == "missing":
+        raise UsageError(f"{where}: {wrong.key} is missing.{wrong.hint}")
+    at = f"{where}: {wrong.key}" if wrong.key else where
+    raise UsageError(f"{at}: {wrong.message}.{wrong.hint}")
 
 
 def find_invalid(error: ValidationError, model: type[BaseModel], values: Any) -> Invalid:

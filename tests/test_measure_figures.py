@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pausedata.errors import UsageError
+from pausedata.invalid import checked
 from pausedata.measure.figures import Figures, figures
 from pausedata.measure.judge import Watch, judge
 from pausedata.measure.measured import Measured
-from pausedata.measure.rules import Rules, parse_rules
+from pausedata.measure.rules import Rules
 from pausedata.measure.sequential import EFFECT, RunningTest
 
 
@@ -226,5 +227,5 @@ def test_rules_that_are_not_given_do_not_count() -> None:
 )
 def test_rules_that_cannot_be(given: object, said: str) -> None:
     with pytest.raises(UsageError) as error:
-        parse_rules(given, "gate")
+        checked(Rules, given, "gate")
     assert said in str(error.value)

@@ -16,12 +16,19 @@ class Outcome:
     answer: str | None = None
     reason: str | None = None  # None where it is right; no-answer, wrong, timeout …
 
+    @classmethod
+    def compared(cls, found: Any, reference: Any) -> Outcome:
+        """That of an answer which is right where it equals ``reference``; None: there was none."""
+        if found is None:
+            return cls(False, None, "no-answer")
+        right = found == reference
+        return cls(right, str(found), None if right else "wrong")
+
 
 class Task(Protocol):
     """How answers of one kind are read and compared."""
 
     name: str
-    needs_sandbox: bool  # it runs what was generated
 
     def reference(self, response: str, meta: dict[str, Any]) -> Any:
         """What a right answer is, from an example's response and ``meta``.

@@ -21,7 +21,6 @@ class AQuA:
     """Exact match of the option's letter."""
 
     name = "aqua"
-    needs_sandbox = False
 
     def reference(self, response: str, meta: dict[str, Any]) -> str:
         """The letter in the example's column ``correct`` if that was kept, else its response's."""
@@ -36,11 +35,7 @@ class AQuA:
 
     def score(self, generated: str, reference: str) -> Outcome:
         """Right where the letters are equal."""
-        found = _read(generated)
-        if found is None:
-            return Outcome(False, None, "no-answer")
-        right = found == reference
-        return Outcome(right, found, None if right else "wrong")
+        return Outcome.compared(_read(generated), reference)
 
 
 def _read(text: str) -> str | None:

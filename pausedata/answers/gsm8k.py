@@ -18,7 +18,6 @@ class GSM8K:
     """Exact match of the first number behind ``####``, as a number: 1,000.0 is 1000."""
 
     name = "gsm8k"
-    needs_sandbox = False
 
     def reference(self, response: str, meta: dict[str, Any]) -> Decimal:
         """The number in the example's own response."""
@@ -31,11 +30,7 @@ class GSM8K:
 
     def score(self, generated: str, reference: Decimal) -> Outcome:
         """Right where the numbers are equal."""
-        found = _read(generated)
-        if found is None:
-            return Outcome(False, None, "no-answer")
-        right = found == reference
-        return Outcome(right, str(found), None if right else "wrong")
+        return Outcome.compared(_read(generated), reference)
 
 
 def _read(text: str) -> Decimal | None:

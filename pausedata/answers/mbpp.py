@@ -31,7 +31,6 @@ class MBPP:
     """
 
     name = "mbpp"
-    needs_sandbox = True
 
     def __init__(self) -> None:
         """UsageError where programs cannot be run without harm."""

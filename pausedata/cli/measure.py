@@ -239,7 +239,8 @@ def measure(
 
 def _rules(dataset: Path, recipe: Path | None, given: list[str] | None) -> Rules | None:
     """The gate's rules: those of a recipe, and over them those that were given."""
-    from pausedata.measure.rules import parse_rules
+    from pausedata.invalid import checked
+    from pausedata.measure.rules import Rules
     from pausedata.recipe import load_recipe, parse_set
     from pausedata.store.dataset import open_version
 
@@ -252,7 +253,7 @@ def _rules(dataset: Path, recipe: Path | None, given: list[str] | None) -> Rules
         rules = open_version(dataset).manifest.recipe.get("gate")
     if given:
         rules = (rules or {}) | parse_set(given, "--gate")
-    return None if rules is None else parse_rules(rules, "--gate" if given else "gate")
+    return None if rules is None else checked(Rules, rules, "--gate" if given else "gate")
 
 
 COMMANDS = {"measure": measure}

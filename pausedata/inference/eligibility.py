@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pausedata.errors import UsageError
-from pausedata.invalid import find_invalid
+from pausedata.invalid import checked
 
 FORMAT = "pausedata-eligibility/1"
 Answer = Literal["pause", "no-pause"]
@@ -69,10 +69,4 @@ def parse_eligibility(data: Any, where: str = "eligibility") -> Eligibility:
         later = isinstance(given, str) and given.startswith("pausedata-eligibility/")
         advice = "A newer pausedata wrote it: update." if later else f"It has to be '{FORMAT}'."
         raise UsageError(f"{where}: format is {given!r}. {advice}")
-    try:
-        return Eligibility.model_validate(data)
-    except ValidationError as error:
-        wrong = find_invalid(error, Eligibility, data)
-    if wrong.kind == "unknown":
-        raise UsageError(f"{where}: unknown key '{wrong.key}'.{wrong.hint}")
-    raise UsageError(f"{where}: {wrong.key}: {wrong.message}.{wrong.hint}")
+    return checked(Eligibility, data, where)

@@ -12,14 +12,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from pausedata.errors import UsageError
 from pausedata.inference.eligibility import Eligibility, parse_eligibility, read_eligibility
-from pausedata.invalid import find_invalid
+from pausedata.invalid import checked
 
 
 def _is_text(mark: str) -> str:
@@ -99,13 +97,4 @@ class PauseParams(BaseModel):
 
 def parse_params(values: Mapping[str, Any], where: str) -> PauseParams:
     """``values`` as parameters; UsageError, beginning with ``where``, says which is wrong."""
-    try:
-        return PauseParams.model_validate(dict(values))
-    except ValidationError as error:
-        wrong = find_invalid(error, PauseParams, dict(values))
-    if wrong.kind == "unknown":
-        raise UsageError(f"{where}: unknown key '{wrong.key}'.{wrong.hint}")
-    if wrong.kind == "missing":
-        raise UsageError(f"{where}: {wrong.key} is missing.{wrong.hint}")
-    key = f"{wrong.key}: " if wrong.key else ""
-    raise UsageError(f"{where}: {key}{wrong.message}.{wrong.hint}")
+    return checked(PauseParams, dict(values), where)

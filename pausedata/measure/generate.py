@@ -79,6 +79,15 @@ def _way_of(inputs: dict[str, Any]) -> Way:
             return Way("if-unsure", tokens)
 
 
+@dataclass(frozen=True)
+class Answering:
+    """What is known of the answers before any is written."""
+
+    how: Generating
+    way: Way
+    score: Callable[[str, Pair], Outcome]
+
+
 class Writer:
     """A model that writes answers: with pauses, put in as ``way`` says, or without."""
 
@@ -103,9 +112,7 @@ class Writer:
                 "token (eos_token), so that no answer would end."
             )
         self._context = context_length(model)
-        known = self.tokenizer.convert_tokens_to_ids(pause_token)
-        unknown = self.tokenizer.unk_token_id
-        self._pause = known if known not in (None, unknown) else None
+        self._pause = self.tokenizer.backend_tokenizer.token_to_id(pause_token)  # a baseline: None
 
     def write(self, prompts: Sequence[Sequence[int]], way: Way | None) -> tuple[list[Any], float]:
         """Ids of each answer, pauses among them, and the seconds of all; None: no pauses."""
@@ -201,10 +208,10 @@ def write_pairs(
     first: int,
     trained: Writer,
     baseline: Writer,
-    way: Way,
-    score: Callable[[str, Pair], Outcome],
+    answering: Answering,
 ) -> list[Record]:
     """Both answers to each of ``pairs``, which go through the models together, in turns."""
+    way, score = answering.way, answering.score
     prompts = [pair.without.prompt_ids for pair in pairs]
     turns = [(trained, way), (baseline, None)]
     written = [writer.write(prompts, how) for writer, how in (turns if first % 2 else turns[::-1])]

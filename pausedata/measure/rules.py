@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from pausedata.errors import UsageError
-from pausedata.invalid import find_invalid
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Rules(BaseModel):
@@ -37,15 +32,3 @@ class Rules(BaseModel):
     min_examples: int = Field(
         default=20, ge=2, description="fewer measured examples are not enough to judge"
     )
-
-
-def parse_rules(data: Any, where: str) -> Rules:
-    """``data`` as rules; UsageError that names the key and, for a misspelling, the right one."""
-    try:
-        return Rules.model_validate(data)
-    except ValidationError as error:
-        wrong = find_invalid(error, Rules, data)
-        if wrong.kind == "unknown":
-            raise UsageError(f"{where}: unknown key '{wrong.key}'.{wrong.hint}") from None
-        at = f"{where}: {wrong.key}" if wrong.key else where
-        raise UsageError(f"{at}: {wrong.message}.{wrong.hint}") from None

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pausedata import memory, runs, stopping
-from pausedata.answers import Outcome as Answered
 from pausedata.change import existing
 from pausedata.errors import DataError, UsageError
 from pausedata.measure.examples import Pair, choose
 from pausedata.measure.figures import RESAMPLES, figures
 from pausedata.measure.generate import (
+    Answering,
     Generating,
     Record,
-    Way,
     Writer,
     scorer,
     summary,
@@ -115,19 +114,16 @@ class _Measuring:
             stage = work.staging.stage("measure", self._inputs())
             pairs, overlong = self._pairs_that_fit()
             # What answers need comes first: it costs nothing, and may be missing.
-            asked, score, way = self.asked.generating, None, None
-            if asked is not None:
-                placed = self.version.table(f"placements/{self.asked.placement}").entry
-                way = way_of(placed.provenance["inputs"], asked)
-                score = scorer(asked.task, pairs)
+            answering = self._answering(pairs)
             watches = self._watches(pairs)
             measured = self._measure(stage, pairs, watches)
             result = self._result(measured, overlong, watches, stopped=len(measured) < len(pairs))
             stages = [stage]
-            if asked is not None and score is not None and way is not None:
-                stages.append(work.staging.stage("generate", self._inputs() | asked.as_json()))
-                records = self._generate(stages[-1], pairs[: len(measured)], asked, way, score)
-                result = replace(result, generated=self._generated(records, asked))
+            if answering is not None:
+                wanted = self._inputs() | answering.how.as_json()
+                stages.append(work.staging.stage("generate", wanted))
+                records = self._generate(stages[-1], pairs[: len(measured)], answering)
+                result = replace(result, generated=self._generated(records, answering.how))
             outcome = self._record(work, result, measured, command)
             for finished in stages:
                 work.staging.drop(finished)
@@ -251,29 +247,32 @@ class _Measuring:
             for scorer in loaded:
                 scorer.close()
 
-    def _generate(
-        self,
-        stage: Stage,
-        pairs: list[Pair],
-        asked: Generating,
-        way: Way,
-        score: Callable[[str, Pair], Answered],
-    ) -> list[Record]:
+    def _answering(self, pairs: list[Pair]) -> Answering | None:
+        """What answers to ``pairs`` need; None where none were asked for."""
+        how = self.asked.generating
+        if how is None:
+            return None
+        placed = self.version.table(f"placements/{self.asked.placement}").entry
+        way = way_of(placed.provenance["inputs"], how)
+        return Answering(how, way, scorer(how.task, pairs))
+
+    def _generate(self, stage: Stage, pairs: list[Pair], answering: Answering) -> list[Record]:
         """Answers to ``pairs``, batch by batch; those that an earlier try wrote are kept."""
-        batches = {k: pairs[k : k + asked.batch] for k in range(0, len(pairs), asked.batch)}
+        how, size = answering.how, answering.how.batch
+        batches = {k: pairs[k : k + size] for k in range(0, len(pairs), size)}
         kept = {start: _written(stage, start, some) for start, some in batches.items()}
         trained = baseline = None
         if None in kept.values():
-            trained = self._writer(self.model, asked)
-            baseline = self._writer(self.baseline, asked) if self.baseline else trained
+            trained = self._writer(self.model, how)
+            baseline = self._writer(self.baseline, how) if self.baseline else trained
         found: list[Record] = []
-        title = f"generating answers, {asked.task}"
+        title = f"generating answers, {how.task}"
         with stopping.gently(), self.progress.step(title, len(pairs), "examples") as advance:
             for number, (start, some) in enumerate(batches.items()):
                 records = kept[start]
                 if records is None:
                     assert trained is not None and baseline is not None
-                    records = write_pairs(some, number, trained, baseline, way, score)
+                    records = write_pairs(some, number, trained, baseline, answering)
                     stage.note(_answers_name(start), {"answers": records})
                 found += records
                 advance(len(some))
@@ -285,11 +284,7 @@ class _Measuring:
         return Writer(model, pause, asked, dtype=self.asked.dtype, device=self.asked.device)
 
     def _generated(self, records: list[Record], asked: Generating) -> Generated:
-        settings = {
-            "confidence": self.asked.rules.confidence if self.asked.rules else 0.95,
-            "seed": self.asked.seed,
-            "resamples": self.asked.resamples,
-        }
+        settings = self._interval_settings
         groups = sorted({r["group"] for r in records if r["group"] is not None})
         return Generated(
             asked,
@@ -297,6 +292,12 @@ class _Measuring:
             {g: summary([r for r in records if r["group"] == g], **settings) for g in groups},
             records,
         )
+
+    @property
+    def _interval_settings(self) -> dict[str, Any]:
+        asked = self.asked
+        confidence = asked.rules.confidence if asked.rules else 0.95
+        return {"confidence": confidence, "seed": asked.seed, "resamples": asked.resamples}
 
     def _spec(self, model: ModelRef) -> RunSpec:
         scoring = Scoring(device=self.asked.device)
@@ -311,11 +312,11 @@ class _Measuring:
         stopped: bool,
     ) -> Measurement:
         asked, rules = self.asked, self.asked.rules
-        confidence = rules.confidence if rules else 0.95
+        settings = self._interval_settings
 
         def part(name: str | None) -> Part:
             own = measured if name is None else measured.of_group(name)
-            told = figures(own, confidence=confidence, seed=asked.seed, resamples=asked.resamples)
+            told = figures(own, **settings)
             if rules is None or name not in watches:
                 return Part(told)
             ruled_out = watches[name].ruled_out
@@ -335,7 +336,7 @@ class _Measuring:
             examples_there=self.chosen.there,
             overlong=overlong,
             seed=asked.seed,
-            confidence=confidence,
+            confidence=settings["confidence"],
             group_by=asked.group_by,
             rules=rules,
             whole=part(None),
