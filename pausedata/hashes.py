@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,10 +101,8 @@ def _save(keys: Sequence[str]) -> None:
     kept = dict(list(memory.items())[-_KEEP_AT_MOST:])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=".hashes-", delete=False
-        ) as file:
-            json.dump(kept, file, indent=1)
-        Path(file.name).replace(target)
+        temporary = target.with_name(f".hashes-{secrets.token_hex(4)}")
+        temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        temporary.replace(target)
     except OSError:  # a read-only home costs only time
         return

@@ -82,7 +82,7 @@ def write_card(version: Version, card: Card) -> Path:
     path = version.folder / CARD
     with files.replacing(path) as temporary:
         temporary.write_text(card.text, encoding="utf-8")
-        files.set_mode(temporary, files.READ_ONLY)
+        files.make_read_only(temporary)
     return path
 
 

@@ -98,6 +98,7 @@ LogTo = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+_SURROGATE = re.compile("[\ud800-\udfff]+")
 _EVERYWHERE = {"quiet": Quiet, "verbose": Verbose, "log_file": LogTo, "debug": Debug}
 DatasetPath = Annotated[
     Path,
@@ -212,6 +213,14 @@ def _explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise typer.Exit(1) from None
     except OSError as error:
         fail(_explain(error), 1, error)
+    except UnicodeEncodeError as error:
+        # Arrow, DuckDB and tokenizers take names as UTF-8. Names that Python read as what they are
+        # not have surrogates in the place of their bytes.
+        if (found := _SURROGATE.search(error.object)) is None:
+            raise
+        near = error.object[max(0, found.start() - 60) : found.end() + 60]
+        name = _SURROGATE.sub("?", near)
+        fail(f"…{name}…: a name that is not UTF-8. Rename the file or folder.", 1, error)
 
 
 def if_stopped(kept: str, *, goes_on: bool = True) -> None:

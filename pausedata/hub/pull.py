@@ -7,7 +7,6 @@ version's folder. A pull that was broken off goes on with what it has.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -303,14 +302,13 @@ def _make_version(
     root: Path, remote: Snapshot, entries: list[FileEntry], stage: Stage, target: Path
 ) -> None:
     """Rename a whole folder to ``target``, as a commit does."""
-    staged = Path(tempfile.mkdtemp(prefix="commit-", dir=root / "staging"))
+    staged = files.new_folder(root / "staging", "commit-")
     for entry in entries:
         _give(stage.folder, staged, entry.path)
     if (stage.folder / CARD).is_file():
         _give(stage.folder, staged, CARD)
     (staged / MANIFEST).write_bytes(remote.raw)
-    files.set_mode(staged / MANIFEST, files.READ_ONLY)
-    files.set_mode(staged, 0o755)
+    files.make_read_only(staged / MANIFEST)
     files.sync_tree(staged)
     target.parent.mkdir(exist_ok=True)
     staged.rename(target)
@@ -349,5 +347,5 @@ def _fill(root: Path, tables: Mapping[str, TableEntry], source: Path) -> None:
 
 def _give(stage: Path, folder: Path, path: str) -> None:
     """Link a fetched file into a version; the stage keeps it, in case that this is cut short."""
-    files.set_mode(stage / path, files.READ_ONLY)
+    files.make_read_only(stage / path)
     files.link_or_copy(stage / path, folder / path)

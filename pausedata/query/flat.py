@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from pausedata.hashes import file_sha256s
 from pausedata.progress import Progress
 from pausedata.query.sources import Tokens, Vocabulary
 from pausedata.store.dataset import Version
+from pausedata.store.files import new_folder
 
 _LAYOUT = 1  # changes whenever the copies would
 _ROW_GROUP = 122_880  # what DuckDB gives to a thread at a time
@@ -40,7 +40,7 @@ def flat_copy(version: Version, run: str | None, progress: Progress) -> list[Pat
         return files
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
+        made = new_folder(folder.parent, ".making-")
     except OSError as error:
         raise UsageError(
             f"{folder.parent}: cannot be written ({error.strerror or error}). A flat copy is kept "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import platform
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,6 +101,12 @@ def place(
             provenance["fitted"] = fitted
         if (plugin := strategies.origin(strategy.name)) is not None:
             provenance["plugin"] = plugin
+        if "text" in strategies.reads(strategy, parameters):
+            # What a letter is, and how a pattern matches, are Python's to say.
+            provenance["text"] = {
+                "python": platform.python_version(),
+                "unicode": unicodedata.unidata_version,
+            }
         return stage.table(table, schema_of(table), paths, provenance)
 
 

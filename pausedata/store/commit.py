@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -111,7 +110,7 @@ def commit(
         for stale in root.glob(f".{POINTER}.*.tmp"):
             stale.unlink(missing_ok=True)
         number = max([0, *version_numbers(root), parent.number if parent else 0]) + 1
-        staged = Path(tempfile.mkdtemp(prefix="commit-", dir=root / "staging"))
+        staged = files.new_folder(root / "staging", "commit-")
         try:
             copied = _fill(staged, number, parent, change, card)
             target = version_folder(root, number)
@@ -230,7 +229,7 @@ def _fill(
         table = tables[name]
         for entry in table.files():
             copied += files.link_or_copy(table.folder / entry.path, staged / entry.path)
-            files.set_mode(staged / entry.path, files.READ_ONLY)
+            files.make_read_only(staged / entry.path)
 
     def kept(part: str) -> Any:
         ours = getattr(change, part)
@@ -257,8 +256,7 @@ def _fill(
     text = manifest.model_dump_json(indent=1, by_alias=True)
     (staged / "manifest.json").write_text(text + "\n", encoding="utf-8")
     for name in (CARD, "manifest.json"):
-        files.set_mode(staged / name, files.READ_ONLY)
-    files.set_mode(staged, 0o755)  # mkdtemp's 0700 would shut out those who share the folder
+        files.make_read_only(staged / name)
     files.sync_tree(staged)
     return copied
 

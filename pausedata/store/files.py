@@ -6,10 +6,12 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-READ_ONLY = 0o444
+# What a file in a version loses: an edit would reach all versions that share it.
+_WRITE = 0o222
 
 # What a file system without links answers (and one whose file has all the links it may have).
 _NO_LINK = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EXDEV, errno.EMLINK}
@@ -104,8 +107,39 @@ def link_or_copy(source: Path, target: Path) -> int:
     return target.stat().st_size
 
 
+def new_folder(parent: Path, prefix: str) -> Path:
+    """A new folder with a name of its own, for those whom the umask lets in.
+
+    What ``tempfile.mkdtemp`` makes is for its owner alone, and a later chmod takes away the bit
+    (setgid) that hands a folder's group on.
+    """
+    while True:
+        folder = parent / f"{prefix}{secrets.token_hex(4)}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+
+
+def usual_mode(folder: Path) -> int:
+    """The mode that a new file in ``folder`` gets: 0666 less what the umask takes away."""
+    # By making one: the umask can be asked only by changing it, which other threads would notice.
+    probe = folder / f".mode-{secrets.token_hex(4)}"
+    probe.touch(exist_ok=False)
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
+
+
+def make_read_only(path: Path) -> None:
+    """Let nobody write to a file of ours; who may read it stays as it is."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & _WRITE:  # else it may be another user's, whose mode only they can set
+        set_mode(path, mode & ~_WRITE)
+
+
 def set_mode(path: Path, mode: int) -> None:
-    """Set the permissions of a file or folder of ours, where the file system keeps any."""
+    """Set the permissions of a file of ours, where the file system keeps any."""
     try:
         path.chmod(mode)
     except OSError as error:

@@ -111,7 +111,7 @@ def check_locks(lock: Path) -> None:
     if fcntl is None:
         return
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError:  # whoever takes the lock says what is wrong
         return
     try:

@@ -198,7 +198,7 @@ def _replace(root: Path, target: Path, donor: Path) -> None:
     temporary.unlink(missing_ok=True)
     try:
         files.link_or_copy(donor, temporary)
-        files.set_mode(temporary, files.READ_ONLY)
+        files.make_read_only(temporary)
         files.sync(temporary)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():  # a rename does not take a folder's place

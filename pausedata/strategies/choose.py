@@ -122,7 +122,10 @@ def _last_taken(key: Key, lengths: Int, most: Int) -> Key:
     Where all are taken it is the largest number there is, where none is the smallest.
     """
     lowest, highest = _ends(key.dtype)
-    last = np.where(most < lengths, lowest, highest).astype(key.dtype)
+    # Written into an array of the key's own type: both ends of uint64 as Python integers have no
+    # type in common that could hold them, and numpy 2.5 refuses to choose one.
+    last = np.full(len(lengths), lowest, key.dtype)
+    last[most >= lengths] = highest
     examples = np.flatnonzero((most > 0) & (most < lengths))
     if not len(examples):
         return last

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pausedata.strategies.patterns import checked_pattern
+
 if TYPE_CHECKING:
     from pausedata.strategies.base import Batch, Bool
 
 Kind = Literal["special", "eos", "whitespace", "punctuation", "first"]
-
-
-def checked_pattern(pattern: str) -> str:
-    """``pattern`` if it is a regular expression; else a ValueError that says where it is not."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        at = "" if error.pos is None else f", at character {error.pos}"
-        raise ValueError(f"not a regular expression: {error.msg}{at}") from None
-    return pattern
 
 
 class Eligible(BaseModel):

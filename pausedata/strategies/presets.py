@@ -20,15 +20,17 @@ Name = Literal[
 ]
 Where = Literal["before", "after"]
 
-# Possessive quantifiers (++, *+, ?+) throughout: what is read as a number is never read again as
-# a shorter one, so that no match ends within a number. These, and bounds on what may stand in
-# front of the first number, keep the search linear in the length of any text.
+# What is read as a number is never read again as a shorter one, so that no match ends within a
+# number: a single character repeats by a possessive quantifier (++, *+, ?+), a group inside an
+# atomic group, `(?>(?:…)*)`, since Python 3.11.0 to 3.11.4 match `(?:…)*+` wrongly. These, and
+# bounds on what may stand in front of the first number, keep the search linear in the length of
+# any text.
 _GAP = r"[ \t\xa0]*+"
 _CURRENCY = r"(?:(?:[$€£¥₹]|\b[Rr]s\.?+) ?+)"
 # With thousands separators, wherever they stand; so 1,2,3 is as one too.
-_DIGITS = r"(?:\d++(?:,\d++)*+(?:\.\d++)?+[¼½¾⅓⅔]?+|\.\d++|[¼½¾⅓⅔])"
+_DIGITS = r"(?:\d++(?>(?:,\d++)*)(?>(?:\.\d++)?)[¼½¾⅓⅔]?+|\.\d++|[¼½¾⅓⅔])"
 # 1,148.50 · $5 · 5 € · 20% · 50¢
-_AMOUNT = rf"(?:{_CURRENCY}?+{_DIGITS}(?: ?+[%¢€£])?+)"
+_AMOUNT = rf"(?:(?>{_CURRENCY}?){_DIGITS}(?>(?: ?+[%¢€£])?))"
 _MINUS = r"\-−–"
 _SIGN = rf"[+{_MINUS}]?+"
 _OPERATORS = rf"*/⁄+{_MINUS}×÷·⋅∗"
@@ -39,25 +41,26 @@ _START = (
     rf"(?<![\w.,^√)\]}}{_OPERATORS}])(?<!\d:)(?<!√[(\[])(?<![\w)\]] [xX{_OPERATORS}] )"
     r"(?<!####)(?<!#### )"
 )
-_TERM = rf"(?:[(\[] ?+){{0,4}}+{_SIGN}{_AMOUNT}(?: ?+[)\]])*+"
+_TERM = rf"(?>(?:[(\[] ?+){{0,4}}){_SIGN}{_AMOUNT}(?>(?: ?+[)\]])*)"
 _BRACKET_NEXT = r"(?<=[\w)\]}])(?=[(\[{√])"  # 500(.40), 4√3: products
 _TIMES = rf"[xX](?!{_GAP}[+{_MINUS}])"  # in 2x + 5 it is a variable
 _JOIN = rf"(?:{_GAP}(?:[={_OPERATORS}]|{_TIMES}){_GAP}|{_BRACKET_NEXT})"
 # `[^<>\n]*>>` follows only what is inside a mark <<…>>.
-_EXPRESSION = rf"{_START}{_TERM}(?:{_JOIN}{_TERM})++(?![^<>\n]*+>>)"
-_MARK = rf"{_CURRENCY}?+<<"
+_EXPRESSION = rf"{_START}{_TERM}(?>(?:{_JOIN}{_TERM})+)(?![^<>\n]*+>>)"
+_MARK = rf"(?>{_CURRENCY}?)<<"
 
 # As they stand in algebra: x, 3x, 2(a + b)², √5, x₁ written x1, 60km.
-_POWER = r"(?:[²³!]|(?: ?+[)\]}]))*+(?: ?+%)?+"
-_OPEN = rf"(?:[(\[{{] ?+){{0,4}}+{_SIGN}(?:[(\[{{] ?+){{0,4}}+√?+"
-_NUMERIC = rf"(?:{_OPEN}{_AMOUNT}(?:[CP]\d++|(?![xX]\d)[^\W\d_]++)?+{_POWER})"
+_POWER = r"(?>(?:[²³!]|(?: ?+[)\]}]))*)(?>(?: ?+%)?)"
+_OPENING = r"(?>(?:[(\[{] ?+){0,4})"
+_OPEN = rf"{_OPENING}{_SIGN}{_OPENING}√?+"
+_NUMERIC = rf"(?:{_OPEN}{_AMOUNT}(?>(?:[CP]\d++|(?![xX]\d)[^\W\d_]++)?){_POWER})"
 _VARIABLE = rf"(?:{_OPEN}(?<![^\W_])[^\W\d_]\d?+(?![^\W_])(?!['’]){_POWER})"
 _RELATE = rf"(?:{_GAP}(?:[=<>≤≥≠≈⇒^{_OPERATORS}]{{1,3}}|{_TIMES}){_GAP}|{_BRACKET_NEXT})"
 _EITHER = rf"(?:{_NUMERIC}|{_VARIABLE})"
 # At least one number and one operator.
 _ALGEBRA = (
-    rf"(?:{_START}(?:(?:{_VARIABLE}{_RELATE}){{1,8}}+{_NUMERIC}|{_NUMERIC}(?={_RELATE}{_EITHER}))"
-    rf"|(?<![=<>!])[=≈]>?+{_GAP}{_NUMERIC})(?:{_RELATE}{_EITHER})*+"
+    rf"(?:{_START}(?:(?>(?:{_VARIABLE}{_RELATE}){{1,8}}){_NUMERIC}|{_NUMERIC}(?={_RELATE}{_EITHER}))"
+    rf"|(?<![=<>!])[=≈]>?+{_GAP}{_NUMERIC})(?>(?:{_RELATE}{_EITHER})*)"
 )
 
 # An equals sign with a number on each side, as in `3 * 4 = 12`. Led by the sign: found faster.
@@ -65,7 +68,7 @@ _NUMBER_ENDS = r"[\d%¢€£¼½¾⅓⅔]"
 _EQUATION = (
     rf"[=≈](?:(?<={_NUMBER_ENDS}.)|(?<={_NUMBER_ENDS}[)\]].)"
     rf"|(?<={_NUMBER_ENDS} .)|(?<={_NUMBER_ENDS}[)\]] .))"
-    rf"{_GAP}(?:[(\[] ?+)*+{_SIGN}{_CURRENCY}?+\.?+[\d¼½¾⅓⅔]"
+    rf"{_GAP}(?>(?:[(\[] ?+)*){_SIGN}(?>{_CURRENCY}?)\.?+[\d¼½¾⅓⅔]"
 )
 # No match reaches over a line break.
 CALCULATION = rf"<<[^<>\n]*+>>|{_EQUATION}"
@@ -115,7 +118,7 @@ PRESETS: dict[Name, Preset] = {
         "So 100 / 2 = $<<100/2=50>>[PAUSE]50.",
     ),
     "behind_math_ver2": Preset(
-        rf">> ?+[{_MINUS}]?+{_AMOUNT}(?:/{_DIGITS})?+",
+        rf">> ?+[{_MINUS}]?+{_AMOUNT}(?>(?:/{_DIGITS})?)",
         "after",
         "After `>>` and the number that follows it, whole: with thousands separators, decimals, "
         "currency and percent signs.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator, model_validator
 
 from pausedata.strategies.base import Batch, Choosing, Placed, Strategy
-from pausedata.strategies.eligible import checked_pattern
+from pausedata.strategies.patterns import checked_pattern
 from pausedata.strategies.places import choose_places
 from pausedata.strategies.presets import PRESETS, Name, Where
 from pausedata.strategies.sentences import holding, sentences

@@ -25,6 +25,11 @@ from pausedata.scorers.vllm.loop import DATA, USAGE, Message
 PATIENCE, MORE_PATIENCE = 5.0, 3.0
 
 
+# Of an engine and of vLLM's own processes: each line is in the log when it is printed, so that the
+# last words before a crash are there too, and no locale keeps a character from being written.
+_LOGGED = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+
+
 class EngineProcess:
     """One engine. `start` it, wait until it is `ready`, then `score` from as many threads as like.
 
@@ -68,7 +73,7 @@ class EngineProcess:
                 stdin=subprocess.PIPE,  # held open: its end is how the engine learns of ours
                 stdout=log,
                 stderr=log,
-                env=os.environ | dict(self._environment),
+                env=os.environ | _LOGGED | dict(self._environment),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
