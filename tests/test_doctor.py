@@ -148,3 +148,41 @@ def test_memory_and_disk_are_told(doctor):
     told, shown = doctor()
     assert told["memory_free_gib"] > 0
     assert " GiB free here\n" in shown
+
+
+def installed(monkeypatch, **versions):
+    """As if these releases were installed; the others are as they are."""
+    from importlib import metadata
+
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: versions.get(name) or real(name))
+
+
+def test_releases_that_are_known_not_to_work_are_named_with_the_cure(doctor, monkeypatch):
+    installed(monkeypatch, typer="0.15.1", transformers="5.0.0", pydantic="99.0")
+    told, shown = doctor()
+    [typer, transformers] = [a for a in told["advice"] if "known not to work" in a]
+    assert typer.startswith("typer 0.15.1 is known not to work")
+    assert "pip install --upgrade 'typer>=" in typer
+    assert transformers.startswith("transformers 5.0.0 is known not to work")
+    assert "advice: typer 0.15.1" in shown
+
+
+def test_of_releases_that_work_nothing_is_said(doctor):
+    told, _ = doctor()
+    assert not [advice for advice in told["advice"] if "known not to work" in advice]
+
+
+def test_a_torchvision_for_gpus_beside_a_torch_for_cpus_is_told(doctor, monkeypatch):
+    installed(monkeypatch, torch="2.13.0+cpu", torchvision="0.28.0")
+    told, _ = doctor()
+    assert any(a.startswith("torchvision 0.28.0 beside torch 2.13.0+cpu") for a in told["advice"])
+    installed(monkeypatch, torch="2.13.0+cpu", torchvision="0.28.0+cpu")
+    assert not any("torchvision" in advice for advice in doctor()[0]["advice"])
+
+
+@pytest.mark.parametrize("misreads", [True, False])
+def test_a_python_that_misreads_patterns_is_told(doctor, monkeypatch, misreads):
+    monkeypatch.setattr("pausedata.doctor.MISREADS_POSSESSIVE", misreads)
+    told, _ = doctor()
+    assert any("possessive quantifiers" in advice for advice in told["advice"]) == misreads

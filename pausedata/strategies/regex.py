@@ -72,6 +72,10 @@ STRATEGY = Strategy(
     ),
     notes="\n".join(
         [
+            "Python 3.11.0 to 3.11.4 match a possessive quantifier over a group wrongly: there a "
+            "pattern with one is refused, and `(?>(?:…)*)`, which is the same as `(?:…)*+`, is "
+            "taken.",
+            "",
             "| preset | where | what it matches | |",
             "|---|---|---|---|",
             *(
