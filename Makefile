@@ -3,29 +3,41 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c lock.txt
 DATASET := build/quickstart
 VLLM := .venv-vllm
 TRAINERS := .venv-trainers
+UV := .venv-uv/bin/uv
+NEWEST := .venv-newest
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
 .PHONY: help install model quickstart miniature test coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
-	docs-sql docs-sql-check docs-pictures docs-check schemas schemas-check check clean
+	docs-sql docs-sql-check docs-pictures docs-check schemas schemas-check check clean lock newest lowest test-newest test-lowest is-that-python
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
+# What a failed attempt leaves would look like an environment the next time.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pausedata needs Python 3.11 or newer: make PYTHON=python3.11 …")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# A PYTHON that is asked for must not be another than that of the environment that is there.
+is-that-python: | $(BIN)/python
+ifneq ($(origin PYTHON), file)
+	@have="$$($(BIN)/python -V)"; asked="$$($(PYTHON) -V)"; [ "$$have" = "$$asked" ] || { \
+		echo "$(VENV) has $$have, and $(PYTHON) is $$asked: make clean, or choose another folder: make VENV=.venv-other …" >&2; \
+		exit 1; }
+endif
 
 # torch comes first: what follows would ask for it, and get the far larger CUDA build.
-$(VENV)/.torch: constraints.txt | $(BIN)/python
+$(VENV)/.torch: lock.txt | is-that-python
 	@echo "installing torch (CPU) and pausedata into $(VENV) …"
 	@$(PIP) torch
 	@touch $@
 
-$(VENV)/.pausedata: pyproject.toml $(VENV)/.torch
+$(VENV)/.pausedata: pyproject.toml $(VENV)/.torch | is-that-python
 	@$(PIP) -e '.[transformers]'
 	@touch $@
 
@@ -99,6 +111,41 @@ test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, o
 	$(TRAINERS)/bin/python -m pytest -m trainers tests/test_trainers.py tests/test_trainers_refresh.py \
 		tests/test_miniature.py
 
+# What else pyproject.toml allows. Wheels alone: nobody should need a compiler.
+$(UV):
+	@$(PYTHON) -m venv .venv-uv
+	@.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+EVERYTHING := --only-binary :all: --extra transformers --extra dev pyproject.toml
+
+lock: $(UV) ## take the newest releases into lock.txt, for every Python and system
+	@echo "# What make and CI install, for every Python and system: make lock." > lock.txt
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --strip-extras \
+		--upgrade -c constraints.txt $(EVERYTHING) >> lock.txt
+
+# $(1): the folder of the environment; $(2): which releases, as uv calls it.
+define environment
+	@echo "installing the $(2) releases for $(PYTHON) into $(1) …"
+	@mkdir -p build
+	@$(UV) venv --quiet --clear --seed --python $(PYTHON) $(1)
+	@$(UV) pip compile --quiet --python $(1) --resolution $(2) $(EVERYTHING) -o build/releases$(1).txt
+	@$(UV) pip install --quiet --python $(1) --only-binary :all: -r build/releases$(1).txt
+	@$(UV) pip install --quiet --python $(1) --no-deps -e .
+	@touch $(1)/.torch $(1)/.pausedata $(1)/.dev
+endef
+
+newest: $(UV)
+	$(call environment,$(NEWEST),highest)
+
+lowest: $(UV)
+	$(call environment,$(LOWEST),lowest-direct)
+
+test-newest: newest ## quickstart and tests with the newest releases of everything (3 GB: torch for GPUs)
+	$(MAKE) VENV=$(NEWEST) quickstart test
+
+test-lowest: lowest ## the tests with the lowest releases that pyproject.toml allows
+	$(MAKE) VENV=$(LOWEST) test
+
 miniature: $(TRAINERS)/.installed ## the paper in miniature: train, measure, judge; under an hour on two cores
 	$(TRAINERS)/bin/python examples/paper_in_miniature/run.py --output build/miniature
 
@@ -150,4 +197,4 @@ schemas-check: $(VENV)/.dev
 check: lint types docs-check schemas-check test ## what a commit needs
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(VLLM) $(TRAINERS) build models
+	rm -rf $(VENV) $(VLLM) $(TRAINERS) $(NEWEST) $(LOWEST) .venv-uv build models

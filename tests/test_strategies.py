@@ -16,6 +16,7 @@ from pausedata import exporters, strategies
 from pausedata.errors import DataError, UsageError
 from pausedata.strategies import Batch, Placed
 from pausedata.strategies.base import Ranked
+from pausedata.strategies.choose import _best
 from pausedata.strategies.random import random_numbers, stream_keys
 from pausedata.strategies.text import Text
 
@@ -470,3 +471,21 @@ def test_the_place_after_the_last_token_is_one() -> None:
         "stranger", strategies.Choosing, lambda batch, _: Placed(0 * one, 6 * one, one)
     )
     assert strategies.place(stranger, EMOJI, strategies.Choosing())[1] == 0
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int32, np.uint32, np.uint64])
+def test_a_stranger_s_whole_numbers_may_be_of_any_type(kind: type[np.integer]) -> None:
+    columns = (np.array(values, kind) for values in ([0, 0], [4, 5], [3, 127]))
+    given = Placed(*columns)
+    stranger = strategies.Strategy("stranger", strategies.Choosing, lambda batch, _: given)
+    placed, _ = strategies.place(stranger, EMOJI, strategies.Choosing())
+    assert placed.counts.tolist() == [3, 127] and placed.positions.tolist() == [4, 5]
+    assert {a.dtype for a in (placed.example, placed.positions, placed.counts)} == {np.dtype("i8")}
+
+
+def test_all_that_there_is_may_be_asked_for_of_keys_of_every_type() -> None:
+    # The ends of uint64 have no type in common with the counts: numpy 2.5 refuses to find one.
+    lengths, most = np.array([3, 2]), np.array([3, 1])
+    for kind in (np.uint64, np.int64, np.float32, np.float64):
+        key = np.array([5, 4, 6, 9, 8], kind)
+        assert _best(key, lengths, most).tolist() == [True, True, True, False, True]

@@ -199,7 +199,7 @@ def _placed(strategy: Strategy, batch: Batch, parameters: Parameters) -> Placed:
     problem = "it gives no Placed"
     if not isinstance(placed, Placed) or (problem := placed.problem(batch)):
         raise DataError(f"{_whose(strategy)} is at fault: {problem}.")
-    return placed
+    return placed.as_int64()
 
 
 def _by(strategy: Strategy, work: Callable[[], Any]) -> Any:

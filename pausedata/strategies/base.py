@@ -228,6 +228,14 @@ class Placed:
             np.searchsorted(examples, self.example[kept]), self.positions[kept], self.counts[kept]
         )
 
+    def as_int64(self) -> Placed:
+        """The same in the type that places are worked with.
+
+        A plug-in may give another: sums of int8 overflow, those of uint64 and int64 are no integers.
+        """
+        columns = (self.example, self.positions, self.counts)
+        return Placed(*(column.astype(np.int64, copy=False) for column in columns))
+
     def problem(self, batch: Batch) -> str | None:
         """What keeps these from being a placement of ``batch``; None: nothing."""
         example, positions, counts = self.example, self.positions, self.counts
@@ -237,6 +245,8 @@ class Placed:
             return None
         if any(not np.issubdtype(a.dtype, np.integer) for a in (example, positions, counts)):
             return "examples, positions or counts that are no whole numbers"
+        whole = self.as_int64()
+        example, positions, counts = whole.example, whole.positions, whole.counts
         if example.min() < 0 or example.max() >= len(batch.ids):
             return f"an example that is none of the {len(batch.ids)} of its batch"
         lengths = batch.lengths[example]
