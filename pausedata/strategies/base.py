@@ -231,7 +231,7 @@ class Placed:
     def as_int64(self) -> Placed:
         """The same in the type that places are worked with.
 
-        A plug-in may give another: sums of int8 overflow, those of uint64 and int64 are no integers.
+        A plug-in may give another: int8 overflows, and uint64 with int64 gives floating point.
         """
         columns = (self.example, self.positions, self.counts)
         return Placed(*(column.astype(np.int64, copy=False) for column in columns))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ class PlacedRows(Dataset[dict[str, list[int]]]):
         for name in ("pack", "max_length"):
             if getattr(self._options, name) is not None:
                 raise UsageError(f"options: {name} would change the rows' numbers; leave it out.")
-        self._folder = tempfile.TemporaryDirectory(prefix="pausedata-rows-")
+        self._folder = Path(tempfile.mkdtemp(prefix="pausedata-rows-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._made = 0
         self.placement = placement
         self.use(placement)
@@ -52,13 +55,13 @@ class PlacedRows(Dataset[dict[str, list[int]]]):
         )
         rows = ExportRows(origin, self._format, self._options)
         self._made += 1
-        path = Path(self._folder.name) / f"{self._made}.arrow"
+        path = self._folder / f"{self._made}.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as file:
             for unit in rows.units(self.split):
                 file.write_table(rows.make(unit).table)
         with pa.memory_map(str(path)) as source:
             self._rows = pa.ipc.open_file(source).read_all()
-        (Path(self._folder.name) / f"{self._made - 1}.arrow").unlink(missing_ok=True)
+        (self._folder / f"{self._made - 1}.arrow").unlink(missing_ok=True)
         self.placement, self.version = placement, version.number
         self.pause_id = version.manifest.pause.id
 

@@ -12,8 +12,13 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity import wait_exponential_jitter as exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    wait_exponential,
+    wait_random,
+)
 
 from pausedata.errors import DataError, PausedataError, UsageError, listing, reason
 from pausedata.scorers.server.answers import Served, read_entries, read_models
@@ -162,7 +167,7 @@ class Client:
     ) -> Any:
         """What ``act`` gives, tried until it raises no PassingError or it ``is_enough``."""
         first = self._times.first_wait
-        backoff = exponential(initial=first, max=self._times.longest_wait, jitter=first)
+        backoff = wait_exponential(first, self._times.longest_wait) + wait_random(0, first)
 
         def wait(state: RetryCallState) -> float:
             return max(backoff(state), min(_error(state).wait, self._times.patience))
