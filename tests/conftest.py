@@ -39,14 +39,29 @@ CHAT_TEMPLATE = (
 )
 
 
+# Where it is, files are in memory: a build fsyncs all it writes, and a disk takes its time for that.
+IN_MEMORY, ROOM = Path("/dev/shm"), 4 * 10**9
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """One cache for the whole session, its workers and subprocesses: never the user's own."""
-    if not hasattr(config, "workerinput"):  # a worker of xdist has its controller's
-        os.environ["PAUSEDATA_CACHE"] = tempfile.mkdtemp(prefix="pausedata-tests-")
+    """What the whole session shares, its workers and subprocesses too."""
+    if hasattr(config, "workerinput"):  # a worker of xdist has its controller's
+        return
+    if "TMPDIR" not in os.environ and os.access(IN_MEMORY, os.W_OK):
+        if shutil.disk_usage(IN_MEMORY).free >= ROOM:
+            os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = str(IN_MEMORY)
+            tempfile.tempdir = None
+    # One cache for all: never the user's own.
+    os.environ["PAUSEDATA_CACHE"] = tempfile.mkdtemp(prefix="pausedata-tests-")
+    # `datasets` counts what it loads at an address of the Hub's, which need not be there.
+    os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
+    if getattr(config.option, "numprocesses", None):
+        # Side by side, each with a thread for every core, workers' threads wait for one another.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Delete it: the real model takes half a gigabyte there."""
+    """Delete the cache: the real model takes half a gigabyte there."""
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ.pop("PAUSEDATA_CACHE"), ignore_errors=True)
 

@@ -59,8 +59,12 @@ class Hub:
         patch.setattr(transformers.AutoTokenizer, "from_pretrained", tokenizer)
         patch.setattr(huggingface_hub.HfApi, "model_info", info("model"))
         patch.setattr(huggingface_hub.HfApi, "dataset_info", info("dataset"))
+        patch.setattr(huggingface_hub, "snapshot_download", self.listing)
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub-cache"))
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "datasets-cache")
+
+    def listing(self, id: str, **_: Any) -> Any:
+        raise ConnectionError("no route")
 
 
 @pytest.fixture
