@@ -29,7 +29,7 @@ from pausedata.cache import cache_folder
 from pausedata.errors import DataError, UsageError, first_line, missing_extra
 from pausedata.models import ModelRef, quiet
 from pausedata.scorers import ignore_message
-from pausedata.store.files import set_mode, sync, sync_tree, usual_mode, write_json
+from pausedata.store.files import sync, sync_tree, usual_modes, write_json
 from pausedata.store.holds import check_locks
 from pausedata.tokenizer import Tokenizer
 from pausedata.weights import weights_sha256
@@ -245,11 +245,8 @@ def _make(folder: Path, note: dict[str, Any], make: Callable[[Path], None], need
     temporary.mkdir()
     try:
         make(temporary)
-        mode = usual_mode(temporary)
-        files = {}
-        for path in sorted(temporary.iterdir()):
-            set_mode(path, mode)  # safetensors makes files that nobody else may read
-            files[path.name] = path.stat().st_size
+        usual_modes(temporary)
+        files = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
         write_json(temporary / NOTE, {"format": _FORMAT, "made_from": note, "files": files})
         sync_tree(temporary)
         temporary.rename(folder)

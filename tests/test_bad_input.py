@@ -172,7 +172,7 @@ def test_a_read_only_folder(recipe: Recipe, run: Command, tmp_path: Path) -> Non
     mount = tmp_path / "mount"
     mount.mkdir()
     if os.system(f"mount -t tmpfs -o ro tmpfs {mount} 2>/dev/null") != 0:
-        pytest.skip("mounting a file system is not allowed here")
+        pytest.skip("mounting a file system needs root, and to be allowed")
     try:
         refused(run("build", recipe.write(), "--output", mount / "out"), 1, "Read-only", "--output")
     finally:

@@ -149,6 +149,7 @@ def test_a_damaged_version_is_told_on_its_line_and_the_others_all_the_same(
     elif damage == "edited":  # whole, and right in itself: only the child's record tells
         alter(root, 3, "place front 3", "place front 9")
     else:
+        path.unlink()
         shutil.copy(version_folder(root, 1) / "manifest.json", path)
     expected = {
         "no manifest": "cannot be read: No such file",

@@ -235,7 +235,7 @@ def fat(tmp_path: Path) -> Iterator[Path]:
             ["mount", "-o", "loop", "-t", "vfat", image, mounted], check=True, capture_output=True
         )
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no FAT image can be made or mounted here")
+        pytest.skip("mounting a FAT image needs root, mkfs.vfat, and to be allowed")
     yield mounted
     subprocess.run(["umount", mounted], check=True)
 

@@ -50,6 +50,8 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
     """Start engines of the stand-in; keywords say what goes wrong in it."""
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STAND_IN), str(ROOT)]))
+    # Where that is set, all that is printed is in the log at once, whatever we do.
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     started: list[VllmScorer] = []
 
     def call(

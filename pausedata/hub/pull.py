@@ -347,5 +347,5 @@ def _fill(root: Path, tables: Mapping[str, TableEntry], source: Path) -> None:
 
 def _give(stage: Path, folder: Path, path: str) -> None:
     """Link a fetched file into a version; the stage keeps it, in case that this is cut short."""
-    files.make_read_only(stage / path)
-    files.link_or_copy(stage / path, folder / path)
+    files.make_read_only(stage / path)  # first, so that a kill leaves no version one to write to
+    files.link_read_only(stage / path, folder / path)

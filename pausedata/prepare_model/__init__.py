@@ -18,7 +18,7 @@ from pausedata.prepare_model.rows import Init
 from pausedata.prepare_model.token import Token, find_token, save_tokenizer, token_id_of
 from pausedata.prepare_model.weights import INDEX, Changed, Wanted, rewrite
 from pausedata.scorers import ignore_message
-from pausedata.store.files import sync, sync_tree, write_json
+from pausedata.store.files import sync, sync_tree, usual_modes, write_json
 from pausedata.tokenizer import Tokenizer
 
 # Of a model's folder what is not part of the model as it is prepared.
@@ -128,6 +128,7 @@ def _whole(out: Path) -> Iterator[Path]:
     try:
         making.mkdir(parents=True)
         yield making
+        usual_modes(making)
         sync_tree(making)
         making.rename(out)  # over an empty folder, too
         sync(out.parent)

@@ -13,7 +13,7 @@ from pausedata.errors import DataError, UsageError, first_line
 from pausedata.models import needs_own_code, own_code, quiet
 from pausedata.prepare_model.layers import Layers, find_layers
 from pausedata.prepare_model.rows import Init, grown, row_of
-from pausedata.store.files import usual_mode, write_json
+from pausedata.store.files import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,6 @@ def _rewrite_file(path: Path, target: Path, names: set[str], rows: int, wanted: 
             tensor = stored.get_tensor(key)
             tensors[key] = _with_row(tensor, used, rows, wanted) if key in names else tensor
     save_file(tensors, str(target), metadata)
-    target.chmod(usual_mode(target.parent))  # it makes files that nobody else may read
 
 
 def _with_row(matrix: torch.Tensor, used: torch.Tensor, rows: int, wanted: Wanted) -> torch.Tensor:

@@ -228,8 +228,7 @@ def _fill(
     for name in sorted(tables, key=_table_order):
         table = tables[name]
         for entry in table.files():
-            copied += files.link_or_copy(table.folder / entry.path, staged / entry.path)
-            files.make_read_only(staged / entry.path)
+            copied += files.link_read_only(table.folder / entry.path, staged / entry.path)
 
     def kept(part: str) -> Any:
         ours = getattr(change, part)

@@ -101,10 +101,20 @@ def link_or_copy(source: Path, target: Path) -> int:
     except OSError as error:
         if error.errno not in _NO_LINK:
             raise
-    if _clone(source, target):
-        return 0
-    shutil.copyfile(source, target)
-    return target.stat().st_size
+    return _copy(source, target)
+
+
+def link_read_only(source: Path, target: Path) -> int:
+    """As `link_or_copy`, and nobody may write to ``target``; who may read it stays as it is."""
+    status = source.stat()
+    if status.st_mode & _WRITE and not _is_ours(status):
+        # A link would have the mode of the other user's file, which only they can set.
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copied = _copy(source, target)
+    else:
+        copied = link_or_copy(source, target)
+    make_read_only(target)
+    return copied
 
 
 def new_folder(parent: Path, prefix: str) -> Path:
@@ -120,21 +130,25 @@ def new_folder(parent: Path, prefix: str) -> Path:
             return folder
 
 
-def usual_mode(folder: Path) -> int:
-    """The mode that a new file in ``folder`` gets: 0666 less what the umask takes away."""
+def usual_modes(folder: Path) -> None:
+    """Give the files below ``folder``, all of them ours, the mode that a new file gets there.
+
+    safetensors makes its files for their owner alone, whatever the umask.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
     # By making one: the umask can be asked only by changing it, which other threads would notice.
     probe = folder / f".mode-{secrets.token_hex(4)}"
     probe.touch(exist_ok=False)
-    try:
-        return stat.S_IMODE(probe.stat().st_mode)
-    finally:
-        probe.unlink()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in files:
+        set_mode(path, mode)
 
 
 def make_read_only(path: Path) -> None:
     """Let nobody write to a file of ours; who may read it stays as it is."""
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & _WRITE:  # else it may be another user's, whose mode only they can set
+    if mode & _WRITE:  # else it may be a link to another user's, whose mode only they can set
         set_mode(path, mode & ~_WRITE)
 
 
@@ -145,6 +159,19 @@ def set_mode(path: Path, mode: int) -> None:
     except OSError as error:
         if error.errno not in _NO_MODE:
             raise
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Whether we may set a file's mode: it is of this user, or we are root."""
+    return sys.platform == "win32" or os.geteuid() in (0, status.st_uid)
+
+
+def _copy(source: Path, target: Path) -> int:
+    """Copy a file; the bytes that it took, none where the copy shares them with ``source``."""
+    if _clone(source, target):
+        return 0
+    shutil.copyfile(source, target)
+    return target.stat().st_size
 
 
 def _clone(source: Path, target: Path) -> bool:

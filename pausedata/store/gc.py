@@ -198,7 +198,7 @@ def _take_out_versions(plan: GcPlan, result: Collected) -> list[tuple[Item, Path
         assert pointer is not None
         for item in plan.items:
             if item.kind == "commit":  # nobody is committing: the lock is ours
-                taken += _take_out(plan.root, item)
+                taken += _take_out(plan.root, item, result)
             if item.kind != "version":
                 continue
             with holds.excluding(item.path / "manifest.json") as state:
@@ -209,7 +209,7 @@ def _take_out_versions(plan: GcPlan, result: Collected) -> list[tuple[Item, Path
                 link = plan.root / "current"
                 if link.is_symlink() and link.readlink().name == item.path.name:
                     link.unlink()  # it lagged: better none than one that leads nowhere
-                taken += _take_out(plan.root, item)
+                taken += _take_out(plan.root, item, result)
     return taken
 
 
@@ -292,7 +292,7 @@ def _take_out_rest(plan: GcPlan, item: Item, result: Collected) -> list[tuple[It
         if not gone:
             result.kept[item.name] = "worked on meanwhile"
             return []
-        taken = _take_out(plan.root, item) if item.kind == "step" else [(item, item.path)]
+        taken = _take_out(plan.root, item, result) if item.kind == "step" else [(item, item.path)]
         lock.unlink(missing_ok=True)  # while it is ours: whoever waits for it makes a new one
         return taken
 
@@ -351,7 +351,7 @@ def _untouched(path: Path) -> float | None:
 # Deleting
 
 
-def _take_out(root: Path, item: Item) -> list[tuple[Item, Path]]:
+def _take_out(root: Path, item: Item, result: Collected) -> list[tuple[Item, Path]]:
     """Rename ``item`` to a place of its own under staging, to be deleted from there."""
     target = root / "staging" / f"gc-{item.path.name.lstrip('.')}-{secrets.token_hex(4)}"
     try:
@@ -359,6 +359,9 @@ def _take_out(root: Path, item: Item) -> list[tuple[Item, Path]]:
             _make_writable(item.path)  # a folder that moves has its `..` written
         item.path.rename(target)
     except FileNotFoundError:  # another gc was faster
+        return []
+    except PermissionError as error:  # of another user, whose umask lets nobody else write to it
+        result.kept[item.name] = f"{item.path}: {error.strerror}"
         return []
     return [(item, target)]
 

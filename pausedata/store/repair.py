@@ -197,8 +197,7 @@ def _replace(root: Path, target: Path, donor: Path) -> None:
     temporary = root / "staging" / f"repair-{os.getpid()}"
     temporary.unlink(missing_ok=True)
     try:
-        files.link_or_copy(donor, temporary)
-        files.make_read_only(temporary)
+        files.link_read_only(donor, temporary)
         files.sync(temporary)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():  # a rename does not take a folder's place
