@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Recipe, Run, write_rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pausedata.scorers import EngineLostError
@@ -71,6 +71,7 @@ class Engines:
         return list(Sharing(self.act, lambda: self.lanes).run(range(tasks), lambda: None))
 
 
+@settings(deadline=None)  # threads wait for others of a busy machine
 @given(st.integers(0, 12), st.integers(1, 4))
 def test_every_task_is_done_once_on_no_more_threads_than_lanes(tasks: int, lanes: int) -> None:
     engines = Engines(lanes, {})
