@@ -183,7 +183,9 @@ def test_the_environment_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
 SYSTEM = Path("/usr/bin/python3")  # which anybody may run, wherever the tests' own lies
 
 
-@pytest.mark.skipif(os.getuid() != 0 or not SYSTEM.is_file(), reason="needs root, and a Python")
+@pytest.mark.skipif(
+    os.getuid() != 0 or not SYSTEM.is_file(), reason="needs root, and a Python of the system"
+)
 def test_it_holds_for_an_unprivileged_user_too() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
