@@ -89,6 +89,9 @@ def place(model_folder: Path) -> Iterator[Place]:
     # Not under tmp_path, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="pausedata-modes-"))
     folder.chmod(0o755)
+    temporary = folder / "tmp"  # children leave what is tidied up at the end of a process
+    temporary.mkdir()
+    temporary.chmod(0o1777)
     given = folder / "given"
     given.mkdir()
     write_gguf(model_folder, given / "tiny.gguf")
@@ -102,7 +105,7 @@ def place(model_folder: Path) -> Iterator[Place]:
         # One thread: a child has none of its parent's, and would wait for them.
         own = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "HOME": str(folder / "home")}
         # Not the user's own name, which may be a word of the card: `push` would ask about it.
-        own |= {"LOGNAME": "an-account", "USER": "an-account"}
+        own |= {"LOGNAME": "an-account", "USER": "an-account", "TMPDIR": str(temporary)}
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "as_user.py")],
             stdin=subprocess.PIPE,
