@@ -10,9 +10,13 @@ TRAINERS := .venv-trainers
 UV := .venv-uv/bin/uv
 NEWEST := .venv-newest
 LOWEST := .venv-lowest
+# Several processes, and no more than eight; a test goes to whoever is free.
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
+# What has a target of its own, by its markers.
+SPECIAL := model or crash or vllm or trainers or hub or browser
 
 .DEFAULT_GOAL := help
-.PHONY: help install model quickstart miniature test coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
+.PHONY: help install model quickstart miniature test test-processes coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
 	docs-sql docs-sql-check docs-pictures docs-check schemas schemas-check check clean lock newest lowest test-newest test-lowest is-that-python
 
 help: ## list the targets
@@ -64,11 +68,14 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 	$(BIN)/pausedata sql $(DATASET) "select token, count(*) as n, round(avg(logprob), 2) as mean_logprob \
 	from tokens group by token having n >= 20 order by mean_logprob limit 3"
 
-test: $(VENV)/.dev ## run the tests (but those that load the real model, and the crash test)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers and not hub and not browser"
+test: $(VENV)/.dev ## run the tests (but those that have a target of their own), and name the slowest
+	$(BIN)/python -m pytest $(PARALLEL) -m "not (processes or $(SPECIAL))" --durations=10 --durations-min=1
 
-coverage: $(VENV)/.dev ## the same, and which lines they do not reach (a third slower)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not model and not crash and not vllm and not trainers and not hub and not browser" --cov=pausedata --cov-report=term:skip-covered
+test-processes: $(VENV)/.dev ## run those that start processes: kills, prompts, plug-ins, benchmarks
+	$(BIN)/python -m pytest $(PARALLEL) -m "processes and not ($(SPECIAL))" --durations=10 --durations-min=1
+
+coverage: $(VENV)/.dev ## both, and which lines they do not reach (a third slower)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not ($(SPECIAL))" --cov=pausedata --cov-report=term:skip-covered
 
 test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
 	$(BIN)/python -m pytest -m "model and not trainers"

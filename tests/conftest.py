@@ -39,7 +39,8 @@ CHAT_TEMPLATE = (
 )
 
 
-# Where it is, files are in memory: a build fsyncs all it writes, and a disk takes its time for that.
+# A build fsyncs all that it writes, which takes a disk its time: the tests' files are in memory,
+# where there is room for them, unless TMPDIR says where.
 IN_MEMORY, ROOM = Path("/dev/shm"), 4 * 10**9
 
 
@@ -47,10 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """What the whole session shares, its workers and subprocesses too."""
     if hasattr(config, "workerinput"):  # a worker of xdist has its controller's
         return
-    if "TMPDIR" not in os.environ and os.access(IN_MEMORY, os.W_OK):
-        if shutil.disk_usage(IN_MEMORY).free >= ROOM:
-            os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = str(IN_MEMORY)
-            tempfile.tempdir = None
+    writable = "TMPDIR" not in os.environ and os.access(IN_MEMORY, os.W_OK)
+    if writable and shutil.disk_usage(IN_MEMORY).free >= ROOM:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(IN_MEMORY)
     # One cache for all: never the user's own.
     os.environ["PAUSEDATA_CACHE"] = tempfile.mkdtemp(prefix="pausedata-tests-")
     # `datasets` counts what it loads at an address of the Hub's, which need not be there.

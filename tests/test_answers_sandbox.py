@@ -44,6 +44,7 @@ def test_programs_that_mean_no_harm(code: str, tests: str, ended: str) -> None:
     assert run_python(code, tests).ended == ended
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("code", "ended"),
     [
@@ -133,6 +134,7 @@ def test_nobody_is_called_and_nobody_is_listened_to() -> None:
             server.accept()
 
 
+@pytest.mark.processes
 def test_nothing_is_left_of_a_program_that_tries_to_stay() -> None:
     mark = f"stay-{os.getpid()}-{time.monotonic_ns()}"
     code = (
@@ -161,6 +163,7 @@ def test_to_end_is_not_to_pass(code: str) -> None:
     assert run_python(code, "assert False").ended in ("died", "error", "failed")
 
 
+@pytest.mark.processes
 def test_a_ctrl_c_for_the_command_is_not_the_programs_end() -> None:
     code = (
         "import os, signal, threading, time\n"

@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT, SMOLLM2
 from handmade import commit_handmade
 
+pytestmark = pytest.mark.processes
+
 
 def benchmark(name: str, *words: object) -> str:
     """What a benchmark prints."""

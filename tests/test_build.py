@@ -413,6 +413,7 @@ def wait_for_a_shard(recipe: Recipe, process: Any) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("sent", "status"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
@@ -517,6 +518,7 @@ def two_builds(recipe: Recipe) -> tuple[Any, Any]:
     return first, second
 
 
+@pytest.mark.processes
 def test_a_second_build_waits_and_takes_what_the_first_made(recipe: Recipe) -> None:
     first, second = two_builds(recipe)
     (recipe.folder / "go").touch()
@@ -526,6 +528,7 @@ def test_a_second_build_waits_and_takes_what_the_first_made(recipe: Recipe) -> N
     assert "up to date (version 1)" in err and "scoring" not in err
 
 
+@pytest.mark.processes
 def test_a_second_build_goes_on_where_a_dead_one_was(recipe: Recipe) -> None:
     first, second = two_builds(recipe)
     first.kill()  # and a dead process holds nothing
@@ -562,6 +565,7 @@ def test_the_recipes_run_on_local_files_and_a_local_model(
     assert len(open_version(tmp_path / name).exports) == 3
 
 
+@pytest.mark.processes
 def test_a_full_disk_loses_nothing(recipe: Recipe, tmp_path: Path) -> None:
     """A small file system in memory, filled; then with room again."""
     mount = tmp_path / "small"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from small_dataset import make_dataset
 
+pytestmark = pytest.mark.processes
+
 MAIN = "import sys; sys.argv[0] = 'pausedata'; from pausedata.cli import main; main()"
 # Typer itself imports pydantic, to read what stands on the line.
 HEAVY = ["torch", "datasets", "duckdb", "transformers", "huggingface_hub", "pyarrow", "numpy"]

@@ -468,6 +468,7 @@ def test_two_gcs_at_once_do_not_stumble(root: Path) -> None:
     assert (result.deleted, result.freed, result.failed) == ([], 0, {})
 
 
+@pytest.mark.processes
 def test_readers_go_on_while_versions_are_made_and_deleted(root: Path) -> None:
     code = (
         "import sys, threading\n"

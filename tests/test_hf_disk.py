@@ -313,6 +313,7 @@ def test_an_empty_folder_is_filled(run: Callable[..., Run], root: Path, tmp_path
     assert list(datasets.load_from_disk(str(tmp_path / "out"))["test"]) == ROWS["test"]
 
 
+@pytest.mark.processes
 def test_a_kill_leaves_no_half_folder(root: Path, tmp_path: Path) -> None:
     """Killed where all but the last file is written: the folder is not there; nor is a later
     export hindered by what is beside it."""

@@ -119,6 +119,7 @@ def succeed(*words: object, first: str = "", env: dict[str, str], cwd: Path) -> 
     assert process.returncode == 0, out + err
 
 
+@pytest.mark.processes
 def test_nothing_of_the_machine_or_its_user_is_in_a_dataset(
     written: Path, folder: Path, environment: dict[str, str], model_folder: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_nothing_of_the_machine_or_its_user_is_in_a_dataset(
     ]
 
 
+@pytest.mark.processes
 def test_nothing_is_in_the_staging_of_a_build_that_was_killed_either(
     written: Path, folder: Path, environment: dict[str, str]
 ) -> None:

@@ -71,6 +71,7 @@ def stopped_in_scoring(recipe: Recipe, times: int) -> tuple[int, str, int, int]:
     return process.returncode, heard + rest, before, len(staged(recipe))
 
 
+@pytest.mark.processes
 def test_ctrl_c_waits_until_the_shard_under_way_is_kept_and_says_how_to_go_on(
     recipe: Recipe, run: Callable[..., Run]
 ) -> None:
@@ -87,6 +88,7 @@ def test_ctrl_c_waits_until_the_shard_under_way_is_kept_and_says_how_to_go_on(
     assert done.status == 0 and "2 of 3 shards were scored before and are kept" in done.err
 
 
+@pytest.mark.processes
 def test_ctrl_c_twice_stops_now_and_what_was_under_way_is_lost(recipe: Recipe) -> None:
     status, said, before, after = stopped_in_scoring(recipe, 2)
     assert status == 130 and "Traceback" not in said
@@ -94,6 +96,7 @@ def test_ctrl_c_twice_stops_now_and_what_was_under_way_is_lost(recipe: Recipe) -
     assert "finished shards are kept" in said
 
 
+@pytest.mark.processes
 def test_where_there_is_nothing_to_wait_for_ctrl_c_stops_at_once_and_says_what_is_true(
     built: Path,
 ) -> None:
@@ -123,6 +126,7 @@ def test_where_there_is_nothing_to_wait_for_ctrl_c_stops_at_once_and_says_what_i
         assert said.splitlines()[-1] == told and stopping.STOPPING not in said
 
 
+@pytest.mark.processes
 def test_placing_stops_after_a_shard_and_leaves_the_version_as_it_was(built: Path) -> None:
     held = (
         "import time, pausedata.strategies as s\n"
@@ -140,6 +144,7 @@ def test_placing_stops_after_a_shard_and_leaves_the_version_as_it_was(built: Pat
     assert list(built.glob("staging/placements-late-*/placements/late/*.parquet"))
 
 
+@pytest.mark.processes
 def test_who_is_started_to_ignore_ctrl_c_ignores_it(recipe: Recipe) -> None:
     ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLOW_SCORES
     process = start("build", recipe.write(), first=ignoring)
@@ -356,6 +361,7 @@ def drawn(said: str) -> list[str]:
     return [line.rstrip("\r").rpartition("\r")[2] for line in plain.split("\n")]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_a_step_is_one_line_of_any_terminal(built: Path, columns: int) -> None:
     said = on_terminal(columns, "place", built, "a", *PLACE)
@@ -366,6 +372,7 @@ def test_a_step_is_one_line_of_any_terminal(built: Path, columns: int) -> None:
     assert "\x1b[1A" not in said  # never up: a line that was too long would be drawn again
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "where",
     [{"CI": "1"}, {"CI": "true", "FORCE_COLOR": "1"}, {"TERM": "dumb"}, {"JPY_PARENT_PID": "7"}],

@@ -577,6 +577,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> None:
     raise AssertionError(f"'{words}' never came: {seen}")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("stage", "whole"),
     [("_save_tokenizer", False), ("sync_tree", False), ("sync", True)],
@@ -621,6 +622,7 @@ def test_what_a_killed_conversion_of_another_model_left_is_deleted_and_a_live_on
     assert kept(cache, "models") == [".live-transformers-1.0.tmp", folder.name]
 
 
+@pytest.mark.processes
 def test_a_second_process_waits_and_takes_what_the_first_made(
     tiny_gguf: ModelRef, model_folder: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def steepest(logprob: list[float], most: int, least: float) -> list[int]:
     return sorted(-k for drop, k in sorted(drops, reverse=True)[:most] if drop >= least)
 
 
+@pytest.mark.processes
 def test_a_plug_in_is_used_from_a_recipe_and_its_dataset_outlives_it(
     recipe: Recipe, installed: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_nothing_is_imported_before_it_is_asked_for(site: Path) -> None:
         there.get("goode")
 
 
+@pytest.mark.processes
 def test_a_strategy_whose_worked_examples_are_wrong_is_left_out(site: Path) -> None:
     code = BROKEN_MODULE + 'BAD = Strategy("bad", Options, print, worked=({"typo": 1},))\n'
     (site / "broken_plugin.py").write_text(code)
@@ -246,6 +248,7 @@ def test_a_strategy_whose_worked_examples_are_wrong_is_left_out(site: Path) -> N
     assert "has no key 'typo'" in ended.stderr
 
 
+@pytest.mark.processes
 def test_commands_tell_of_a_broken_plug_in_and_go_on(site: Path) -> None:
     distribution(site, "some-plug-ins", "0.3", "pausedata.strategies", {"gone": BROKEN["gone"][0]})
     distribution(site, "a-format", "2.0", "pausedata.exporters", {"text": "broken_plugin:TEXT"})
@@ -264,6 +267,7 @@ def test_commands_tell_of_a_broken_plug_in_and_go_on(site: Path) -> None:
     assert refused.returncode == 2 and "cannot be used: loading it fails" in refused.stderr
 
 
+@pytest.mark.processes
 def test_a_format_is_added_likewise(site: Path) -> None:
     code = (
         "import dataclasses\nfrom pausedata.exporters import get\n"
@@ -282,6 +286,7 @@ def test_a_format_is_added_likewise(site: Path) -> None:
 # What costs nothing
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "code",
     [

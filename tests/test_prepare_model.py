@@ -293,6 +293,7 @@ def test_the_rest_of_the_folder_comes_along(model_folder: Path, tmp_path: Path) 
     assert not names & {"optimizer.pt", "model.gguf", ".git"}
 
 
+@pytest.mark.processes
 def test_no_more_than_a_shard_is_in_memory(model_folder: Path, tmp_path: Path) -> None:
     """Ten shards of 60 MB take little more memory than two do."""
     peaks = []
@@ -369,6 +370,7 @@ def test_damaged_weights_are_an_error(model_folder: Path, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.processes
 def test_a_kill_leaves_no_half_model(model_folder: Path, tmp_path: Path) -> None:
     first = (
         "import os, signal\n"

@@ -269,6 +269,7 @@ def test_wide_characters_take_two_columns_and_controls_are_shown(session):
     assert lines[2] == "中" * 8 + "…  1"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_a_query_and_leaves_nothing(root, tmp_path, sent, status):
     endless = "SELECT sum(a.range * b.range) FROM range(1_000_000_000) a, range(1_000_000_000) b"

@@ -88,6 +88,7 @@ def test_numbers_may_differ_a_little_and_words_not_at_all(now, same):
     assert docs.alike(SHOWN, now) is same
 
 
+@pytest.mark.processes
 def test_the_second_run_has_learned(recipe: Any, run: Any, tmp_path: Path, monkeypatch: Any):
     """On the tiny model: the examples that it was trained on became likelier."""
     monkeypatch.setitem(sql_docs_run.SETTINGS, "learning_rate", 0.01)

@@ -83,6 +83,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
 
+@pytest.mark.processes
 def test_a_conversation(version, tmp_path):
     terminal = Terminal(version.root, tmp_path, "--attach", f"other={version.root}")
     terminal.type("select count(*) as n\rfrom examples;\r")
@@ -108,6 +109,7 @@ def test_a_conversation(version, tmp_path):
     assert history.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.processes
 def test_tab_completes_and_ctrl_c_stops_a_query_or_clears_the_line(version, tmp_path):
     terminal = Terminal(version.root, tmp_path)
     terminal.type("select count(*) as n from tokens where run = 'o\t")
@@ -130,6 +132,7 @@ def test_tab_completes_and_ctrl_c_stops_a_query_or_clears_the_line(version, tmp_
     assert terminal.status() == 0
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"PAUSEDATA_CACHE": "/dev/null/none"}])
 def test_it_needs_neither_a_clever_terminal_nor_a_history(version, tmp_path, env):
     terminal = Terminal(version.root, tmp_path, **env)

@@ -370,6 +370,7 @@ def test_a_build_records_how_its_scores_were_made(
             assert found["rank"][k].as_py() == ranks
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
 )
