@@ -155,12 +155,14 @@ def _unfit_releases() -> list[str]:
 def _requirements() -> list[Requirement]:
     """What pausedata and its extras need: the lowest releases that its tests pass with."""
     texts = metadata.requires("pausedata") or []
-    return [
+    wanted = [
         needed
         for needed in map(Requirement, texts)
         if needed.marker is None
         or any(needed.marker.evaluate({"extra": extra}) for extra in ("transformers", "vllm"))
     ]
+    # An extra that asks for another one stands there with all that the other asks for.
+    return list({f"{needed.name}{needed.specifier}": needed for needed in wanted}.values())
 
 
 def _version(package: str) -> str | None:
