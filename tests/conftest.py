@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import os
 import shutil
@@ -64,6 +66,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Delete the cache: the real model takes half a gigabyte there."""
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ.pop("PAUSEDATA_CACHE"), ignore_errors=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported now stays: the collector need not look through it again in every test."""
+    gc.collect()
+    gc.freeze()
 
 
 def make_model(folder: Path, seed: int = 0, context: int = 1024) -> Path:
@@ -197,6 +205,22 @@ class Recipe:
         return build(load_recipe(self.write(), overrides), self.out, **options)
 
 
+@pytest.fixture(scope="session")
+def built_once(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset of the recipe above."""
+    recipe = tiny_recipe(tmp_path_factory.mktemp("built"), model_folder, problems(12))
+    recipe.build()
+    return recipe.out
+
+
+@pytest.fixture
+def built(recipe: Recipe, built_once: Path) -> Recipe:
+    """The recipe, as if it had just been built here: its dataset is a copy, to change."""
+    shutil.copytree(built_once, recipe.out, symlinks=True)
+    recipe.write()
+    return recipe
+
+
 class Run:
     """What a command printed and how it ended."""
 
@@ -204,13 +228,23 @@ class Run:
         self.status, self.out, self.err = status, out, err
 
 
+@functools.cache
+def commands(app: Any) -> Any:
+    """The program, as Typer makes it of its functions: once, since that takes a while."""
+    from typer.main import get_command
+
+    return get_command(app)
+
+
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
     """Run a command of the command line in this process (a start of Python costs a second)."""
 
     def call(*words: object) -> Run:
-        from pausedata.cli import main
+        from pausedata.cli import app, main
 
+        program = commands(app)
+        monkeypatch.setattr("typer.main.get_command", lambda _: program)
         monkeypatch.setattr(sys, "argv", ["pausedata", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:

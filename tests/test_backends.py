@@ -155,9 +155,8 @@ def test_a_backend_that_is_named_needs_no_why(
     assert "scoring.backend auto" not in run("build", *words).err
 
 
-def test_score_says_what_auto_is(recipe: Recipe, run: Command, machine: Machine) -> None:
-    recipe.build()
-    words = ["score", recipe.out, "--run", "again", "--model", recipe.data["model"]["id"]]
+def test_score_says_what_auto_is(built: Recipe, run: Command, machine: Machine) -> None:
+    words = ["score", built.out, "--run", "again", "--model", built.data["model"]["id"]]
     # The recipe that the dataset records names the backend that auto stood for.
     assert "scoring.backend auto" not in run(*words).err
     words[3] = "third"

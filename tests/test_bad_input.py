@@ -179,18 +179,16 @@ def test_a_read_only_folder(recipe: Recipe, run: Command, tmp_path: Path) -> Non
         os.system(f"umount {mount}")
 
 
-def test_a_failed_replace_leaves_the_committed_version_whole(recipe: Recipe, run: Command) -> None:
-    recipe.build()
-    path = recipe.folder / "rows.jsonl"
+def test_a_failed_replace_leaves_the_committed_version_whole(built: Recipe, run: Command) -> None:
+    path = built.folder / "rows.jsonl"
     path.write_bytes(path.read_bytes() + b"broken\n")
-    refused(run("build", recipe.write(), "--replace"), 1, "bad_json")
-    assert open_version(recipe.out).number == 1
-    assert verify(open_version(recipe.out), Silent()) == []
+    refused(run("build", built.write(), "--replace"), 1, "bad_json")
+    assert open_version(built.out).number == 1
+    assert verify(open_version(built.out), Silent()) == []
 
 
-def test_wrong_arguments_of_the_other_commands(recipe: Recipe, run: Command) -> None:
-    recipe.build()
-    out = recipe.out
+def test_wrong_arguments_of_the_other_commands(built: Recipe, run: Command) -> None:
+    out = built.out
     refused(run("place", out, "x", "--strategy", "lowest"), 2, "lowest_logprob")
     refused(
         run("place", out, "x", "--strategy", "lowest_logprob"), 2, "either positions or fraction"
@@ -205,20 +203,19 @@ def test_wrong_arguments_of_the_other_commands(recipe: Recipe, run: Command) -> 
     refused(run("sql", out, "select lgprob from tokens"), 2, "logprob")
     refused(run("sql", out, "drop view tokens"), 2)
     refused(run("show", out, "nobody"), 2, "nobody")
-    refused(run("verify", recipe.folder / "nothing"), 2, "no such folder")
+    refused(run("verify", built.folder / "nothing"), 2, "no such folder")
     refused(run("verify", out, "--version", "7"), 2, "no version 7")
     assert open_version(out).number == 1
 
 
-def test_files_are_split_by_name_with_o(recipe: Recipe, run: Command, tmp_path: Path) -> None:
-    recipe.build()
-    export = ["export", recipe.out, "--placement", "dit", "--format", "tokenized"]
+def test_files_are_split_by_name_with_o(built: Recipe, run: Command, tmp_path: Path) -> None:
+    export = ["export", built.out, "--placement", "dit", "--format", "tokenized"]
     refused(run(*export, "-o", tmp_path / "x.jsonl", "--split", "test"), 2, "'test'", "'train'")
     refused(run(*export, "--split", "train"), 2, "-o")
     refused(run(*export, "-o", tmp_path / "x.csv"), 2, ".jsonl")
     ended = run(*export, "-o", tmp_path / "folder")
     assert ended.status == 0
-    inside = recipe.out / "current" / "exports" / "dit-tokenized" / "train.jsonl"
+    inside = built.out / "current" / "exports" / "dit-tokenized" / "train.jsonl"
     assert (tmp_path / "folder" / "train.jsonl").read_bytes() == inside.read_bytes()
     assert (tmp_path / "folder" / "train.meta.json").exists()
 
@@ -282,18 +279,17 @@ def test_a_template_that_is_not_quoted_says_to_quote_it(recipe: Recipe, run: Com
     refused(run("build", recipe.path, "--set", "prompt={{ question }}"), 2, "quote")
 
 
-def test_nothing_is_written_into_a_dataset_from_outside(recipe: Recipe, run: Command) -> None:
-    recipe.build()
-    inside = recipe.out / "versions/0001/exports/dit-tokenized/train.jsonl"
+def test_nothing_is_written_into_a_dataset_from_outside(built: Recipe, run: Command) -> None:
+    inside = built.out / "versions/0001/exports/dit-tokenized/train.jsonl"
     before = inside.read_bytes()
-    export = ["export", recipe.out, "--placement", "append", "--format", "tokenized", "-o"]
-    for path in (inside, recipe.out / "current/exports/x.jsonl", recipe.out / "x.jsonl"):
+    export = ["export", built.out, "--placement", "append", "--format", "tokenized", "-o"]
+    for path in (inside, built.out / "current/exports/x.jsonl", built.out / "x.jsonl"):
         refused(run(*export, path), 2, "inside the dataset")
-        refused(run("sql", recipe.out, "select 1", "-o", path), 2, "inside the dataset")
+        refused(run("sql", built.out, "select 1", "-o", path), 2, "inside the dataset")
     refused(run(*export, "-"), 2, "name of a file")
-    refused(run("sql", recipe.out, "select 1", "-o", recipe.folder / "no/x.csv"), 2, "no folder")
+    refused(run("sql", built.out, "select 1", "-o", built.folder / "no/x.csv"), 2, "no folder")
     assert inside.read_bytes() == before
-    assert sorted(p.name for p in recipe.out.iterdir()) == [
+    assert sorted(p.name for p in built.out.iterdir()) == [
         "current",
         "pausedata.json",
         "staging",
@@ -301,9 +297,8 @@ def test_nothing_is_written_into_a_dataset_from_outside(recipe: Recipe, run: Com
     ]
 
 
-def test_a_run_that_is_not_there_is_refused_by_any_strategy(recipe: Recipe, run: Command) -> None:
-    recipe.build()
-    place = ["place", recipe.out, "x", "--strategy", "random", "--param", "positions=2"]
+def test_a_run_that_is_not_there_is_refused_by_any_strategy(built: Recipe, run: Command) -> None:
+    place = ["place", built.out, "x", "--strategy", "random", "--param", "positions=2"]
     refused(run(*place, "--run", "nope"), 2, "no run 'nope'", "'base'")
 
 

@@ -24,8 +24,8 @@ from pausedata.verify import verify
 
 
 @pytest.fixture
-def version(recipe: Recipe) -> Version:
-    return recipe.build().version
+def version(built: Recipe) -> Version:
+    return open_version(built.out)
 
 
 def front_of(text: str) -> dict[str, Any]:

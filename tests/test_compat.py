@@ -325,19 +325,18 @@ def test_a_build_keeps_what_it_does_not_know_or_says_why_it_cannot(recipe: Recip
     assert [p for p in verify(replaced.version, Silent()) if "weights" not in p] == []
 
 
-def test_a_run_of_a_later_release_is_not_scored_again(recipe: Recipe) -> None:
+def test_a_run_of_a_later_release_is_not_scored_again(built: Recipe) -> None:
     """Known by its name alone, it might cost days, and lose what that release added."""
-    recipe.build()
 
     def as_later(manifest: dict[str, Any]) -> None:
         manifest["tables"]["scores/base"]["provenance"]["inputs"]["temperature"] = 0.5
 
-    edit_manifest(recipe.out, as_later)
+    edit_manifest(built.out, as_later)
     with pytest.raises(UsageError, match=r"scores/base was made by a later .*\(temperature\)"):
-        recipe.build()
-    assert open_version(recipe.out).number == 1
-    place(recipe.out, {"one": APPEND})  # what reads the run, or does not, goes on
-    assert place(recipe.out, {"two": LOWEST}).version.number == 3
+        built.build()
+    assert open_version(built.out).number == 1
+    place(built.out, {"one": APPEND})  # what reads the run, or does not, goes on
+    assert place(built.out, {"two": LOWEST}).version.number == 3
 
 
 def test_a_strategy_with_a_parameter_of_a_later_release_is_not_made_again(tmp_path: Path) -> None:

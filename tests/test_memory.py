@@ -268,11 +268,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_scoring_stops_before_the_model_is_loaded(
-    recipe: Recipe, run: Command, monkeypatch: pytest.MonkeyPatch
+    built: Recipe, run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe.build()
     small(monkeypatch)
-    again = [recipe.out, "--run", "again", "--model", recipe.data["model"]["id"]]
+    again = [built.out, "--run", "again", "--model", built.data["model"]["id"]]
     for words in (["score", *again], ["score", *again, "--dry-run"]):
         ended = run(*words)
         assert ended.status == 2 and "tiny does not fit: its weights alone take" in ended.err
@@ -280,10 +279,10 @@ def test_scoring_stops_before_the_model_is_loaded(
     # Where all is scored, or every score is carried over, no room for the model is needed.
     for words in ([], ["--limit", "8", "--replace"]):
         for command in ("plan", "build"):
-            assert run(command, recipe.path, "--output", recipe.out, *words).status == 0
-    fresh = recipe.folder / "fresh"
-    assert run("plan", recipe.path, "--output", fresh).status == 2
-    ended = run("build", recipe.path, "--output", fresh)
+            assert run(command, built.path, "--output", built.out, *words).status == 0
+    fresh = built.folder / "fresh"
+    assert run("plan", built.path, "--output", fresh).status == 2
+    ended = run("build", built.path, "--output", fresh)
     assert ended.status == 2 and "does not fit" in ended.err and "loading" not in ended.err
 
 

@@ -378,10 +378,9 @@ def test_a_plug_in_that_fails_is_told_with_its_name_and_nothing_is_made(
     assert pausedata.open(root).version == 1
 
 
-def test_plan_says_why_a_placement_is_made_again(recipe: Recipe, run: Callable[..., Run]) -> None:
-    recipe.build()
-    words = ["--output", recipe.out, "--set", "placements.dit.positions=4", "--json"]
-    steps = json.loads(run("plan", recipe.write(), *words).out)["steps"]
+def test_plan_says_why_a_placement_is_made_again(built: Recipe, run: Callable[..., Run]) -> None:
+    words = ["--output", built.out, "--set", "placements.dit.positions=4", "--json"]
+    steps = json.loads(run("plan", built.write(), *words).out)["steps"]
     told = {step["table"]: (step["action"], step["why"]) for step in steps}
     assert told["placements/dit"] == (
         "remake",

@@ -75,10 +75,9 @@ def test_eight_readers_see_only_whole_versions_through_fifty_commits(tmp_path: P
     assert open_version(root).number == 1 + COMMITS
 
 
-def test_a_long_score_and_ten_placements_lose_nothing(recipe: Recipe) -> None:
-    recipe.build()
-    other = make_model(recipe.folder / "epoch-1", seed=1)
-    go = recipe.folder / "go"
+def test_a_long_score_and_ten_placements_lose_nothing(built: Recipe) -> None:
+    other = make_model(built.folder / "epoch-1", seed=1)
+    go = built.folder / "go"
     held = (
         "import pathlib, time\n"
         "from pausedata.scorers.transformers import TransformersScorer as S\n"
@@ -87,14 +86,14 @@ def test_a_long_score_and_ten_placements_lose_nothing(recipe: Recipe) -> None:
         "    return score(*a, **k)\n"
         "S.score = score"
     )
-    scoring = start("score", recipe.out, "--run", "epoch-1", "--model", other, first=held)
+    scoring = start("score", built.out, "--run", "epoch-1", "--model", other, first=held)
     deadline = time.monotonic() + 300
-    while not list(recipe.out.glob("staging/scores-epoch-1-*.lock")):
+    while not list(built.out.glob("staging/scores-epoch-1-*.lock")):
         assert time.monotonic() < deadline and scoring.poll() is None, scoring.communicate()
         time.sleep(0.05)
     placing: list[Any] = [
         start(
-            *("place", recipe.out, f"p{number}", "--strategy", "lowest_logprob"),
+            *("place", built.out, f"p{number}", "--strategy", "lowest_logprob"),
             *("--param", f"positions={1 + number}"),
         )
         for number in range(10)
@@ -105,7 +104,7 @@ def test_a_long_score_and_ten_placements_lose_nothing(recipe: Recipe) -> None:
     for process in [*placing, scoring]:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-    version = open_version(recipe.out)
+    version = open_version(built.out)
     assert version.number == 12
     assert set(version.placements) == {"dit", "append"} | {f"p{number}" for number in range(10)}
     assert version.runs == ["base", "epoch-1"]

@@ -51,12 +51,6 @@ def whole(root: Path) -> bool:
     return not verify(version, Silent()) and not verify_others(version, Silent())
 
 
-@pytest.fixture
-def built(recipe: Recipe) -> Recipe:
-    recipe.build()
-    return recipe
-
-
 @pytest.mark.parametrize(
     "path",
     [

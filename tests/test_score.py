@@ -81,25 +81,24 @@ def files_in(root: Path) -> dict[str, bytes]:
 
 
 def test_a_later_checkpoint_is_another_run_beside_the_first(
-    recipe: Recipe, checkpoint: Path, run: Callable[..., Run]
+    built: Recipe, checkpoint: Path, run: Callable[..., Run]
 ) -> None:
-    recipe.build()
-    done = run("score", recipe.out, "--run", "epoch-1", "--model", checkpoint, "--json")
+    done = run("score", built.out, "--run", "epoch-1", "--model", checkpoint, "--json")
     assert done.status == 0, done.err
     printed = json.loads(done.out)
     assert (printed["version"], printed["made"]) == (2, ["scores/epoch-1"])
     placed = run(
-        *("place", recipe.out, "later", "--strategy", "lowest_logprob"),
+        *("place", built.out, "later", "--strategy", "lowest_logprob"),
         *("--param", "positions=2", "--run", "epoch-1"),
     )
     assert placed.status == 0, placed.err
     query = "select run, count(*) n, avg(logprob) mean from tokens group by run order by run"
-    base, later = json.loads(run("sql", recipe.out, query, "--format", "json").out)
+    base, later = json.loads(run("sql", built.out, query, "--format", "json").out)
     assert (base["run"], later["run"]) == ("base", "epoch-1")
     assert base["n"] == later["n"]
     assert base["mean"] != later["mean"]
 
-    version = open_version(recipe.out)
+    version = open_version(built.out)
     facts = version.table("scores/epoch-1").entry.provenance
     assert facts["inputs"]["tokens"] == version.table("tokens").entry.content
     assert facts["model"]["id"] == "checkpoint-1"
@@ -112,7 +111,7 @@ def test_a_later_checkpoint_is_another_run_beside_the_first(
         "tokens",
         "scores/epoch-1",
     ]
-    assert whole(recipe.out)
+    assert whole(built.out)
 
 
 def test_scores_are_over_the_checkpoints_own_vocabulary(recipe: Recipe, checkpoint: Path) -> None:
@@ -137,11 +136,10 @@ def test_scores_are_over_the_checkpoints_own_vocabulary(recipe: Recipe, checkpoi
 
 @pytest.mark.parametrize(("pad", "checked"), [("<|endoftext|>", "hash"), ("[PAD]", "every row")])
 def test_rows_and_tokens_for_padding_are_no_matter(
-    recipe: Recipe, model_folder: Path, tmp_path: Path, pad: str, checked: str
+    built: Recipe, model_folder: Path, tmp_path: Path, pad: str, checked: str
 ) -> None:
-    recipe.build()
     padded = train_a_step(model_folder, tmp_path / "padded", rows_of=64, pad=pad)
-    outcome = score(recipe.out, "padded", Asked(model=str(padded)))
+    outcome = score(built.out, "padded", Asked(model=str(padded)))
     facts = outcome.version.table("scores/padded").entry.provenance
     assert facts["tokenizer"]["checked"] == checked
 
@@ -157,16 +155,15 @@ def with_a_tool_token(model: Path, folder: Path, **changes: Any) -> Path:
 
 
 def test_another_hash_is_accepted_where_every_stored_row_gets_the_same_ids(
-    recipe: Recipe, model_folder: Path, tmp_path: Path, run: Callable[..., Run]
+    built: Recipe, model_folder: Path, tmp_path: Path, run: Callable[..., Run]
 ) -> None:
-    recipe.build()
     other = with_a_tool_token(model_folder, tmp_path / "tools")
-    done = run("score", recipe.out, "--run", "tools", "--model", other)
+    done = run("score", built.out, "--run", "tools", "--model", other)
     assert done.status == 0, done.err
     assert "tools: its tokenizer is not the one that made the tokens, but gives the same" in (
         done.err
     )
-    version = open_version(recipe.out)
+    version = open_version(built.out)
     facts = version.table("scores/tools").entry.provenance["tokenizer"]
     assert facts["checked"] == "every row"
     assert facts["hash"] != version.table("vocab").entry.provenance["inputs"]["tokenizer"]
@@ -212,32 +209,30 @@ def test_what_was_added_to_texts_is_taken_from_the_stored_rows(
 
 
 def test_other_ids_are_refused_with_how_many_and_the_first(
-    recipe: Recipe, tmp_path: Path, run: Callable[..., Run]
+    built: Recipe, tmp_path: Path, run: Callable[..., Run]
 ) -> None:
-    recipe.build()
     other = make_model(tmp_path / "other")
     swap_tokens(other, ":", "?")
-    before = files_in(recipe.out)
+    before = files_in(built.out)
     for more in ([], ["--dry-run"]):
-        done = run("score", recipe.out, "--run", "other", "--model", other, *more)
+        done = run("score", built.out, "--run", "other", "--model", other, *more)
         assert (done.status, done.out) == (2, "")
-        first = column(open_version(recipe.out), "examples", "id")[0]
+        first = column(open_version(built.out), "examples", "id")[0]
         assert "12 of 12 examples would get other ids" in done.err
         assert f"The first: {first}, token 3 of its prompt is ':' (id " in done.err
         assert "dataset of its own" in done.err
-    after = files_in(recipe.out)
+    after = files_in(built.out)
     assert {k: v for k, v in after.items() if "/staging/" not in k} == {
         k: v for k, v in before.items() if "/staging/" not in k
     }
 
 
-def test_an_end_that_means_another_token_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+def test_an_end_that_means_another_token_is_refused(built: Recipe, tmp_path: Path) -> None:
     """No text gives the end's id, so that only the vocabularies can tell."""
-    recipe.build()
     other = make_model(tmp_path / "other")
     swap_tokens(other, "<|endoftext|>", "<|im_end|>")
     with pytest.raises(UsageError, match=r"id 0 is '<\|endoftext\|>' there and '<\|im_end\|>'"):
-        score(recipe.out, "other", Asked(model=str(other)))
+        score(built.out, "other", Asked(model=str(other)))
 
 
 def test_further_runs_of_a_recipe_are_checked_the_same_way(
@@ -254,36 +249,34 @@ def test_further_runs_of_a_recipe_are_checked_the_same_way(
 
 
 def test_a_run_made_otherwise_needs_replace_which_remakes_what_rests_on_it(
-    recipe: Recipe, model_folder: Path, checkpoint: Path, run: Callable[..., Run]
+    built: Recipe, model_folder: Path, checkpoint: Path, run: Callable[..., Run]
 ) -> None:
-    recipe.build()
-    words = ("score", recipe.out, "--run", "base", "--model")
+    words = ("score", built.out, "--run", "base", "--model")
     same = run(*words, model_folder)
     assert same.status == 0
     assert "nothing to do" in same.err
     refused = run(*words, checkpoint)
     assert refused.status == 2
     assert "scores/base is there already, made otherwise (model.weights_sha256" in refused.err
-    assert open_version(recipe.out).number == 1
+    assert open_version(built.out).number == 1
 
-    old = open_version(recipe.out)
+    old = open_version(built.out)
     done = json.loads(run(*words, checkpoint, "--replace", "--json").out)
     # `append` reads no scores and stays as it is.
     assert done["made"] == ["scores/base", "placements/dit", "exports/dit-tokenized"]
-    new = open_version(recipe.out)
+    new = open_version(built.out)
     assert new.number == 2
     for name in ("tokens", "placements/append"):
         assert new.table(name).entry == old.table(name).entry
     assert new.table("placements/dit").entry.content != old.table("placements/dit").entry.content
-    assert whole(recipe.out)
+    assert whole(built.out)
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
-    recipe: Recipe, checkpoint: Path, run: Callable[..., Run]
+    built: Recipe, checkpoint: Path, run: Callable[..., Run]
 ) -> None:
-    recipe.build()
-    before = files_in(recipe.out)
-    words = ("score", recipe.out, "--run", "base", "--model", checkpoint, "--dry-run")
+    before = files_in(built.out)
+    words = ("score", built.out, "--run", "base", "--model", checkpoint, "--dry-run")
     done = run(*words, "--replace", "--json")
     assert done.status == 0, done.err
     planned = json.loads(done.out)
@@ -299,13 +292,12 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     shown = run(*words, "--replace")
     assert "gives the same ids, by its hash" in shown.out
     assert run(*words).status == 2  # as without --dry-run
-    assert files_in(recipe.out) == before
+    assert files_in(built.out) == before
 
 
 def test_scoring_goes_on_after_a_kill(
-    recipe: Recipe, checkpoint: Path, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    built: Recipe, checkpoint: Path, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe.build()
     score_batch, calls = TransformersScorer.score, []
 
     def killed(self: Any, examples: Any, *rest: Any) -> Any:
@@ -314,46 +306,45 @@ def test_scoring_goes_on_after_a_kill(
             raise KeyboardInterrupt
         return score_batch(self, examples, *rest)
 
-    words = ("score", recipe.out, "--run", "epoch-1", "--model", checkpoint)
+    words = ("score", built.out, "--run", "epoch-1", "--model", checkpoint)
     with monkeypatch.context() as patch:
         patch.setattr(TransformersScorer, "score", killed)
         assert run(*words).status == 130
-    planned = plan_score(recipe.out, "epoch-1", Asked(model=str(checkpoint)))
+    planned = plan_score(built.out, "epoch-1", Asked(model=str(checkpoint)))
     assert planned.steps[0].action == "resume"
     assert planned.steps[0].why.startswith("1 of 3 shards were scored by an earlier command")
     done = run(*words)
     assert done.status == 0
     assert "1 of 3 shards were scored before and are kept" in done.err
-    facts = open_version(recipe.out).table("scores/epoch-1").entry.provenance
+    facts = open_version(built.out).table("scores/epoch-1").entry.provenance
     assert (facts["scored_examples"], calls) == (12, [4, 4])
-    assert whole(recipe.out)
+    assert whole(built.out)
 
 
 def test_when_the_corpus_grows_an_added_run_costs_only_what_is_new(
-    recipe: Recipe, checkpoint: Path, rows: list[dict[str, Any]], run: Callable[..., Run]
+    built: Recipe, checkpoint: Path, rows: list[dict[str, Any]], run: Callable[..., Run]
 ) -> None:
-    recipe.build()
     asked = Asked(model=str(checkpoint), batch_tokens=64)
-    score(recipe.out, "epoch-1", asked)
-    before = open_version(recipe.out)
+    score(built.out, "epoch-1", asked)
+    before = open_version(built.out)
     # Fewer rows: the run is carried whole, with what is known of it.
-    recipe.data["source"]["limit"] = 8
-    recipe.build(replace=True)
-    fewer = open_version(recipe.out).table("scores/epoch-1").entry
+    built.data["source"]["limit"] = 8
+    built.build(replace=True)
+    fewer = open_version(built.out).table("scores/epoch-1").entry
     assert fewer.rows == fewer.provenance["carried_examples"] == 8
     for key in ("model", "tokenizer"):
         assert fewer.provenance[key] == before.table("scores/epoch-1").entry.provenance[key]
 
     # More rows: it is left out, and the reason is the command that makes it again.
-    del recipe.data["source"]["limit"]
-    write_rows(recipe.folder / "rows.jsonl", [{"question": "What is 1 + 1?", "answer": "2"}, *rows])
-    reason = recipe.build(replace=True).removed["scores/epoch-1"]
+    del built.data["source"]["limit"]
+    write_rows(built.folder / "rows.jsonl", [{"question": "What is 1 + 1?", "answer": "2"}, *rows])
+    reason = built.build(replace=True).removed["scores/epoch-1"]
     assert reason.startswith("5 examples are new, and the recipe names no model for this run.")
-    command = f"pausedata score {recipe.out} --run epoch-1 --model PATH-OF-checkpoint-1"
+    command = f"pausedata score {built.out} --run epoch-1 --model PATH-OF-checkpoint-1"
     assert command in reason
-    assert open_version(recipe.out).runs == ["base"]
+    assert open_version(built.out).runs == ["base"]
 
-    planned = plan_score(recipe.out, "epoch-1", asked)
+    planned = plan_score(built.out, "epoch-1", asked)
     assert "the scores of 8 examples are carried over" in planned.steps[0].why
     words = [
         str(checkpoint) if word == "PATH-OF-checkpoint-1" else word
@@ -361,7 +352,7 @@ def test_when_the_corpus_grows_an_added_run_costs_only_what_is_new(
     ]
     done = run(*words)
     assert done.status == 0, done.err
-    again = open_version(recipe.out)
+    again = open_version(built.out)
     facts = again.table("scores/epoch-1").entry.provenance
     assert (facts["scored_examples"], facts["carried_examples"]) == (5, 8)
     kept = dict(
@@ -378,7 +369,7 @@ def test_when_the_corpus_grows_an_added_run_costs_only_what_is_new(
     )
     first = column(before, "examples", "id")[:8]
     assert [found[id] for id in first] == [kept[id] for id in first]  # to the last bit
-    assert whole(recipe.out)
+    assert whole(built.out)
 
 
 def recorded(version: Version, model: dict[str, Any]) -> Version:
@@ -475,12 +466,11 @@ def test_a_tokenizer_with_the_pause_has_the_hash_of_one_without(
 
 
 def test_a_run_that_was_removed_comes_back_from_the_version_that_has_it(
-    recipe: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
+    built: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe.build()
-    before = open_version(recipe.out).table("scores/base").entry.content
-    assert run("rm", recipe.out, "scores/base", "--cascade").status == 0
+    before = open_version(built.out).table("scores/base").entry.content
+    assert run("rm", built.out, "scores/base", "--cascade").status == 0
     monkeypatch.setattr("pausedata.scorers.load_scorer", None)  # no model is needed
-    ended = run("build", recipe.write())
+    ended = run("build", built.write())
     assert ended.status == 0 and "12 carried over" in ended.err
-    assert open_version(recipe.out).table("scores/base").entry.content == before
+    assert open_version(built.out).table("scores/base").entry.content == before
