@@ -71,7 +71,7 @@ def test_those_that_score_run_with_a_model_of_two_layers(
     out = benchmark("score_cpu", "--model", model_folder, "--n", 4)
     assert re.search(r"\(b\) pausedata.*tokens/s", out)
     out = benchmark("memory", "--model", model_folder, "--n", 2, "--shard-rows", 8)
-    assert re.search(r"2 rows: \d+ MiB; 20 rows: \d+ MiB", out)
+    assert re.search(r"2 rows: [\d,]+ MiB; 20 rows: [\d,]+ MiB", out)
 
 
 @pytest.mark.model

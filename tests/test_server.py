@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -628,10 +629,10 @@ def test_a_build_that_the_server_ends_keeps_shards_and_no_address(
     assert failed.status == 1
     assert "400: no" in failed.err
     assert files_with(served.out, "127.0.0.1") == []
-    first = len(fake.asked)
     fake.answer = lambda number, ids, honest: honest()
     assert run("build", served.write()).status == 0
-    assert len(fake.asked) - first <= 8  # of twelve: what was finished is not sent again
+    # Nine of the twelve at least were sent the first time; what was finished is not sent again.
+    assert sum(times == 1 for times in Counter(map(tuple, fake.asked)).values()) >= 4
 
 
 def test_score_without_an_address_says_that_none_is_recorded(
