@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 from loopback_hub import LoopbackHub
 from machine import Machine
 
@@ -44,6 +45,21 @@ CHAT_TEMPLATE = (
 # A build fsyncs all that it writes, which takes a disk its time: the tests' files are in memory,
 # where there is room for them, unless TMPDIR says where.
 IN_MEMORY, ROOM = Path("/dev/shm"), 4 * 10**9
+
+
+# Examples of Hypothesis: all that a test asks for in CI (CI or HYPOTHESIS_PROFILE=full in the
+# environment), at a desk a fifth of them. None has to be quick: a machine may have other work.
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "full" if "CI" in os.environ else "desk")
+
+
+def in_ci(examples: int) -> int:
+    """How many examples a test tries that is to try so many in CI."""
+    return examples if PROFILE == "full" else max(10, examples // 5)
+
+
+settings.register_profile("full", deadline=None)
+settings.register_profile("desk", deadline=None, max_examples=in_ci(100))
+settings.load_profile(PROFILE)
 
 
 def pytest_configure(config: pytest.Config) -> None:

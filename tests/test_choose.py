@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import in_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_choice import greedy, random_batch, spans
@@ -16,7 +17,7 @@ from pausedata.strategies.base import Choosing, Ranked
 from pausedata.strategies.choose import choose, chosen
 from pausedata.strategies.eligible import Eligible
 
-THOROUGH = settings(max_examples=1000, deadline=None)
+THOROUGH = settings(max_examples=in_ci(1000), deadline=None)
 # Few different keys of each type, with the extremes of those that have them.
 KEYS: dict[str, list[Any]] = {
     "float32": [-8.5, -1.0, -0.0, 0.0, 3.25, float("inf"), float("-inf")],

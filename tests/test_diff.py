@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import in_ci
 from handmade import commit_handmade
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -234,7 +235,7 @@ def test_a_run_differs_in_nothing_from_itself(root: Path) -> None:
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=in_ci(100), deadline=None)
 @given(st.lists(st.lists(FLOATS, max_size=20), max_size=5), st.lists(st.floats(0, 1), max_size=4))
 def test_quantiles_are_exact_however_the_numbers_come(
     portions: list[list[float]], asked: list[float]

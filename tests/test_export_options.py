@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Recipe, Run
+from conftest import Recipe, Run, in_ci
 from handmade import PAUSE, commit_handmade
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,7 +137,7 @@ def slow_best_fit(lengths: list[int], length: int) -> list[list[int]]:
     return sorted(sorted(row) for row in rows)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=in_ci(200), deadline=None)
 @given(st.lists(st.integers(1, 12), max_size=30))
 def test_best_fit_is_what_it_says(lengths: list[int]) -> None:
     packed = best_fit(np.array(lengths, np.int64), 12)
@@ -176,7 +176,7 @@ def parameters_of(strategy: Any, values: Any) -> Any:
     return strategies.parse(strategy, values, "test")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=in_ci(40), deadline=None)
 @given(examples=EXAMPLES, each=st.integers(1, 12), room=st.integers(0, 30))
 def test_packed_rows_hold_every_example_once_and_whole(
     examples: list[Any], each: int, room: int
@@ -200,7 +200,7 @@ def test_packed_rows_hold_every_example_once_and_whole(
     assert found == wanted
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=in_ci(20), deadline=None)
 @given(examples=EXAMPLES, each=st.integers(1, 5))
 def test_packed_rows_depend_on_no_shard(examples: list[Any], each: int) -> None:
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:

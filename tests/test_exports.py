@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import in_ci
 from handmade import PAUSE, commit_handmade, placement_table, tokens_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from pausedata.steps.export import write_outside
 from pausedata.store.dataset import Version
 from pausedata.work import Work
 
-CHEAP = settings(max_examples=100, deadline=None)
+CHEAP = settings(max_examples=in_ci(100), deadline=None)
 Example = tuple[list[int], list[int], dict[int, int]]  # prompt, response, {position: count}
 no = -100
 

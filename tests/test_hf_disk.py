@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pytest
-from conftest import Recipe, Run, start
+from conftest import Recipe, Run, in_ci, start
 from handmade import commit_handmade
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,7 +134,7 @@ def test_large_splits_are_several_files(monkeypatch: pytest.MonkeyPatch, tmp_pat
 # Its bytes
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=in_ci(25), deadline=None)
 @given(examples=EXAMPLES, chosen=PLACEMENTS, each=st.integers(1, 12))
 def test_bytes_depend_on_no_shards_folder_or_moment(
     examples: list[Any], chosen: Any, each: int

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import in_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +31,7 @@ def written(rows: pa.Table) -> bytes:
 LISTS = st.lists(st.lists(st.integers(-100, 70_000), max_size=6), max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=in_ci(200), deadline=None)
 @given(lists=LISTS, first=st.integers(0, 3), cut=st.integers(0, 4))
 def test_lists_of_integers(lists: list[list[int]], first: int, cut: int) -> None:
     """Negative numbers, empty lists, slices of a larger table, columns in several chunks."""
@@ -42,7 +43,7 @@ def test_lists_of_integers(lists: list[list[int]], first: int, cut: int) -> None
     assert written(rows) == expected(rows)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=in_ci(50), deadline=None)
 @given(st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3), max_size=4))
 def test_any_integer(lists: list[list[int]]) -> None:
     """A range too wide for a table of texts takes another way."""
@@ -64,7 +65,7 @@ VALUES: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "values"), VALUES, ids=[str(kind) for kind, _ in VALUES])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=in_ci(50), deadline=None)
 @given(data=st.data())
 def test_every_other_type(kind: pa.DataType, values: Any, data: st.DataObject) -> None:
     """Control characters, quotes, whatever Unicode has, nulls."""

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from conftest import Recipe, write_rows
+from conftest import Recipe, in_ci, write_rows
 from handmade import PAUSE, scores_table, tokens_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -106,7 +106,7 @@ def _placed_and_exported(
     return placement, export_step.export(Staging(root), "e", inputs, origin, Silent())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=in_ci(40), deadline=None)
 @given(examples=EXAMPLES, chosen=PLACEMENTS, each=st.integers(1, 12), again=st.booleans())
 def test_placements_and_exports_depend_on_no_sharding_and_no_restart(
     examples: list[Any], chosen: Any, each: int, again: bool
@@ -122,7 +122,7 @@ def test_placements_and_exports_depend_on_no_sharding_and_no_restart(
             assert placed_and_exported(Path(other), parts, chosen) == first
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=in_ci(60), deadline=None)
 @given(examples=EXAMPLES, positions=st.integers(0, 9))
 def test_the_m_smallest_scores_get_the_pauses(examples: list[Any], positions: int) -> None:
     """Invariants 2 and 3, from stored tables to a stored placement."""
@@ -152,7 +152,9 @@ ROWS = {
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=in_ci(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     kinds=st.lists(st.sampled_from(sorted(ROWS)), min_size=0, max_size=12),

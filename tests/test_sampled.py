@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import in_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_strategies import batch_of, batches, parts, place, splitmix64
@@ -23,7 +24,7 @@ from pausedata.strategies.portable import log
 from pausedata.strategies.random import stream_keys
 from pausedata.strategies.sampled import exponential
 
-CHEAP = settings(max_examples=100, deadline=None)
+CHEAP = settings(max_examples=in_ci(100), deadline=None)
 SURPRISALS = [0.25, 0.5, 1.0, 2.0, 4.0]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import in_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_choice import SCORES, SLOW, random_batch, slow_budget, slow_kept_off, slow_places
@@ -22,7 +23,7 @@ from pausedata.quantiles import largest_within, upper_halves
 from pausedata.strategies import Batch
 
 # Each is of several responses; a thousand long ones more are below.
-THOROUGH = settings(max_examples=300, deadline=None)
+THOROUGH = settings(max_examples=in_ci(300), deadline=None)
 
 
 def parse(name: str, parameters: dict[str, Any]) -> Any:

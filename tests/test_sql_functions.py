@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from conftest import in_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -255,7 +256,7 @@ ids = st.sampled_from([*EXAMPLES, "e0"])
 questions = st.lists(st.tuples(ids, st.integers(-2, 6), st.integers(0, 6)), max_size=20)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=in_ci(60))
 @given(questions)
 def test_context_and_token_at_equal_plain_python(ask, asked):
     rows = [*asked, ("e1", 0, 0)]
@@ -269,7 +270,7 @@ def test_context_and_token_at_equal_plain_python(ask, asked):
     assert got == [(plain_context(*row), text) for row, text in zip(rows, texts, strict=True)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=in_ci(40))
 @given(st.lists(st.tuples(ids, st.sampled_from(["three", "fixed", "nothing"])), max_size=12))
 def test_pause_text_equals_plain_python(ask, asked):
     rows = [*asked, ("e1", "three")]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run
+from conftest import Run, in_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -228,7 +228,7 @@ def datasets(draw: st.DrawFn) -> tuple[list[Any], dict[str, Any]]:
     return shards, pauses
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=in_ci(40), deadline=None)
 @given(datasets())
 def test_figures_agree_with_a_plain_count(made: tuple[list[Any], dict[str, Any]]) -> None:
     shards, pauses = made
@@ -269,7 +269,7 @@ def test_figures_agree_with_a_plain_count(made: tuple[list[Any], dict[str, Any]]
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=in_ci(150), deadline=None)
 @given(
     st.lists(st.lists(FLOATS, max_size=20), max_size=5), st.integers(0, 5),
     st.lists(st.floats(0, 1), min_size=1, max_size=4),

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from conftest import in_ci
 from handmade import EXAMPLES, SHARDS, commit_handmade, stage_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,7 +50,7 @@ from pausedata.store.staging import BusyError, Stage, Staging, stage_folder
 from pausedata.store.tables import list_parts, make_schema, schema_of
 from pausedata.work import Work
 
-CHEAP = settings(max_examples=100, deadline=None)
+CHEAP = settings(max_examples=in_ci(100), deadline=None)
 
 
 @pytest.fixture(scope="module")

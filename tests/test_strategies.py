@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import in_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from pausedata.strategies.choose import _best
 from pausedata.strategies.random import random_numbers, stream_keys
 from pausedata.strategies.text import Text
 
-CHEAP = settings(max_examples=100, deadline=None)
+CHEAP = settings(max_examples=in_ci(100), deadline=None)
 # Parameters with which each strategy has something to do.
 BUSY: dict[str, dict[str, Any]] = {
     "lowest_logprob": {"positions": 3},

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from conftest import in_ci
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_strategies import batch_of, batches, parts, place, placed_and_kept_off
@@ -16,7 +17,7 @@ from pausedata import strategies
 from pausedata.errors import UsageError
 from pausedata.strategies import Batch
 
-CHEAP = settings(max_examples=200, deadline=None)
+CHEAP = settings(max_examples=in_ci(200), deadline=None)
 
 
 def is_spike(surprisal: float, before: list[float], z: float) -> bool:

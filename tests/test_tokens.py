@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import in_ci
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -249,7 +250,7 @@ TEXT = st.text(
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=in_ci(150), deadline=None)
 @given(prompt=TEXT, response=TEXT)
 def test_spans_cover_any_response_and_ids_are_those_of_the_whole(
     name: str, prompt: str, response: str
@@ -272,7 +273,7 @@ def test_spans_cover_any_response_and_ids_are_those_of_the_whole(
     assert ids == whole or example.boundary_mismatch
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=in_ci(150), deadline=None)
 @given(prompt=TEXT, response=TEXT)
 def test_byte_level_ids_give_the_response_back(prompt: str, response: str) -> None:
     assume("[PAUSE]" not in prompt + response)
