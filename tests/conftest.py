@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,28 @@ def start(*words: object, first: str = "", **options: Any) -> subprocess.Popen[s
         env=os.environ | {"NO_COLOR": "1"} | options.pop("env", {}),
         **options,
     )
+
+
+def wait_until(happened: Callable[[], Any], process: Any = None, seconds: float = 300) -> Any:
+    """What ``happened`` gives, once that is something; a failure where ``process`` ends before."""
+    deadline = time.monotonic() + seconds
+    while not (found := happened()):
+        if process is not None and process.poll() is not None and not happened():
+            raise AssertionError(f"it ended with {process.returncode}: {process.communicate()}")
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+    return found
+
+
+def until_busy(pid: int, seconds: float = 0.5) -> None:
+    """Return when a process has computed for so long from now, however little it gets to."""
+
+    def computed() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = computed()
+    wait_until(lambda: computed() - before >= seconds)
 
 
 @pytest.fixture

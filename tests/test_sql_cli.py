@@ -9,11 +9,10 @@ import math
 import signal
 import subprocess
 import sys
-import time
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import start
+from conftest import start, until_busy, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -274,10 +273,8 @@ def test_wide_characters_take_two_columns_and_controls_are_shown(session):
 def test_a_signal_stops_a_query_and_leaves_nothing(root, tmp_path, sent, status):
     endless = "SELECT sum(a.range * b.range) FROM range(1_000_000_000) a, range(1_000_000_000) b"
     process = start("sql", root, endless, "--spill", tmp_path)
-    while not list(tmp_path.glob("*/in-use")):  # the session is being made
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(1)
+    wait_until(lambda: list(tmp_path.glob("*/in-use")), process)  # the session is made
+    until_busy(process.pid)
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (status, "")

@@ -10,12 +10,14 @@ import sys
 import time
 
 import pytest
+from conftest import until_busy, wait_until
 from prompt_toolkit.document import Document
 
 from pausedata.query.session import Session
 from tests.small_dataset import make_dataset
 
 pty = pytest.importorskip("pty")  # Windows has none
+termios = pytest.importorskip("termios")
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\b]")
 _WHERE = b"\x1b[6n"  # a program asks where the cursor is
@@ -30,6 +32,7 @@ class Terminal:
     """`pausedata sql` in a terminal of its own."""
 
     def __init__(self, root, cache, *options, **env):
+        self.said, self.heard = b"", 0  # all that was printed; up to where `until` has read
         self.process, self.fd = pty.fork()
         if not self.process:
             fixed = {"TERM": "xterm", "PAUSEDATA_CACHE": str(cache), "NO_COLOR": "1"}
@@ -39,48 +42,62 @@ class Terminal:
         self.until("sql>")
 
     def type(self, keys):
+        """Type at the prompt, once it reads keys itself: before, the kernel takes some of them."""
+        wait_until(lambda: not self.cooked())
         os.write(self.fd, keys.encode())
 
+    def cooked(self):
+        """Whether lines are edited by the kernel and Ctrl-C is a signal, as outside the prompt."""
+        return termios.tcgetattr(self.fd)[3] & termios.ICANON
+
     def until(self, wanted, seconds=60):
-        """What is printed up to ``wanted``, without escapes; a failure where it never comes."""
-        raw, end = b"", time.monotonic() + seconds
-        while time.monotonic() < end:
-            if select.select([self.fd], [], [], 0.1)[0]:
-                try:
-                    piece = os.read(self.fd, 65536)
-                except OSError:  # Linux, once the other side has closed
-                    break
-                if not piece:
-                    break
-                raw += piece
-                if _WHERE in piece:
-                    os.write(self.fd, b"\x1b[1;1R")
-            text = _ESCAPES.sub("", raw.decode(errors="replace"))
-            if wanted is not None and wanted in text:
-                return text
-        text = _ESCAPES.sub("", raw.decode(errors="replace"))
-        assert wanted is None, f"no {wanted!r} in {text!r}"
-        return text
+        """What comes next, up to ``wanted``, without escapes; a failure where it never comes."""
+        end = time.monotonic() + seconds
+        while (text := self.text()).find(wanted, self.heard) < 0:
+            assert self.read(end), f"no {wanted!r} in {text[self.heard :]!r}"
+        start, self.heard = self.heard, text.index(wanted, self.heard) + len(wanted)
+        return text[start : self.heard]
+
+    def text(self):
+        return _ESCAPES.sub("", self.said.decode(errors="replace"))
+
+    def read(self, end):
+        """Wait for more to be printed; false where nothing more comes."""
+        if not select.select([self.fd], [], [], max(0, end - time.monotonic()))[0]:
+            return False
+        try:
+            piece = os.read(self.fd, 65536)
+        except OSError:  # Linux, once the other side has closed
+            return False
+        asked = self.said.count(_WHERE)
+        self.said += piece
+        if self.said.count(_WHERE) > asked:
+            os.write(self.fd, b"\x1b[1;1R")
+        return bool(piece)
 
     def leave(self):
-        """Ctrl-D, once the prompt reads keys itself (before, the kernel would take it)."""
+        """Ctrl-D, at the next prompt."""
         self.until("sql>")
-        time.sleep(0.5)
         self.type("\x04")
         return self.status()
 
     def status(self):
-        """How the process ended; it is killed where it did not within a while."""
-        said = self.until(None, 20)
-        ended, status = os.waitpid(self.process, os.WNOHANG)
-        if not ended:
-            time.sleep(1)
-            ended, status = os.waitpid(self.process, os.WNOHANG)
-        if not ended:
+        """How the process ended; it is killed where it does not within a while."""
+        end = time.monotonic() + 60
+        while self.read(end):
+            pass
+        try:
+            _, status = wait_until(lambda: ended(self.process), seconds=60)
+        except AssertionError:
             os.kill(self.process, signal.SIGKILL)
             os.waitpid(self.process, 0)
-        assert ended, f"it goes on: {said!r}"
+            raise AssertionError(f"it goes on: {self.text()!r}") from None
         return os.waitstatus_to_exitcode(status)
+
+
+def ended(process):
+    found, status = os.waitpid(process, os.WNOHANG)
+    return (found, status) if found else None
 
 
 @pytest.mark.processes
@@ -96,9 +113,9 @@ def test_a_conversation(version, tmp_path):
     terminal.type(".schema other.vocab\r")
     terminal.until("other.vocab(token_id INTEGER, token VARCHAR, bytes BLOB, special BOOLEAN)")
     terminal.type(".timing off\r")
-    terminal.until("timing off\n")
+    terminal.until("\ntiming off\n")
     terminal.type(".format csv\r")
-    terminal.until("csv\n")
+    terminal.until("\ncsv\n")
     terminal.type("select 1 as a, 'x' as b;\r")
     terminal.until("a,b\n1,x\n")
     terminal.type(".tabels\r")
@@ -119,13 +136,13 @@ def test_tab_completes_and_ctrl_c_stops_a_query_or_clears_the_line(version, tmp_
     terminal.until("sql>")
     terminal.type("select sum(a.range * b.range % 7)\rfrom range(9000000) a, range(9000000) b;\r")
     terminal.until("b;\n")
-    time.sleep(2)
-    terminal.type("\x03")
+    wait_until(terminal.cooked)
+    until_busy(terminal.process)
+    os.write(terminal.fd, b"\x03")
     terminal.until("stopped")
     terminal.until("sql>")
     terminal.type("select wrong\x03")
     terminal.until("sql>")
-    time.sleep(0.5)
     terminal.type("select 7 * 6 as n;\r")
     terminal.until("\n42\n1 row in ")
     terminal.type(".quit\r")
