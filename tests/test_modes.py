@@ -28,6 +28,7 @@ from pausedata.store.marks import marks
 from pausedata.verify import verify
 
 pytest.importorskip("fcntl")
+pytestmark = pytest.mark.processes
 
 FIRST, SECOND, GROUP = 61_001, 61_002, 61_000  # ids that need no account
 # Where commands are killed: in a function, and the how manieth call of it.
