@@ -285,6 +285,26 @@ def start(*words: object, first: str = "", **options: Any) -> subprocess.Popen[s
     )
 
 
+def held_scoring(go: Path, after: int = 0) -> str:
+    """Code for ``start``: shards but the first ``after`` are scored when there is a file ``go``.
+
+    Beside it there is a file ``held`` from when the first of them is waiting. It is given up where
+    the model is closed, as an engine is that is under way then.
+    """
+    return (
+        "import pathlib, time\n"
+        "from pausedata.scorers.transformers import TransformersScorer as S\n"
+        f"go, begun, closed = pathlib.Path({str(go)!r}), [], []\n"
+        "def held(*a, score=S.score, **k):\n"
+        "    begun.append(1)\n"
+        f"    while len(begun) > {after} and not go.exists():\n"
+        "        go.with_name('held').touch(); time.sleep(0.02)\n"
+        "        if closed: raise RuntimeError('closed')\n"
+        "    return score(*a, **k)\n"
+        "S.score, S.close = held, lambda *_: closed.append(1)\n"
+    )
+
+
 def wait_until(happened: Callable[[], Any], process: Any = None, seconds: float = 300) -> Any:
     """What ``happened`` gives, once that is something; a failure where ``process`` ends before."""
     deadline = time.monotonic() + seconds

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHARED, TABLES, Recipe, Run, make_model, start, swap_tokens, write_rows
+from conftest import (
+    SHARED,
+    TABLES,
+    Recipe,
+    Run,
+    held_scoring,
+    make_model,
+    start,
+    swap_tokens,
+    wait_until,
+    write_rows,
+)
 
-from pausedata import scorers
+from pausedata import scorers, stopping
 from pausedata.errors import DataError, UsageError
 from pausedata.progress import Silent
 from pausedata.store.dataset import open_version
@@ -391,26 +401,8 @@ def test_no_path_of_this_machine_is_in_the_dataset(recipe: Recipe) -> None:
 # Stops and restarts, in processes of their own.
 
 
-def slowly(seconds: float) -> str:
-    """Code after which the scorer takes some seconds more for each shard."""
-    return (
-        "import time\n"
-        "from pausedata.scorers.transformers import TransformersScorer as S\n"
-        f"def slow(*a, score=S.score, **k): time.sleep({seconds}); return score(*a, **k)\n"
-        "S.score = slow"
-    )
-
-
 def scored_shards(recipe: Recipe) -> list[Path]:
     return sorted(recipe.out.glob("staging/scores-base-*/records/scores/base/*.json"))
-
-
-def wait_for_a_shard(recipe: Recipe, process: Any) -> None:
-    deadline = time.monotonic() + 300
-    while not scored_shards(recipe):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.processes
@@ -422,9 +414,14 @@ def wait_for_a_shard(recipe: Recipe, process: Any) -> None:
 def test_stopped_in_the_middle_it_goes_on_where_it_was(
     recipe: Recipe, sent: signal.Signals, status: int, tmp_path: Path
 ) -> None:
-    process = start("build", recipe.write(), first=slowly(2))
-    wait_for_a_shard(recipe, process)
+    go = recipe.folder / "go"
+    process = start("build", recipe.write(), first=held_scoring(go, after=1))
+    wait_until(lambda: (recipe.folder / "held").exists() and scored_shards(recipe), process)
     process.send_signal(sent)
+    if sent == signal.SIGINT:  # which waits for the shard under way
+        assert process.stderr is not None
+        wait_until(lambda: stopping.STOPPING in process.stderr.readline(), process)
+        go.touch()
     _, err = process.communicate(timeout=300)
     assert process.returncode == status, err
     assert "Traceback" not in err
@@ -495,19 +492,8 @@ def test_a_damaged_staged_shard_is_scored_again(recipe: Recipe, monkeypatch: Any
 
 def two_builds(recipe: Recipe) -> tuple[Any, Any]:
     """A build that scores when there is a file ``go``, and a second one that waits for it."""
-    held = (
-        "import pathlib, time\n"
-        "from pausedata.scorers.transformers import TransformersScorer as S\n"
-        "def score(*a, score=S.score, **k):\n"
-        f"    while not pathlib.Path({str(recipe.folder / 'go')!r}).exists(): time.sleep(0.05)\n"
-        "    return score(*a, **k)\n"
-        "S.score = score"
-    )
-    first = start("build", recipe.write(), first=held)
-    deadline = time.monotonic() + 300
-    while not list(recipe.out.glob("staging/scores-base-*.lock")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    first = start("build", recipe.write(), first=held_scoring(recipe.folder / "go"))
+    wait_until((recipe.folder / "held").exists, first)
     second = start("build", recipe.path)
     assert second.stderr is not None
     said = ""

@@ -13,13 +13,12 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Recipe, Run, make_model, start
+from conftest import Recipe, Run, held_scoring, make_model, start, wait_until
 
 from pausedata import stopping
 from pausedata.cli.words import without_everywhere
@@ -27,12 +26,6 @@ from pausedata.report.progress import draws
 from pausedata.store.dataset import open_version
 
 PLACE = ("--strategy", "lowest_logprob", "--param", "positions=2")
-SLOW_SCORES = """
-import time
-from pausedata.scorers.transformers import TransformersScorer as S
-def slow(*a, score=S.score, **k): time.sleep(2); return score(*a, **k)
-S.score = slow
-"""
 
 
 @pytest.fixture
@@ -51,21 +44,22 @@ def staged(recipe: Recipe) -> list[Path]:
 def stopped_in_scoring(recipe: Recipe, times: int) -> tuple[int, str, int, int]:
     """Press Ctrl-C while the second of three shards is scored: status, words, shards then, later.
 
-    A second time once the first was heard.
+    A second time once the first was heard; else the shard's scoring ends then.
     """
-    process = start("build", recipe.write(), first=SLOW_SCORES)
+    go = recipe.folder / "go"
+    process = start("build", recipe.write(), first=held_scoring(go, after=1))
     assert process.stderr is not None
-    deadline = time.monotonic() + 300
-    while not staged(recipe):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: (recipe.folder / "held").exists() and staged(recipe), process)
     before = len(staged(recipe))
     process.send_signal(signal.SIGINT)
     heard = ""
-    while times == 2 and stopping.STOPPING not in heard:
-        heard += process.stderr.readline()
+    while stopping.STOPPING not in heard:
+        heard += (line := process.stderr.readline())
+        assert line, heard
     if times == 2:
         process.send_signal(signal.SIGINT)
+    else:
+        go.touch()
     _, rest = process.communicate(timeout=300)
     return process.returncode, heard + rest, before, len(staged(recipe))
 
@@ -128,9 +122,11 @@ def test_where_there_is_nothing_to_wait_for_ctrl_c_stops_at_once_and_says_what_i
 @pytest.mark.processes
 def test_placing_stops_after_a_shard_and_leaves_the_version_as_it_was(built: Path) -> None:
     held = (
-        "import time, pausedata.strategies as s\n"
-        "def slow(*a, place=s.place, **k): print('here', flush=True); time.sleep(1); "
-        "return place(*a, **k)\n"
+        "import time, pausedata.strategies as s, pausedata.stopping as stopping\n"
+        "def slow(*a, place=s.place, **k):\n"
+        "    print('here', flush=True)\n"
+        "    while not stopping.asked(): time.sleep(0.02)\n"
+        "    return place(*a, **k)\n"
         "s.place = slow"
     )
     process = start("place", built, "late", *PLACE, first=held)
@@ -145,12 +141,12 @@ def test_placing_stops_after_a_shard_and_leaves_the_version_as_it_was(built: Pat
 
 @pytest.mark.processes
 def test_who_is_started_to_ignore_ctrl_c_ignores_it(recipe: Recipe) -> None:
-    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLOW_SCORES
-    process = start("build", recipe.write(), first=ignoring)
-    while not staged(recipe):
-        assert process.poll() is None
-        time.sleep(0.02)
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    go = recipe.folder / "go"
+    process = start("build", recipe.write(), first=ignoring + held_scoring(go))
+    wait_until((recipe.folder / "held").exists, process)
     process.send_signal(signal.SIGINT)
+    go.touch()
     assert process.wait(300) == 0
 
 

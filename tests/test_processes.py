@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Recipe, make_model, start
+from conftest import Recipe, held_scoring, make_model, start, wait_until
 from handmade import commit_handmade
 
 from pausedata.change import place
@@ -78,19 +77,10 @@ def test_eight_readers_see_only_whole_versions_through_fifty_commits(tmp_path: P
 def test_a_long_score_and_ten_placements_lose_nothing(built: Recipe) -> None:
     other = make_model(built.folder / "epoch-1", seed=1)
     go = built.folder / "go"
-    held = (
-        "import pathlib, time\n"
-        "from pausedata.scorers.transformers import TransformersScorer as S\n"
-        "def score(*a, score=S.score, **k):\n"
-        f"    while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
-        "    return score(*a, **k)\n"
-        "S.score = score"
+    scoring = start(
+        *("score", built.out, "--run", "epoch-1", "--model", other), first=held_scoring(go)
     )
-    scoring = start("score", built.out, "--run", "epoch-1", "--model", other, first=held)
-    deadline = time.monotonic() + 300
-    while not list(built.out.glob("staging/scores-epoch-1-*.lock")):
-        assert time.monotonic() < deadline and scoring.poll() is None, scoring.communicate()
-        time.sleep(0.05)
+    wait_until((built.folder / "held").exists, scoring)
     placing: list[Any] = [
         start(
             *("place", built.out, f"p{number}", "--strategy", "lowest_logprob"),

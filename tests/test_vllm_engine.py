@@ -13,14 +13,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Recipe, Run
+from conftest import ROOT, Recipe, Run, wait_until
 from conftest import start as launch
 
 from pausedata.errors import DataError, UsageError
@@ -31,6 +30,13 @@ from pausedata.store.dataset import open_version
 
 STAND_IN = ROOT / "tests" / "stand_in"
 Start = Callable[..., VllmScorer]
+MARK = "PAUSEDATA_TEST"  # in the environment: which test a process belongs to
+
+
+@pytest.fixture(autouse=True)
+def mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Other tests, and other runs of these, have such processes too."""
+    monkeypatch.setenv(MARK, str(tmp_path))
 
 
 def examples(count: int = 10, seed: int = 0) -> list[Example]:
@@ -112,7 +118,8 @@ def assert_right(examples: list[Example], scores: list[Scores], *, ranked: bool 
 
 
 def children(command: str) -> list[int]:
-    """The processes, started by these tests, with ``command`` in their command line."""
+    """The processes, started by this very test, with ``command`` in their command line."""
+    mark = f"{MARK}={os.environ[MARK]}".encode()
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -122,22 +129,19 @@ def children(command: str) -> list[int]:
                 environment = (folder / "environ").read_bytes()
             except (OSError, UnicodeDecodeError):
                 continue
-            if command in line and state != "Z" and str(STAND_IN).encode() in environment:
+            if command in line and state != "Z" and mark in environment.split(b"\0"):
                 found.append(int(folder.name))
     return found
 
 
-def gone(pids: list[int], seconds: float = 20) -> bool:
+def gone(pids: list[int], seconds: float = 60) -> bool:
     """Whether all of these end within some time."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if not any(Path(f"/proc/{pid}/stat").exists() and not zombie(pid) for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
+    wait_until(lambda: all(map(zombie, pids)), seconds=seconds)
+    return True
 
 
 def zombie(pid: int) -> bool:
+    """Whether a process is no more, or all but gone."""
     try:
         return " Z " in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -261,8 +265,8 @@ def test_closing_ends_vllms_own_processes(start: Start) -> None:
     assert gone(pids)
 
 
-def test_closing_makes_a_call_under_way_fail(start: Start) -> None:
-    scorer = start(slow=0.2)
+def test_closing_makes_a_call_under_way_fail(start: Start, tmp_path: Path) -> None:
+    scorer = start(slow=0.2, tell=str(tmp_path))
     errors: list[BaseException] = []
 
     def score() -> None:
@@ -273,7 +277,7 @@ def test_closing_makes_a_call_under_way_fail(start: Start) -> None:
 
     thread = threading.Thread(target=score)
     thread.start()
-    time.sleep(0.5)
+    wait_until(lambda: list(tmp_path.glob("slow-*")))
     scorer.close()
     thread.join(10)
     assert not thread.is_alive() and len(errors) == 1
@@ -376,24 +380,24 @@ def test_a_build_records_how_its_scores_were_made(
 )
 @pytest.mark.parametrize("when", ["loading", "scoring", "closing"])
 def test_a_build_that_is_stopped_leaves_no_engine(
-    vllm_recipe: Recipe, number: signal.Signals, status: int, when: str
+    vllm_recipe: Recipe, number: signal.Signals, status: int, when: str, tmp_path: Path
 ) -> None:
     how: dict[str, Any] = {
         "loading": {"load": 60},
-        "scoring": {"slow": 3},
+        "scoring": {"slow": 2},
         "closing": {"linger": 3},  # the engines take their time to end
     }[when]
-    how["child"] = True
-    process = launch("build", vllm_recipe.write(), env={"STAND_IN": json.dumps(how)})
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("loading " if when == "loading" else "scoring base"):
-            break
-    time.sleep(1.5)  # the engines' processes are up, or the few steps of scoring done
+    (begun,) = how
+    (tmp_path / "told").mkdir()
+    how |= {"child": True, "tell": str(tmp_path / "told")}
+    # An engine that loads hears nothing of its end; it is given less time for it than it would be.
+    less = "import pausedata.scorers.vllm.process as p; p.PATIENCE = 1.0" * (when == "loading")
+    process = launch("build", vllm_recipe.write(), first=less, env={"STAND_IN": json.dumps(how)})
+    wait_until(lambda: len(list((tmp_path / "told").glob(f"{begun}-*"))) == 2, process)
     pids = [*children("scorers.vllm.worker"), *children("a child of vLLM")]
     assert len(pids) >= 2
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == status, said
     assert "finished shards are kept" in said and "Traceback" not in said
     assert gone(pids)

@@ -8,7 +8,8 @@ vLLM's, which counts equals. ``STAND_IN``, in the environment, is JSON that says
 - ``shift``: scores of prompt_logprobs are those of the token before;
 - ``die``: the process is killed at this step, in the engine whose log is so named;
 - ``fail``: what LLM() raises; ``child``: it starts a process;
-- ``load``: seconds that loading takes, ``slow``: that a step takes, ``linger``: that its end takes.
+- ``load``: seconds that loading takes, ``slow``: that a step takes, ``linger``: that its end takes;
+- ``tell``: a folder where it makes a file for each of these when it begins.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ import numpy as np
 __version__ = "0.32.0"
 TABLE = np.random.default_rng(0).normal(0, 3, (400, 400)).astype(np.float32)
 HOW: dict[str, Any] = json.loads(os.environ.get("STAND_IN", "{}"))
+
+
+def take(what: str, seconds: float) -> None:
+    """Take that long for something, and tell that it has begun."""
+    if "tell" in HOW:
+        (Path(HOW["tell"]) / f"{what}-{os.getpid()}").touch()
+    time.sleep(seconds)
 
 
 class ValidationError(Exception):
@@ -60,7 +68,7 @@ class LLM:
     def __init__(self, model: str, dtype: str, **settings: Any) -> None:
         print("INFO noise of the engine")
         print("WARNING Chat template warmup failed", file=sys.stderr)
-        time.sleep(HOW.get("load", 0))
+        take("load", HOW.get("load", 0))
         if "fail" in HOW:
             raise RuntimeError(HOW["fail"])
         if HOW.get("child"):
@@ -68,7 +76,7 @@ class LLM:
                 [sys.executable, "-c", "import time; time.sleep(600)  # a child of vLLM"]
             )
         if "linger" in HOW:
-            atexit.register(time.sleep, HOW["linger"])
+            atexit.register(take, "linger", HOW["linger"])
         self.settings = settings
         config = SimpleNamespace(use_v2_model_runner=bool(HOW.get("v2")))
         self.llm_engine = SimpleNamespace(vllm_config=config, step=self.step)
@@ -97,7 +105,7 @@ class LLM:
 
     def step(self) -> list[Any]:
         self.steps += 1
-        time.sleep(HOW.get("slow", 0))
+        take("slow", HOW.get("slow", 0))
         log = str(Path("/proc/self/fd/1").readlink())
         if self.steps == HOW.get("die") and HOW.get("where", "") in log:
             os.kill(os.getpid(), signal.SIGKILL)
