@@ -16,23 +16,25 @@ PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 SPECIAL := model or crash or vllm or trainers or hub or browser
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL: # two pips in one environment
 .PHONY: help install model quickstart miniature test test-processes coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
 	docs-sql docs-sql-check docs-pictures docs-check schemas schemas-check check clean lock newest lowest test-newest test-lowest is-that-python
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-# What a failed attempt leaves would look like an environment the next time.
-$(BIN)/python:
+# A mark of its own: what a kill leaves looks like an environment.
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pausedata needs Python 3.11 or newer: make PYTHON=python3.11 …")'
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
 
 # A PYTHON that is asked for must not be another than that of the environment that is there.
-is-that-python: | $(BIN)/python
+is-that-python: | $(VENV)/.made
 ifneq ($(origin PYTHON), file)
-	@have="$$($(BIN)/python -V)"; asked="$$($(PYTHON) -V)"; [ "$$have" = "$$asked" ] || { \
-		echo "$(VENV) has $$have, and $(PYTHON) is $$asked: make clean, or choose another folder: make VENV=.venv-other …" >&2; \
-		exit 1; }
+	@asked="$$($(PYTHON) -V)" && have="$$($(BIN)/python -V)" && { [ "$$have" = "$$asked" ] || { \
+		echo "$(VENV) has $$have, and $(PYTHON) is $$asked: rm -r $(VENV), or choose another folder: make VENV=.venv-other …" >&2; \
+		exit 1; }; }
 endif
 
 # torch comes first: what follows would ask for it, and get the far larger CUDA build.
@@ -126,9 +128,11 @@ $(UV):
 EVERYTHING := --only-binary :all: --extra transformers --extra dev pyproject.toml
 
 lock: $(UV) ## take the newest releases into lock.txt, for every Python and system
-	@echo "# What make and CI install, for every Python and system: make lock." > lock.txt
+	@mkdir -p build
+	@echo "# What make and CI install, for every Python and system: make lock." > build/lock.txt
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --strip-extras \
-		--upgrade -c constraints.txt $(EVERYTHING) >> lock.txt
+		--upgrade -c constraints.txt $(EVERYTHING) >> build/lock.txt
+	@mv build/lock.txt lock.txt
 
 # $(1): the folder of the environment; $(2): which releases, as uv calls it.
 define environment
@@ -138,7 +142,7 @@ define environment
 	@$(UV) pip compile --quiet --python $(1) --resolution $(2) $(EVERYTHING) -o build/releases$(1).txt
 	@$(UV) pip install --quiet --python $(1) --only-binary :all: -r build/releases$(1).txt
 	@$(UV) pip install --quiet --python $(1) --no-deps -e .
-	@touch $(1)/.torch $(1)/.pausedata $(1)/.dev
+	@touch $(1)/.made $(1)/.torch $(1)/.pausedata $(1)/.dev
 endef
 
 newest: $(UV)
@@ -203,5 +207,5 @@ schemas-check: $(VENV)/.dev
 
 check: lint types docs-check schemas-check test ## what a commit needs
 
-clean: ## remove what the targets made
-	rm -rf $(VENV) $(VLLM) $(TRAINERS) $(NEWEST) $(LOWEST) .venv-uv build models
+clean: ## remove the environments; build/, where datasets are, and models/ stay
+	rm -rf $(VENV) $(VLLM) $(TRAINERS) $(NEWEST) $(LOWEST) .venv-uv

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+
+_ENCODING = "_PAUSEDATA_ENCODING"  # says that Python was started again, and what to print in
 
 
 def main() -> None:
@@ -13,10 +16,17 @@ def main() -> None:
     DuckDB, tokenizers) that take names as UTF-8: they look for another, or fail at its characters.
     What is printed stays in the locale's.
     """
-    if sys.getfilesystemencoding().lower() != "utf-8":
-        printed = getattr(sys.stdout, "encoding", None) or "utf-8"  # None where it is closed
-        environment = {"PYTHONIOENCODING": printed} | os.environ | {"PYTHONUTF8": "1"}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    printed = os.environ.pop(_ENCODING, None)
+    if printed is not None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding=printed)
+    elif sys.getfilesystemencoding().lower() != "utf-8":
+        # Once at most: a person may have turned that mode off (-X utf8=0). The option is for this
+        # process, also with -I or -E, the variable for those that it starts.
+        started = {_ENCODING: getattr(sys.stdout, "encoding", None) or "utf-8", "PYTHONUTF8": "1"}
+        command = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execve(sys.executable, command, os.environ | started)
     from pausedata import cli
 
     cli.main()

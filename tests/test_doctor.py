@@ -186,3 +186,18 @@ def test_a_python_that_misreads_patterns_is_told(doctor, monkeypatch, misreads):
     monkeypatch.setattr("pausedata.doctor.MISREADS_POSSESSIVE", misreads)
     told, _ = doctor()
     assert any("possessive quantifiers" in advice for advice in told["advice"]) == misreads
+
+
+def test_of_a_checkout_that_is_not_installed_no_releases_are_asked(doctor, monkeypatch):
+    from importlib import metadata
+
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", unknown)
+    assert not any("known not to work" in advice for advice in doctor()[0]["advice"])
+
+
+def test_of_a_release_with_a_number_of_its_own_nothing_is_known(doctor, monkeypatch):
+    installed(monkeypatch, typer="our-build")
+    assert not any("typer" in advice for advice in doctor()[0]["advice"])

@@ -51,6 +51,14 @@ def test_what_is_printed_stays_in_the_locale_s_encoding(tmp_path: Path) -> None:
     assert printed.stdout.decode("ascii").endswith(" \\U0001f642.\n")
 
 
+def test_python_is_started_again_once_at_most() -> None:
+    # Who turns UTF-8 mode off on Python's own command line has the last word.
+    command = [sys.executable, "-X", "utf8=0", "-m", "pausedata", "--help"]
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=env, capture_output=True, timeout=60)
+    assert done.returncode == 0 and b"Usage" in done.stdout
+
+
 def test_a_name_that_is_not_utf_8_is_refused_by_name(tmp_path: Path) -> None:
     root = tmp_path / os.fsdecode(b"l\xe4t")
     try:

@@ -333,10 +333,35 @@ def test_what_anothers_umask_keeps_from_gc_stays_and_the_rest_goes(place: Place)
     add(alone, data, "a")
     add(other, data, "b")
     done = other("gc", data, "--older-than", "0", "--yes")
-    assert f"kept version 2: {data}/versions/0002: Permission denied" in done.err
+    assert "version 2: another user's, and closed to you" in done.err
     assert version_numbers(data) == [2, 3]
     alone("gc", data, "--older-than", "0", "--yes")
     assert version_numbers(data) == [3]
+
+
+@two_users
+def test_a_tight_umask_closes_what_is_made_under_it_and_nothing_that_was_there(
+    place: Place,
+) -> None:
+    work = place.folder("tight", FIRST, GROUP, 0o2775)
+    data = work / "data"
+    one, tight, other = (
+        doer(place, work, lambda: None, user=[uid, GROUP], umask=umask, refuse_links=True)
+        for uid, umask in ((FIRST, 0o002), (SECOND, 0o077), (SECOND, 0o002))
+    )
+    one("build", place.given / "recipe.yaml", "--output", data)
+    add(tight, data, "a")
+    assert stat.S_IMODE((data / "pausedata.json").stat().st_mode) == 0o664
+    said = one("show", data, status=1)
+    assert "versions/0002" in said.err
+    add(other, data, "b")
+    # What the first user made is still theirs to read, also where the version has copies of it.
+    assert "mean log-probability" in one("show", data).out
+    one("show", data, "--placement", "b")
+    assert "closed to you" in one("show", data, "--placement", "a", status=1).err
+    done = one("gc", data, "--older-than", "0", "--yes")
+    assert "version 2: another user's, and closed to you" in done.err
+    assert version_numbers(data) == [2, 3]
 
 
 def test_what_the_umask_shuts_others_out_of_nobody_else_may_read(place: Place) -> None:

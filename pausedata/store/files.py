@@ -56,6 +56,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        if path.is_file():  # others of a group may write it, whatever this user's umask
+            set_mode(temporary, stat.S_IMODE(path.stat().st_mode))
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
@@ -167,11 +169,15 @@ def _is_ours(status: os.stat_result) -> bool:
 
 
 def _copy(source: Path, target: Path) -> int:
-    """Copy a file; the bytes that it took, none where the copy shares them with ``source``."""
-    if _clone(source, target):
-        return 0
-    shutil.copyfile(source, target)
-    return target.stat().st_size
+    """Copy a file; the bytes that it took, none where the copy shares them with ``source``.
+
+    It stands for a link, and is open to whom ``source`` is open, not to whom this umask leaves.
+    """
+    shared = _clone(source, target)
+    if not shared:
+        shutil.copyfile(source, target)
+    set_mode(target, stat.S_IMODE(source.stat().st_mode))
+    return 0 if shared else target.stat().st_size
 
 
 def _clone(source: Path, target: Path) -> bool:

@@ -40,6 +40,7 @@ HOUR = 3600.0
 SCORES_AGE = 7 * 24 * HOUR
 _UNITS = {"s": 1.0, "m": 60.0, "h": HOUR, "d": 24 * HOUR}
 
+_CLOSED = "another user's, and closed to you"
 Kind = Literal["version", "step", "commit", "gc", "lock", "temporary"]
 
 _STEP = re.compile(r"(.+)-[0-9a-f]{16}")  # as `staging.stage_folder` names the folder of a step
@@ -179,6 +180,9 @@ def _plan_versions(plan: GcPlan) -> None:
         folder = version_folder(plan.root, number)
         if number == plan.current or not folder.is_dir():
             continue
+        if _is_closed(folder):
+            plan.kept[f"version {number}"] = _CLOSED
+            continue
         age, what = _described(folder)
         with holds.excluding(folder / "manifest.json") as state:
             plan.sees_holds &= state != "unknown"
@@ -213,6 +217,11 @@ def _take_out_versions(plan: GcPlan, result: Collected) -> list[tuple[Item, Path
     return taken
 
 
+def _is_closed(path: Path) -> bool:
+    """Whether a folder is another user's, whose umask lets this one not empty it."""
+    return path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK)
+
+
 def _why_kept(plan: GcPlan, current: int, item: Item, state: holds.State) -> str | None:
     # A number above the current one would be given again once its folder is gone. It may also be
     # a version whose commit was cut off before the pointer was moved.
@@ -242,6 +251,9 @@ def _plan_staging(plan: GcPlan) -> None:
     staging = plan.root / "staging"
     entries = sorted(staging.iterdir()) if staging.is_dir() else []
     for path in [*plan.root.glob(f".{POINTER}.*.tmp"), *entries]:
+        if _is_closed(path):
+            plan.kept[path.relative_to(plan.root).as_posix()] = _CLOSED
+            continue
         described = _classify(path)
         age = _untouched(path)
         if described is None or age is None:  # pins, the commit lock, strangers; gone meanwhile

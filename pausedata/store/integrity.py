@@ -43,7 +43,7 @@ def misplaced(folder: Path, entries: Sequence[FileEntry]) -> dict[str, str]:
             found[entry.path] = "missing"
             continue
         except OSError as error:
-            found[entry.path] = f"cannot be read ({error.strerror})"
+            found[entry.path] = _unreadable(error)
             continue
         if not inside:
             found[entry.path] = "a link leads out of the dataset: it is not followed"
@@ -52,6 +52,12 @@ def misplaced(folder: Path, entries: Sequence[FileEntry]) -> dict[str, str]:
         elif stat.st_size != entry.bytes:
             found[entry.path] = f"{stat.st_size} bytes, the manifest says {entry.bytes}"
     return found
+
+
+def _unreadable(error: OSError) -> str:
+    if isinstance(error, PermissionError):  # no damage: another user made it, for fewer people
+        return "is closed to you, and only its owner can change its mode"
+    return f"cannot be read ({error.strerror})"
 
 
 def require_placed(folder: Path, entries: Sequence[FileEntry]) -> None:
@@ -98,6 +104,6 @@ def _hashes(
             try:
                 hashes += file_sha256s([folder / entry.path], anew=anew)
             except OSError as error:
-                found[entry.path] = f"cannot be read ({error.strerror})"
+                found[entry.path] = _unreadable(error)
                 hashes.append(None)
         return hashes

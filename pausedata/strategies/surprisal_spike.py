@@ -52,7 +52,8 @@ def spikes(batch: Batch, window: int, z: float) -> Bool:
     # Both sides times n: n · (s - m), and n · d from n² d² = n · squares - rest².
     above = (units * n - total).astype(np.float64)
     spread = n.astype(np.float64) * squares.astype(np.float64) - np.square(rest.astype(np.float64))
-    return (count >= 2) & (above > z * np.sqrt(spread))
+    with np.errstate(over="ignore"):  # of a z so large that nothing is above it
+        return (count >= 2) & (above > z * np.sqrt(spread))
 
 
 def _since(values: Int, here: Int, count: Int) -> Int:
