@@ -85,6 +85,7 @@ test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
 test-crash: $(VENV)/.dev ## hundreds of kills, full disks, many processes: nothing is lost
 	$(BIN)/python -m pytest -m crash
 
+# What is pinned here and for the trainers warns of one another's releases: that is shown, no error.
 # vLLM's build for the CPU, 3.8 GB with what it needs. Its torchvision, torchaudio and torchcodec are
 # built for CUDA, and with them transformers cannot be imported; nothing here needs them.
 $(VLLM)/.installed: pyproject.toml constraints.txt
@@ -97,7 +98,7 @@ $(VLLM)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-vllm: $(VLLM)/.installed $(VENV)/.model ## run the real vLLM, on the CPU, on the real SmolLM2
-	$(VLLM)/bin/python -m pytest tests/test_vllm_real.py tests/test_vllm_pauses.py
+	$(VLLM)/bin/python -m pytest -W default tests/test_vllm_real.py tests/test_vllm_pauses.py
 
 # Trainers ask for releases of what they share that no environment can have all at once, and for
 # much that they do not import: those of --no-deps are given what they import. Of torchaudio, which
@@ -117,7 +118,7 @@ $(TRAINERS)/.installed: pyproject.toml constraints.txt Makefile
 	@touch $@
 
 test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, on the CPU, on exports of real rows
-	$(TRAINERS)/bin/python -m pytest -m trainers tests/test_trainers.py tests/test_trainers_refresh.py \
+	$(TRAINERS)/bin/python -m pytest -W default -m trainers tests/test_trainers.py tests/test_trainers_refresh.py \
 		tests/test_miniature.py
 
 # What else pyproject.toml allows. Wheels alone: nobody should need a compiler.
