@@ -85,7 +85,6 @@ test-model: $(VENV)/.dev $(VENV)/.model ## run the tests on the real SmolLM2
 test-crash: $(VENV)/.dev ## hundreds of kills, full disks, many processes: nothing is lost
 	$(BIN)/python -m pytest -m crash
 
-# What is pinned here and for the trainers warns of one another's releases: that is shown, no error.
 # vLLM's build for the CPU, 3.8 GB with what it needs. Its torchvision, torchaudio and torchcodec are
 # built for CUDA, and with them transformers cannot be imported; nothing here needs them.
 $(VLLM)/.installed: pyproject.toml constraints.txt
@@ -97,6 +96,7 @@ $(VLLM)/.installed: pyproject.toml constraints.txt
 	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
+# What is pinned here, and for the trainers, warns of one another's releases: shown, and no error.
 test-vllm: $(VLLM)/.installed $(VENV)/.model ## run the real vLLM, on the CPU, on the real SmolLM2
 	$(VLLM)/bin/python -m pytest -W default tests/test_vllm_real.py tests/test_vllm_pauses.py
 
