@@ -256,8 +256,8 @@ def test_read_only_folders_are_deleted_too(original: Path) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from pausedata.store.gc import collect, plan_gc\n"
-        "plan = plan_gc(Path(sys.argv[1]), 0)\n"
         f"if os.getuid() == 0: os.setuid({nobody})\n"
+        "plan = plan_gc(Path(sys.argv[1]), 0)\n"
         "result = collect(plan)\n"
         "assert result.deleted == ['version 1', 'version 2'], result\n"
     )

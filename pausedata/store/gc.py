@@ -218,8 +218,12 @@ def _take_out_versions(plan: GcPlan, result: Collected) -> list[tuple[Item, Path
 
 
 def _is_closed(path: Path) -> bool:
-    """Whether a folder is another user's, whose umask lets this one not empty it."""
-    return path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK)
+    """Whether a folder is another user's, whose umask lets this one not empty it.
+
+    One's own that is read-only can be opened: `_delete` does.
+    """
+    shut = path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK)
+    return shut and path.stat().st_uid != os.geteuid()
 
 
 def _why_kept(plan: GcPlan, current: int, item: Item, state: holds.State) -> str | None:
