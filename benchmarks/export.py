@@ -25,9 +25,9 @@ import pyarrow as pa
 from common import machine, peak_mib, tables_of
 
 from pausedata import exporters
-from pausedata.progress import Silent
-from pausedata.steps.export import write_outside
-from pausedata.steps.export_rows import Origin
+from pausedata.core.progress import Silent
+from pausedata.exporters.export_rows import Origin
+from pausedata.pipeline.steps.export import write_outside
 from pausedata.store import commit
 from pausedata.store.dataset import open_version
 from pausedata.store.manifest import PauseEntry, SplitRows

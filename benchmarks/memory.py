@@ -17,8 +17,8 @@ from common import MODEL, OWN_DATA, machine, peak_mib
 CHILD = """
 import sys
 from pathlib import Path
-from pausedata.build import build
-from pausedata.recipe import load_recipe
+from pausedata.pipeline.build import build
+from pausedata.pipeline.recipe import load_recipe
 build(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]))
 """
 

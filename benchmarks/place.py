@@ -24,9 +24,9 @@ from common import machine
 from synthetic import make, vocabulary
 
 from pausedata import strategies
-from pausedata.progress import Silent
-from pausedata.steps import place as place_step
-from pausedata.steps.batches import Batches
+from pausedata.core.progress import Silent
+from pausedata.pipeline.steps import place as place_step
+from pausedata.pipeline.steps.batches import Batches
 from pausedata.store.dataset import Table, open_version
 from pausedata.store.staging import Staging
 from pausedata.strategies import Batch, Placed, Strategy

@@ -20,7 +20,7 @@ import torch
 import transformers
 from common import machine, scoring_arguments
 
-from pausedata.models import ModelRef, load_tokenizer
+from pausedata.models.ref import ModelRef, load_tokenizer
 from pausedata.scorers import Example, Job, check_scores
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS
 from pausedata.scorers.transformers import load, load_model

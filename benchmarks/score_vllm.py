@@ -36,24 +36,24 @@ import numpy as np
 from common import machine, scoring_arguments
 from store import finish, portions, stage_shard
 
-from pausedata import model_cache
-from pausedata.build import build
-from pausedata.models import ModelRef
-from pausedata.progress import Silent
-from pausedata.recipe import LoadedRecipe, parse_recipe
+from pausedata.core.progress import Silent
+from pausedata.models import cache as model_cache
+from pausedata.models.ref import ModelRef
+from pausedata.pipeline.build import build
+from pausedata.pipeline.recipe import LoadedRecipe, parse_recipe
+from pausedata.pipeline.steps import score as score_step
+from pausedata.pipeline.steps.scoring import examples_of
+from pausedata.pipeline.work import Work
 from pausedata.scorers import Example
 from pausedata.scorers.sizes import VLLM_STEP_TOKENS
 from pausedata.scorers.vllm import VllmScorer
 from pausedata.scorers.vllm.engine import Answer, Engine
 from pausedata.scorers.vllm.loop import Message, serve
 from pausedata.scorers.vllm.outputs import Flat, Way, ids_of
-from pausedata.steps import score as score_step
-from pausedata.steps.scoring import examples_of
 from pausedata.store.commit import prepare_folder
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.shards import shard_name, write_shard
 from pausedata.store.staging import Staging
-from pausedata.work import Work
 
 KEPT = 64  # answers that are recorded
 

@@ -27,8 +27,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from common import DATA, MODEL, machine
 
-from pausedata.build import build
-from pausedata.recipe import load_recipe
+from pausedata.pipeline.build import build
+from pausedata.pipeline.recipe import load_recipe
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.shards import open_shard, write_rows
 from pausedata.store.tables import list_array, list_parts

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pausedata.build import build
+    from pausedata.core.errors import ConflictError, DataError, PausedataError, UsageError
     from pausedata.dataset import open_dataset as open
-    from pausedata.errors import ConflictError, DataError, PausedataError, UsageError
+    from pausedata.pipeline.build import build
+    from pausedata.pipeline.recipe import load_recipe
     from pausedata.query.python import connect
-    from pausedata.recipe import load_recipe
 
 __all__ = [
     "ConflictError",
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "build": ("pausedata.build", "build"),
+    "build": ("pausedata.pipeline.build", "build"),
     "connect": ("pausedata.query.python", "connect"),
-    "load_recipe": ("pausedata.recipe", "load_recipe"),
+    "load_recipe": ("pausedata.pipeline.recipe", "load_recipe"),
     "open": ("pausedata.dataset", "open_dataset"),
-    "ConflictError": ("pausedata.errors", "ConflictError"),
-    "DataError": ("pausedata.errors", "DataError"),
-    "PausedataError": ("pausedata.errors", "PausedataError"),
-    "UsageError": ("pausedata.errors", "UsageError"),
+    "ConflictError": ("pausedata.core.errors", "ConflictError"),
+    "DataError": ("pausedata.core.errors", "DataError"),
+    "PausedataError": ("pausedata.core.errors", "PausedataError"),
+    "UsageError": ("pausedata.core.errors", "UsageError"),
 }
 
 

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
 from pausedata import exporters
-from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.core.errors import DataError, UsageError, listing, nearest
 from pausedata.hub.reference import located
 from pausedata.store.dataset import Table, Version, open_version
 from pausedata.store.integrity import require_whole

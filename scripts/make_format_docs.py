@@ -17,7 +17,7 @@ from generated import write_or_check
 
 from pausedata import exporters
 from pausedata.exporters.base import Common, Guide, TokenOptions, UnmaskedOptions
-from pausedata.trainers import TRAINERS
+from pausedata.exporters.trainers import TRAINERS
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "formats.md"
 # Options that change a format's columns: a table for each.

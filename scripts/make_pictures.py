@@ -16,8 +16,8 @@ from chromium import FLAGS, program
 from rich.console import Console
 from rich.text import Text
 
-from pausedata.report.heatmap import render_example
-from pausedata.report.page import write_page
+from pausedata.cli.render.heatmap import render_example
+from pausedata.cli.render.page import write_page
 from pausedata.store.dataset import Version, open_version
 
 PICTURES = Path("docs/pictures")

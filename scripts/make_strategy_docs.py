@@ -14,8 +14,8 @@ from typing import Any
 from generated import write_or_check
 
 from pausedata import strategies
-from pausedata.options import default_of, values_of
-from pausedata.report.registry import parameters_in_words, reads_in_words
+from pausedata.cli.render.registry import parameters_in_words, reads_in_words
+from pausedata.core.options import default_of, values_of
 from pausedata.strategies.example import EOS, EXAMPLES, PLACEMENTS, QUESTIONS, Token, Worked, worked
 
 ROOT = Path(__file__).resolve().parent.parent

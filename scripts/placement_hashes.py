@@ -22,8 +22,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pausedata import change, strategies
-from pausedata.recipe import Placement
+from pausedata import strategies
+from pausedata.pipeline import change
+from pausedata.pipeline.recipe import Placement
 from pausedata.store import commit
 from pausedata.store.dataset import Table, open_version
 from pausedata.store.manifest import PauseEntry, SplitRows

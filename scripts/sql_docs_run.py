@@ -44,8 +44,8 @@ def fine_tune(version: Version, model: Path, output: Path) -> None:
     """
     import torch
 
-    from pausedata.model_cache import in_cache
-    from pausedata.models import ModelRef, load_tokenizer
+    from pausedata.models.cache import in_cache
+    from pausedata.models.ref import ModelRef, load_tokenizer
     from pausedata.scorers.transformers import load_model
 
     torch.manual_seed(SETTINGS["seed"])

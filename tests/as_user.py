@@ -18,8 +18,8 @@ import sys
 from functools import reduce
 from typing import Any
 
-from pausedata import hashes
 from pausedata.cli import main
+from pausedata.store import hashes
 
 # Else the hashes of small files are not kept, nor those of files that are a second old.
 hashes._KEEP_FROM_BYTES, hashes._SETTLED_AFTER_S = 0, 0.0

@@ -215,8 +215,8 @@ class Recipe:
 
     def build(self, **options: Any) -> Any:
         """Build it in this process."""
-        from pausedata.build import build
-        from pausedata.recipe import load_recipe
+        from pausedata.pipeline.build import build
+        from pausedata.pipeline.recipe import load_recipe
 
         overrides = options.pop("overrides", None)
         return build(load_recipe(self.write(), overrides), self.out, **options)

@@ -26,15 +26,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pausedata import models, scorers
-from pausedata.build import build
-from pausedata.change import export, place, remove, score
-from pausedata.progress import Silent
-from pausedata.recipe import Export, Placement, load_recipe
-from pausedata.runs import Asked
+from pausedata import scorers
+from pausedata.analysis.verify import verify, verify_others
+from pausedata.core.progress import Silent
+from pausedata.models import ref as models
+from pausedata.pipeline.build import build
+from pausedata.pipeline.change import export, place, remove, score
+from pausedata.pipeline.recipe import Export, Placement, load_recipe
+from pausedata.pipeline.runs import Asked
 from pausedata.store.dataset import open_version, read_pointer
 from pausedata.store.gc import collect, plan_gc
-from pausedata.verify import verify, verify_others
 
 # What Python tells its audit hooks before it does it. Parquet is written by C++, unseen: the
 # moments by time fall there.

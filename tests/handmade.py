@@ -13,14 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pausedata.progress import Silent
-from pausedata.recipe import Export, Placement
+from pausedata.core.progress import Silent
+from pausedata.pipeline.recipe import Export, Placement
+from pausedata.pipeline.work import Work
 from pausedata.store.commit import prepare_folder
 from pausedata.store.dataset import Table, Version
 from pausedata.store.manifest import PauseEntry, SplitRows
 from pausedata.store.staging import Staging
 from pausedata.store.tables import schema_of
-from pausedata.work import Work
 
 PAUSE = 16
 EXAMPLES = [

@@ -16,14 +16,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pausedata.progress import Silent
-from pausedata.recipe import Export, Placement
+from pausedata.core.progress import Silent
+from pausedata.pipeline.recipe import Export, Placement
+from pausedata.pipeline.work import Work
 from pausedata.store.commit import prepare_folder
 from pausedata.store.manifest import PauseEntry, SplitRows
 from pausedata.store.shards import shard_name
 from pausedata.store.staging import Staging
 from pausedata.store.tables import schema_of
-from pausedata.work import Work
 
 VOCAB = ["<eos>", " The", " sum", " is", " 4", "\n", " 🙂", "🙂(2)", ".", "Q", ":"]
 EOS, THE, SUM, IS, FOUR, LINE, EMOJI_1, EMOJI_2, DOT, Q, COLON = range(len(VOCAB))

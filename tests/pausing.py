@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pausedata.inference import PauseLogitsProcessor, PauseParams
 from pausedata.inference.decide import Answer, Verdict, is_unsure
-from pausedata.models import ModelRef
-from pausedata.prepare_model import prepare_model
-from pausedata.tokenizer import Pieces
+from pausedata.models.prepare import prepare_model
+from pausedata.models.ref import ModelRef
+from pausedata.models.tokenizer import Pieces
 
 CLOSE = 1e-4  # batches and engines move a probability by less
 

@@ -13,12 +13,12 @@ import pytest
 from conftest import Recipe, Run, make_model
 
 from pausedata import scorers
-from pausedata.errors import UsageError
-from pausedata.models import ModelRef
-from pausedata.progress import Silent
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import UsageError
+from pausedata.core.progress import Silent
+from pausedata.models.ref import ModelRef
 from pausedata.scorers import Example
 from pausedata.store.dataset import open_version
-from pausedata.verify import verify
 
 EXAMPLES = [
     Example([5, 6, 7], np.array([8, 300, 399, 0], np.int32)),

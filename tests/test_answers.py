@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 from conftest import SHARED
 
-from pausedata import answers
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
+from pausedata.measure import answers
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-from pausedata import answers
-from pausedata.answers import sandbox
-from pausedata.answers.mbpp import Checks, program
-from pausedata.answers.sandbox import MEGABYTE, run_python
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
+from pausedata.measure import answers
+from pausedata.measure.answers import sandbox
+from pausedata.measure.answers.mbpp import Checks, program
+from pausedata.measure.answers.sandbox import MEGABYTE, run_python
 
 if sys.platform != "linux":
     pytest.skip("the sandbox is of Linux", allow_module_level=True)
@@ -169,7 +169,7 @@ def test_a_ctrl_c_for_the_command_is_not_the_programs_end() -> None:
         "import os, signal, threading, time\n"
         "os.setsid()\n"  # a terminal's group, as of a command in the foreground
         "signal.signal(signal.SIGINT, lambda *_: None)\n"
-        "from pausedata.answers.sandbox import run_python\n"
+        "from pausedata.measure.answers.sandbox import run_python\n"
         "threading.Timer(2.0, lambda: os.killpg(0, signal.SIGINT)).start()\n"
         "print(run_python('import time; time.sleep(4)', seconds=60).ended)\n"
     )

@@ -12,14 +12,14 @@ from conftest import ROOT, Recipe, Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pausedata import devices, scorers
-from pausedata.devices import Gpu
-from pausedata.errors import UsageError
-from pausedata.models import ModelRef
-from pausedata.recipe import Scoring
-from pausedata.scorers import choose_backend, installed, resolve_backend
+from pausedata import scorers
+from pausedata.core.errors import UsageError
+from pausedata.models.ref import ModelRef
+from pausedata.pipeline.recipe import Scoring
+from pausedata.pipeline.steps import score as score_step
+from pausedata.scorers import choose_backend, devices, installed, resolve_backend
+from pausedata.scorers.devices import Gpu
 from pausedata.scorers.installed import Vllm, find_vllm
-from pausedata.steps import score as score_step
 
 Command = Callable[..., Run]
 H100 = Gpu(0, "0", "NVIDIA H100 80GB HBM3", 80 << 30)
@@ -238,7 +238,7 @@ def test_a_setting_either_decides_or_runs(engine: dict[str, int]) -> None:
 def test_mending_how_an_engine_runs_loses_no_shard(
     recipe: Recipe, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pausedata.steps.scoring import ScoringWork
+    from pausedata.pipeline.steps.scoring import ScoringWork
 
     keep, kept = ScoringWork._keep, []
 

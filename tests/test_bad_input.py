@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from conftest import Recipe, Run, make_model, write_rows
 
-from pausedata.progress import Silent
+from pausedata.analysis.verify import verify
+from pausedata.core.progress import Silent
 from pausedata.store.dataset import open_version
-from pausedata.verify import verify
 
 Command = Callable[..., Run]
 
@@ -223,7 +223,7 @@ def test_files_are_split_by_name_with_o(built: Recipe, run: Command, tmp_path: P
 def test_init_writes_a_recipe_that_parses_and_overwrites_nothing(
     run: Command, tmp_path: Path
 ) -> None:
-    from pausedata.recipe import load_recipe
+    from pausedata.pipeline.recipe import load_recipe
 
     path = tmp_path / "mine.yaml"
     assert run("init", path).status == 0

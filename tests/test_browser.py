@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from chromium import FLAGS, program
 
-from pausedata.report.page import write_page
+from pausedata.cli.render.page import write_page
 from pausedata.strategies import base, lowest_logprob
 from tests.small_dataset import EOS, THE, make_dataset
 from tests.test_report_page import hostile, many

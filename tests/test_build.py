@@ -22,11 +22,12 @@ from conftest import (
     write_rows,
 )
 
-from pausedata import scorers, stopping
-from pausedata.errors import DataError, UsageError
-from pausedata.progress import Silent
+from pausedata import scorers
+from pausedata.analysis.verify import verify
+from pausedata.core import stopping
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.progress import Silent
 from pausedata.store.dataset import open_version
-from pausedata.verify import verify
 
 
 @pytest.fixture
@@ -357,7 +358,7 @@ def test_each_assistant_turn_can_be_an_example(recipe: Recipe) -> None:
 
 def test_a_template_that_makes_an_edge_unlikely_is_warned_of(recipe: Recipe) -> None:
     """With figures that the real model gave; test_model.py has the real model give them."""
-    from pausedata.steps.score import edge_warnings
+    from pausedata.pipeline.steps.score import edge_warnings
 
     recipe.build()
     table = open_version(recipe.out).table("scores/base")
@@ -455,7 +456,7 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(
 def test_a_build_that_was_killed_after_scoring_loads_no_model(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pausedata.steps import place as place_step
+    from pausedata.pipeline.steps import place as place_step
 
     place = place_step.place
 
@@ -473,7 +474,7 @@ def test_a_build_that_was_killed_after_scoring_loads_no_model(
 
 
 def test_a_damaged_staged_shard_is_scored_again(recipe: Recipe, monkeypatch: Any) -> None:
-    from pausedata.steps import place as place_step
+    from pausedata.pipeline.steps import place as place_step
 
     place = place_step.place
     monkeypatch.setattr(

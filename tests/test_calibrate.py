@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import SMOLLM2, Run
 
-from pausedata.calibrate import calibrate, parse_budget
-from pausedata.calibrate.bounds import bounds
-from pausedata.calibrate.counts import Counts
-from pausedata.errors import UsageError
-from pausedata.held_out import a_fifth
+from pausedata.core.errors import UsageError
+from pausedata.core.held_out import a_fifth
+from pausedata.measure.calibrate import calibrate, parse_budget
+from pausedata.measure.calibrate.bounds import bounds
+from pausedata.measure.calibrate.counts import Counts
 from tests.small_dataset import SHARDS, make_dataset
 
 
@@ -164,7 +164,7 @@ def test_the_estimate_for_the_real_model_is_near_what_its_logits_say(
     """Over real rows, share of places under each threshold, against the logits themselves."""
     import torch
 
-    from pausedata.models import ModelRef
+    from pausedata.models.ref import ModelRef
     from pausedata.scorers import Example, Job
     from pausedata.scorers.transformers import load
     from pausedata.store.dataset import open_version

@@ -13,14 +13,14 @@ import yaml
 from conftest import Recipe
 from huggingface_hub import DatasetCard
 
-from pausedata.card import full_card, quick_card, write_card
-from pausedata.card.header import size_category
-from pausedata.card.own import read_own, remember_license
-from pausedata.card.page import block, code, escaped, picture
-from pausedata.errors import UsageError
-from pausedata.progress import Silent
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import UsageError
+from pausedata.core.progress import Silent
+from pausedata.hub.card import full_card, quick_card, write_card
+from pausedata.hub.card.header import size_category
+from pausedata.hub.card.own import read_own, remember_license
+from pausedata.hub.card.page import block, code, escaped, picture
 from pausedata.store.dataset import Version, open_version
-from pausedata.verify import verify
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ from handmade import commit_handmade
 from test_verify import edit_manifest, reseal
 
 import pausedata
-from pausedata.change import export, place
-from pausedata.errors import DataError, UsageError
-from pausedata.progress import Silent
-from pausedata.recipe import Export, Placement
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import export, place
+from pausedata.pipeline.recipe import Export, Placement
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.files import sha256_of
 from pausedata.store.shards import read_shard, write_shard
-from pausedata.verify import verify
 
 KEPT = ROOT / "tests" / "data" / "pausedata-1"
 LOWEST = Placement(strategy="lowest_logprob", positions=2, tokens=2)  # type: ignore[call-arg]

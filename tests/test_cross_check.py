@@ -21,15 +21,16 @@ from conftest import Recipe, Run, make_model, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pausedata import models, scorers
-from pausedata.errors import UsageError
-from pausedata.models import ModelRef
-from pausedata.progress import Silent
+from pausedata import scorers
+from pausedata.core.errors import UsageError
+from pausedata.core.progress import Silent
+from pausedata.models import ref as models
+from pausedata.models.ref import ModelRef
+from pausedata.pipeline.steps.cross_check import _within_budget
 from pausedata.scorers import Example, Job, Scores, installed
 from pausedata.scorers.agreement import BOUNDS, Reference, compare, shifted
 from pausedata.scorers.installed import Vllm
 from pausedata.scorers.reference import ReferenceModel
-from pausedata.steps.cross_check import _within_budget
 from pausedata.store.dataset import Version, open_version
 
 Distort = Callable[[list[Scores]], list[Scores]]
@@ -513,7 +514,7 @@ def test_the_reference_has_a_budget_of_tokens(lengths: list[int]) -> None:
 def test_what_is_left_out_for_the_budget_is_counted(
     scored: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pausedata.steps.cross_check.TOKENS_EACH", 25)
+    monkeypatch.setattr("pausedata.pipeline.steps.cross_check.TOKENS_EACH", 25)
     checked = facts(scored.build().version)["cross_check"]
     assert checked["examples"] + checked["left_out"] == 12
     assert checked["examples"] >= 1
@@ -545,7 +546,7 @@ def test_a_model_that_memory_cannot_hold_is_scored_unchecked_with_a_warning(
     """Its weights just fit, so that they may be scored, but leave nothing for a reference."""
     model = ModelRef.parse(scored.data["model"]["id"], None, Path())
     weights = 4 * (models.parameter_count(model) or 0)
-    monkeypatch.setattr("pausedata.memory.available", lambda: weights)
+    monkeypatch.setattr("pausedata.scorers.memory.available", lambda: weights)
     silent = Silent()
     version = scored.build(progress=silent).version
     assert len(engine.calls) == 3

@@ -15,10 +15,10 @@ from small_dataset import make_dataset, resealed
 from test_verify import edit_manifest
 
 import pausedata
-from pausedata.change import place
+from pausedata.core.errors import DataError, UsageError
 from pausedata.dataset import Dataset
-from pausedata.errors import DataError, UsageError
-from pausedata.recipe import Placement
+from pausedata.pipeline.change import place
+from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.shards import write_shard
 from pausedata.store.tables import schema_of

@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pausedata import devices
-from pausedata.devices import Gpu, groups, share_out, visible_gpus
-from pausedata.errors import UsageError
-from pausedata.scorers import installed
+from pausedata.core.errors import UsageError
+from pausedata.scorers import devices, installed
+from pausedata.scorers.devices import Gpu, groups, share_out, visible_gpus
 from pausedata.scorers.installed import Vllm
 
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -299,7 +298,9 @@ def test_no_gpu_serves_two_engines(
 def test_nothing_is_imported_to_find_gpus() -> None:
     import subprocess
 
-    code = "import sys; from pausedata.devices import *; visible_gpus(); print(*sys.modules)"
+    code = (
+        "import sys; from pausedata.scorers.devices import *; visible_gpus(); print(*sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )

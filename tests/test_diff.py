@@ -16,12 +16,12 @@ from handmade import commit_handmade
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pausedata.diff import PlacementsDiff, RunsDiff, VersionsDiff, diff
-from pausedata.diff.join import join
-from pausedata.diff.placements import Pauses, PlacedExample
-from pausedata.diff.runs import RankOne
-from pausedata.errors import DataError, UsageError
-from pausedata.quantiles import quantiles
+from pausedata.analysis.diff import PlacementsDiff, RunsDiff, VersionsDiff, diff
+from pausedata.analysis.diff.join import join
+from pausedata.analysis.diff.placements import Pauses, PlacedExample
+from pausedata.analysis.diff.runs import RankOne
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.quantiles import quantiles
 from pausedata.store.dataset import open_version
 from pausedata.store.shards import write_shard
 from tests.small_dataset import (

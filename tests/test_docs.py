@@ -19,7 +19,7 @@ import typer.main
 
 from pausedata import exporters, strategies
 from pausedata.cli.app import app
-from pausedata.recipe import load_recipe, recipe_schema
+from pausedata.pipeline.recipe import load_recipe, recipe_schema
 from pausedata.store.content import ContentHash
 from pausedata.store.manifest import manifest_schema
 from pausedata.store.tables import schema_of

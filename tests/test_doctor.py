@@ -183,7 +183,7 @@ def test_a_torchvision_for_gpus_beside_a_torch_for_cpus_is_told(doctor, monkeypa
 
 @pytest.mark.parametrize("misreads", [True, False])
 def test_a_python_that_misreads_patterns_is_told(doctor, monkeypatch, misreads):
-    monkeypatch.setattr("pausedata.doctor.MISREADS_POSSESSIVE", misreads)
+    monkeypatch.setattr("pausedata.cli.doctor.MISREADS_POSSESSIVE", misreads)
     told, _ = doctor()
     assert any("possessive quantifiers" in advice for advice in told["advice"]) == misreads
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.inference import Eligibility
 from pausedata.inference.eligibility import read_eligibility
 

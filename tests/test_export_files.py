@@ -20,7 +20,7 @@ from conftest import Run
 from handmade import commit_handmade
 from test_exports import TEST, TRAIN
 
-from pausedata.ahead import ahead
+from pausedata.core.ahead import ahead
 from pausedata.exporters.row_files import TYPES, RowFiles
 
 ROWS = [json.loads(line) for line in TRAIN]

@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from test_properties import EXAMPLES, no_tokenizer, stored
 
 from pausedata import exporters
-from pausedata.change import export, place, remove
-from pausedata.errors import DataError, UsageError
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.progress import Silent
+from pausedata.exporters.export_rows import ExportRows, Origin
 from pausedata.exporters.mixture import draw
 from pausedata.exporters.pack import best_fit
-from pausedata.progress import Silent
-from pausedata.recipe import Export, Placement
-from pausedata.steps.export_rows import ExportRows, Origin
+from pausedata.pipeline.change import export, place, remove
+from pausedata.pipeline.recipe import Export, Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.manifest import PauseEntry
-from pausedata.verify import verify
 
 no = -100
 EOS = 15

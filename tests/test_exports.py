@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pausedata import exporters
-from pausedata.change import export, place
-from pausedata.progress import Silent
-from pausedata.recipe import Export, Placement
-from pausedata.steps.export import write_outside
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import export, place
+from pausedata.pipeline.recipe import Export, Placement
+from pausedata.pipeline.steps.export import write_outside
+from pausedata.pipeline.work import Work
 from pausedata.store.dataset import Version
-from pausedata.work import Work
 
 CHEAP = settings(max_examples=in_ci(100), deadline=None)
 Example = tuple[list[int], list[int], dict[int, int]]  # prompt, response, {position: count}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.query.run import run
 from pausedata.query.session import Session
 from pausedata.store.dataset import Table

@@ -21,17 +21,17 @@ import pytest
 from filelock import FileLock
 from handmade import SHARDS, commit_handmade, placement_table
 
-from pausedata.change import place
-from pausedata.errors import DataError
-from pausedata.progress import Silent
-from pausedata.recipe import Placement
-from pausedata.report.gc import size
+from pausedata.analysis.verify import verify
+from pausedata.cli.render.gc import size
+from pausedata.core.errors import DataError
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import place
+from pausedata.pipeline.recipe import Placement
 from pausedata.store import gc as gc_module
 from pausedata.store.commit import commit_lock
 from pausedata.store.dataset import open_version, version_numbers
 from pausedata.store.gc import collect, parse_age, plan_gc
 from pausedata.store.staging import Staging, stage_folder
-from pausedata.verify import verify
 
 DAY = 86400.0
 

@@ -13,8 +13,8 @@ from handmade import commit_handmade
 
 from pausedata import strategies
 from pausedata.cli.common import parameters
-from pausedata.errors import UsageError
-from pausedata.grid import grid
+from pausedata.core.errors import UsageError
+from pausedata.pipeline.grid import grid
 from pausedata.store.dataset import open_version
 from pausedata.strategies import Ranked as RANKED
 

@@ -22,13 +22,13 @@ from small_dataset import make_dataset
 from test_exports import TEST, TRAIN
 from test_properties import EXAMPLES, PLACEMENTS, exported, stored
 
-from pausedata.change import export
-from pausedata.errors import UsageError
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import UsageError
+from pausedata.core.progress import Silent
 from pausedata.exporters import hf_disk
-from pausedata.progress import Silent
-from pausedata.recipe import Export
+from pausedata.pipeline.change import export
+from pausedata.pipeline.recipe import Export
 from pausedata.store.dataset import Version, open_version
-from pausedata.verify import verify
 
 HF = Export(placement="low", format="hf-disk")
 ROWS = {

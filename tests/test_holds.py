@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 from handmade import commit_handmade
 
-from pausedata.change import place
-from pausedata.errors import UsageError
-from pausedata.progress import Silent
-from pausedata.recipe import Placement
+from pausedata.core.errors import UsageError
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import place
+from pausedata.pipeline.recipe import Placement
+from pausedata.pipeline.work import Work
 from pausedata.store import dataset as dataset_module
 from pausedata.store import holds
 from pausedata.store.commit import current_version
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
-from pausedata.work import Work
 
 
 def appended(tokens: int) -> Placement:

@@ -17,9 +17,9 @@ from conftest import problems, tiny_recipe
 from loopback_hub import READ, WRITE, LoopbackHub, Repo
 from machine import Machine
 
-from pausedata.progress import Silent
+from pausedata.analysis.verify import verify
+from pausedata.core.progress import Silent
 from pausedata.store.dataset import open_version
-from pausedata.verify import verify
 
 pytestmark = pytest.mark.hub
 

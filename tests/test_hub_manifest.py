@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import tiny_recipe
 
-from pausedata.errors import DataError, NewerFormatError, PausedataError, UsageError
+from pausedata.core.errors import DataError, NewerFormatError, PausedataError, UsageError
 from pausedata.hub.client import RemoteFile
 from pausedata.hub.remote import chosen_tables, parse_manifest, tables_there
 

@@ -44,7 +44,7 @@ def test_help_loads_nothing_heavy() -> None:
         "import pausedata; pausedata.open",
         "import pausedata; pausedata.connect",
         "import pausedata.query.run",
-        "import pausedata.verify",
+        "import pausedata.analysis.verify",
     ],
 )
 def test_reading_a_dataset_needs_neither_torch_nor_transformers(code: str) -> None:
@@ -57,5 +57,5 @@ def test_opening_a_dataset_loads_neither_arrow_nor_what_recipes_need(tmp_path: P
         "from pausedata.store.dataset import open_version\n"
         f"open_version({str(tmp_path / 'small')!r}).table('tokens')"
     )
-    not_needed = {"pyarrow", "pyarrow.compute", "numpy", "yaml", "pausedata.recipe"}
+    not_needed = {"pyarrow", "pyarrow.compute", "numpy", "yaml", "pausedata.pipeline.recipe"}
     assert loaded_after(code, not_needed) == set()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pausing import Pausing, prepared
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer, TextStreamer
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.inference import (
     OutputDeltas,
     PauseLogitsProcessor,

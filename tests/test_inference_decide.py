@@ -12,7 +12,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.inference import Eligibility, PauseParams
 from pausedata.inference.decide import Answer, Verdict, is_unsure
 from pausedata.inference.params import parse_params

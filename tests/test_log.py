@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from pausedata import __version__
-from pausedata.change import place, remove
-from pausedata.history import Changes, history
-from pausedata.recipe import Placement
+from pausedata.analysis.history import Changes, history
+from pausedata.pipeline.change import place, remove
+from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import open_version, version_folder
 from pausedata.store.files import sha256_of
 from tests.small_dataset import E1, E2, E3, E4, E5, make_dataset

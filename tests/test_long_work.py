@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 from conftest import Recipe, Run, held_scoring, make_model, start, wait_until
 
-from pausedata import stopping
+from pausedata.cli.render.progress import draws
 from pausedata.cli.words import without_everywhere
-from pausedata.report.progress import draws
+from pausedata.core import stopping
 from pausedata.store.dataset import open_version
 
 PLACE = ("--strategy", "lowest_logprob", "--param", "positions=2")
@@ -108,9 +108,11 @@ def test_where_there_is_nothing_to_wait_for_ctrl_c_stops_at_once_and_says_what_i
             "d.Table.read = slow"
         )
         if words[0] == "verify":
-            held = held.replace("d.Table.read", "import pausedata.verify as v; v.verify")
+            held = held.replace("d.Table.read", "import pausedata.analysis.verify as v; v.verify")
         if words[0] == "place":  # while it waits for another process, as at any step between
-            held = held.replace("d.Table.read", "import pausedata.change as c; c.when_free")
+            held = held.replace(
+                "d.Table.read", "import pausedata.pipeline.change as c; c.when_free"
+            )
         process = start(*words, first=held)
         assert process.stdout is not None and process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGINT)
@@ -122,7 +124,7 @@ def test_where_there_is_nothing_to_wait_for_ctrl_c_stops_at_once_and_says_what_i
 @pytest.mark.processes
 def test_placing_stops_after_a_shard_and_leaves_the_version_as_it_was(built: Path) -> None:
     held = (
-        "import time, pausedata.strategies as s, pausedata.stopping as stopping\n"
+        "import time, pausedata.strategies as s, pausedata.core.stopping as stopping\n"
         "def slow(*a, place=s.place, **k):\n"
         "    print('here', flush=True)\n"
         "    while not stopping.asked(): time.sleep(0.02)\n"
@@ -394,7 +396,7 @@ def test_which_terminals_can_be_drawn_on() -> None:
 
 
 def test_a_plain_line_tells_shards_pace_elapsed_and_left(monkeypatch: Any) -> None:
-    from pausedata.report import progress
+    from pausedata.cli.render import progress
 
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])

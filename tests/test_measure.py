@@ -14,8 +14,8 @@ from conftest import Run, make_model, problems, swap_tokens, tiny_recipe
 
 from pausedata.inference.eligibility import read_eligibility
 from pausedata.measure import run as measuring
-from pausedata.models import ModelRef
-from pausedata.prepare_model import prepare_model
+from pausedata.models.prepare import prepare_model
+from pausedata.models.ref import ModelRef
 from pausedata.store.dataset import open_version
 
 Start = Callable[..., Run]
@@ -245,7 +245,7 @@ def test_groups_are_told_and_judged_each_and_written_as_an_eligibility_rule(
 
 
 def test_a_group_that_does_not_gain_is_told_to_go_without() -> None:
-    from pausedata.held_out import HeldOut
+    from pausedata.core.held_out import HeldOut
     from pausedata.measure.judge import Judged
     from pausedata.measure.result import Measurement, Part
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pausedata.errors import UsageError
-from pausedata.invalid import checked
+from pausedata.core.errors import UsageError
+from pausedata.core.invalid import checked
 from pausedata.measure.figures import Figures, figures
 from pausedata.measure.judge import Watch, judge
 from pausedata.measure.measured import Measured

@@ -17,7 +17,7 @@ from test_measure import (  # noqa: F401
     trained,
 )
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.measure import run as measuring
 from pausedata.measure.generate import Generating, Way, summary, way_of
 from pausedata.store.dataset import open_version

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from conftest import SMOLLM2, Recipe, Run
 
-from pausedata import devices, memory, models
-from pausedata.devices import Gpu
-from pausedata.errors import UsageError
-from pausedata.models import ModelRef, Shape
-from pausedata.recipe import Scoring
-from pausedata.runs import RunSpec
-from pausedata.scorers import installed
+from pausedata.core.errors import UsageError
+from pausedata.models import ref as models
+from pausedata.models.ref import ModelRef, Shape
+from pausedata.pipeline.recipe import Scoring
+from pausedata.pipeline.runs import RunSpec
+from pausedata.scorers import devices, installed, memory
+from pausedata.scorers.devices import Gpu
 
 Command = Callable[..., Run]
 GIB, MIB = 2**30, 2**20
@@ -328,7 +328,7 @@ def test_a_plan_tells_of_the_runs_that_are_to_be_scored(recipe: Recipe, run: Com
 
 
 def test_the_reference_run_of_other_backends_is_told(tmp_path: Path) -> None:
-    from pausedata.plan.forecast import forecast
+    from pausedata.pipeline.plan.forecast import forecast
 
     ref = model(tmp_path / "llama", LLAMA_8B)
     for backend, count in (("vllm", 5), ("server", 5), ("transformers", 0)):

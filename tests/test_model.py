@@ -12,12 +12,12 @@ from conftest import ROOT, SHARED, SMOLLM2, Recipe
 from slow_choice import SLOW, slow_budget, slow_places
 
 from pausedata import strategies
-from pausedata.progress import Silent
+from pausedata.analysis.verify import verify
+from pausedata.core.progress import Silent
+from pausedata.models.tokens import begins_character
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.tables import list_parts
 from pausedata.strategies import Batch
-from pausedata.tokens import begins_character
-from pausedata.verify import verify
 
 pytestmark = [
     pytest.mark.model,
@@ -28,8 +28,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Version:
     """The first eight problems of the quickstart, built from its own recipe."""
-    from pausedata.build import build
-    from pausedata.recipe import load_recipe
+    from pausedata.pipeline.build import build
+    from pausedata.pipeline.recipe import load_recipe
 
     root = tmp_path_factory.mktemp("quickstart") / "out"
     loaded = load_recipe(ROOT / "recipes" / "quickstart.yaml", {"source.limit": 8})
@@ -81,8 +81,8 @@ def test_the_placement_is_that_of_an_independent_float64_reckoning(quickstart: V
 @pytest.fixture(scope="module")
 def gsm8k(tmp_path_factory: pytest.TempPathFactory) -> Version:
     """Eight real rows of GSM8K, built from the recipe for it."""
-    from pausedata.build import build
-    from pausedata.recipe import load_recipe
+    from pausedata.pipeline.build import build
+    from pausedata.pipeline.recipe import load_recipe
 
     rows = SHARED / "gsm8k_train.jsonl"
     if not rows.is_file():

@@ -23,14 +23,15 @@ from filelock import FileLock
 from safetensors import safe_open
 from test_adapter import TRAINED, train_adapter
 
-from pausedata import model_cache, models
-from pausedata.cache import cache_folder
-from pausedata.errors import UsageError
-from pausedata.model_cache import NOTE, cached_tokenizer, converted, folder_for_engine
-from pausedata.models import ModelRef
+from pausedata.core.cache import cache_folder
+from pausedata.core.errors import UsageError
+from pausedata.models import cache as model_cache
+from pausedata.models import ref as models
+from pausedata.models.cache import NOTE, cached_tokenizer, converted, folder_for_engine
+from pausedata.models.ref import ModelRef
+from pausedata.models.tokenizer import Tokenizer
 from pausedata.scorers import Example, load_scorer
 from pausedata.store.dataset import open_version
-from pausedata.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
@@ -556,7 +557,7 @@ def start(ref: ModelRef, code: str) -> subprocess.Popen[str]:
     """A process that runs ``code`` and then converts the model, saying what it hears."""
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom pausedata import model_cache\n"
-        "from pausedata.models import ModelRef\n"
+        "from pausedata.models.ref import ModelRef\n"
         "def say(text): print(text, flush=True)\n"
         f"{code}\n"
         "ref = ModelRef.parse(sys.argv[1], None, Path.cwd())\n"

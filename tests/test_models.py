@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pausedata import hashes
-from pausedata.errors import UnreachableError, UsageError
-from pausedata.gguf_header import read_gguf_header
-from pausedata.models import (
+from pausedata.core.errors import UnreachableError, UsageError
+from pausedata.models.gguf_header import read_gguf_header
+from pausedata.models.ref import (
     ModelRef,
     context_length,
     load_tokenizer,
     parameter_count,
     resolve_revision,
 )
+from pausedata.store import hashes
 
 GGUF = Path(__file__).parent.parent / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 NO_CODE = {"trust_remote_code": False}
@@ -353,7 +353,7 @@ def test_the_header_of_the_real_model() -> None:
 
 def test_importing_loads_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, pausedata.models, pausedata.tokenizer, pausedata.tokens\n"
+        "import sys, pausedata.models.ref, pausedata.models.tokenizer, pausedata.models.tokens\n"
         "print([m for m in ('torch', 'transformers', 'tokenizers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

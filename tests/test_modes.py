@@ -21,19 +21,19 @@ from loopback_hub import LoopbackHub
 from test_model_cache import write_gguf
 
 import pausedata
-from pausedata.progress import Silent
+from pausedata.analysis.verify import verify
+from pausedata.core.progress import Silent
 from pausedata.store.dataset import open_version, version_numbers
 from pausedata.store.files import usual_modes
 from pausedata.store.marks import marks
-from pausedata.verify import verify
 
 pytest.importorskip("fcntl")
 pytestmark = pytest.mark.processes
 
 FIRST, SECOND, GROUP = 61_001, 61_002, 61_000  # ids that need no account
 # Where commands are killed: in a function, and the how manieth call of it.
-CONVERTING = ("pausedata.model_cache", "_save_tokenizer", 2)  # its weights are there already
-SCORING = ("pausedata.steps.scoring", "ScoringWork._keep", 2)
+CONVERTING = ("pausedata.models.cache", "_save_tokenizer", 2)  # its weights are there already
+SCORING = ("pausedata.pipeline.steps.scoring", "ScoringWork._keep", 2)
 EXPORTING = ("pausedata.store.staging", "Stage.write", 2)
 COMMITTING = ("pausedata.store.files", "sync_tree", 1)
 COMMITTED = ("pausedata.store.commit", "point_at", 1)

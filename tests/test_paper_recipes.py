@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from conftest import ROOT, SHARED, Run, write_rows
 
-from pausedata.progress import Silent
-from pausedata.recipe import load_recipe
+from pausedata.analysis.verify import verify
+from pausedata.core.progress import Silent
+from pausedata.pipeline.recipe import load_recipe
 from pausedata.sources import Row
 from pausedata.sources.templates import Rendered, Renderer
 from pausedata.store.dataset import Version, open_version
-from pausedata.verify import verify
 
 PAPER = ROOT / "recipes" / "paper"
 MODELS = {
@@ -156,7 +156,7 @@ def test_without_a_network_each_can_be_planned(
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", no_answer)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", no_answer)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.setattr("pausedata.models.cached_commit", lambda ref: None)
+    monkeypatch.setattr("pausedata.models.ref.cached_commit", lambda ref: None)
     ended = run("plan", path_of(model, data), "--output", tmp_path / "out", "--json")
     assert ended.status == 0, ended.err
     planned = json.loads(ended.out)

@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from pausedata import strategies
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.strategies import patterns
 from pausedata.strategies.presets import CALCULATION, PRESETS
 from pausedata.strategies.sentences import _END

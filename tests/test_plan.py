@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from conftest import PROBLEMS, TABLES, Recipe, Run, write_rows
 
-from pausedata.errors import UsageError
-from pausedata.models import ModelRef
-from pausedata.plan import Plan, plan
-from pausedata.recipe import load_recipe
+from pausedata.core.errors import UsageError
+from pausedata.models.ref import ModelRef
+from pausedata.pipeline.plan import Plan, plan
+from pausedata.pipeline.recipe import load_recipe
 
 Command = Callable[..., Run]
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -321,8 +321,8 @@ def test_the_sizes_of_the_tables_are_those_that_a_build_makes(recipe: Recipe) ->
 @pytest.mark.model
 def test_of_the_quickstart_tokens_and_disk_are_within_a_fifth(tmp_path: Path) -> None:
     """Its first half is planned from a quarter of its rows, as a large corpus would be."""
-    from pausedata.build import build
-    from pausedata.plan import estimate
+    from pausedata.pipeline.build import build
+    from pausedata.pipeline.plan import estimate
 
     loaded = load_recipe(Path("recipes/quickstart.yaml"))
     with pytest.MonkeyPatch.context() as patch:
@@ -357,7 +357,7 @@ def test_a_plan_says_what_each_step_reads(recipe: Recipe) -> None:
 def test_a_trial_measures_the_pace_and_writes_nothing_that_stays(
     recipe: Recipe, run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from pausedata.plan import trial
+    from pausedata.pipeline.plan import trial
 
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -365,7 +365,7 @@ def test_a_trial_measures_the_pace_and_writes_nothing_that_stays(
     scored: list[trial.Trial] = []
     real = trial.measure
     monkeypatch.setattr(
-        "pausedata.plan.measure", lambda *args: scored.append(real(*args)) or scored[-1]
+        "pausedata.pipeline.plan.measure", lambda *args: scored.append(real(*args)) or scored[-1]
     )
     told = json.loads(run("plan", recipe.write(), "--measure", "--json").out)
     found = scored[0]
@@ -382,7 +382,7 @@ def test_a_trial_measures_the_pace_and_writes_nothing_that_stays(
 def test_what_would_be_fetched_of_a_model_is_told(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pausedata.plan import fetches
+    from pausedata.pipeline.plan import fetches
 
     def listing(name: str, **options: Any) -> list[Any]:
         assert options["dry_run"] and options["revision"] == COMMIT
@@ -412,12 +412,12 @@ def test_too_little_room_is_told(recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 def test_where_nothing_is_to_be_made_no_sample_is_read(
     built: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pausedata.plan._sample_of", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("pausedata.pipeline.plan._sample_of", lambda *_: pytest.fail("read"))
     assert planned(built).new_bytes == 0
 
 
 def test_of_several_models_each_is_told() -> None:
-    from pausedata.plan.fetches import Fetch
+    from pausedata.pipeline.plan.fetches import Fetch
 
     models = [Fetch("model", f"org/{name}", COMMIT, False, 2, 3_000_000) for name in "ab"]
     told = Plan("out", "new", fetches=models, conversions={"a.gguf": 10**6, "b.gguf": 10**9})

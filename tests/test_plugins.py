@@ -16,10 +16,10 @@ from conftest import Recipe
 
 import pausedata
 from pausedata import exporters
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
+from pausedata.core.plugins import PluginWarning
+from pausedata.core.registry import Registry
 from pausedata.exporters.base import Format
-from pausedata.plugins import PluginWarning
-from pausedata.registry import Registry
 from pausedata.strategies import Parameters, Strategy, lowest_logprob
 
 PLUGIN = Path(__file__).resolve().parent / "plugin"
@@ -207,7 +207,7 @@ def test_broken_plug_ins_are_left_out_with_a_warning_each_and_break_nothing(site
     assert there.origin("lowest_logprob") is None
 
 
-@pytest.mark.filterwarnings("ignore::pausedata.plugins.PluginWarning")
+@pytest.mark.filterwarnings("ignore::pausedata.core.plugins.PluginWarning")
 @pytest.mark.parametrize("name", [name for name in BROKEN if name != "lowest_logprob"])
 def test_asking_for_a_broken_plug_in_gives_the_reason(site: Path, name: str) -> None:
     point, problem = BROKEN[name]
@@ -218,7 +218,7 @@ def test_asking_for_a_broken_plug_in_gives_the_reason(site: Path, name: str) -> 
     assert str(caught.value).startswith(start) and problem in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore::pausedata.plugins.PluginWarning")
+@pytest.mark.filterwarnings("ignore::pausedata.core.plugins.PluginWarning")
 def test_a_name_of_two_distributions_is_neither_s(site: Path) -> None:
     for name in ("one", "two"):
         points = {"good": "broken_plugin:GOOD"}
@@ -291,7 +291,7 @@ def test_a_format_is_added_likewise(site: Path) -> None:
     "code",
     [
         "import pausedata; pausedata.open",
-        "from pausedata.recipe import recipe_schema; recipe_schema()",
+        "from pausedata.pipeline.recipe import recipe_schema; recipe_schema()",
         "from pausedata import strategies, exporters\n"
         "strategies.get('random'); exporters.get('tokenized')",
         "from pausedata.cli import main\nsys.argv = ['pausedata', '--help']\n"

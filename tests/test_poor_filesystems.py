@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from handmade import commit_handmade
 
-from pausedata.change import place
-from pausedata.errors import DataError
-from pausedata.progress import Silent
-from pausedata.recipe import Placement
-from pausedata.report.gc import size
+from pausedata.analysis.verify import verify
+from pausedata.cli.render.gc import size
+from pausedata.core.errors import DataError
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import place
+from pausedata.pipeline.recipe import Placement
 from pausedata.store import files
 from pausedata.store.commit import prepare_folder
 from pausedata.store.dataset import Version, open_version, version_numbers
 from pausedata.store.gc import collect, plan_gc
-from pausedata.verify import verify
 
 
 def appended(tokens: int) -> Placement:

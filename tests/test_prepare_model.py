@@ -26,11 +26,11 @@ from transformers import (
     PhiForCausalLM,
 )
 
-from pausedata.errors import DataError, UsageError
-from pausedata.models import ModelRef
-from pausedata.prepare_model import Prepared, prepare_model
+from pausedata.core.errors import DataError, UsageError
+from pausedata.models.prepare import Prepared, prepare_model
+from pausedata.models.ref import ModelRef
+from pausedata.models.tokenizer import Tokenizer
 from pausedata.store.dataset import open_version
-from pausedata.tokenizer import Tokenizer
 
 TEXTS = ["A roast needs 40 minutes.", " 2.3 * 40 = 92\n\n", "[PAUS E] 🍖 naïve", "<|im_end|>"]
 
@@ -319,8 +319,8 @@ def test_no_more_than_a_shard_is_in_memory(model_folder: Path, tmp_path: Path) -
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         code = (
             "import resource, sys; from pathlib import Path\n"
-            "from pausedata.models import ModelRef\n"
-            "from pausedata.prepare_model import prepare_model\n"
+            "from pausedata.models.ref import ModelRef\n"
+            "from pausedata.models.prepare import prepare_model\n"
             "m = ModelRef.parse(sys.argv[1], None, Path())\n"
             "prepare_model(m, Path(sys.argv[2]))\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
@@ -374,7 +374,7 @@ def test_damaged_weights_are_an_error(model_folder: Path, tmp_path: Path) -> Non
 def test_a_kill_leaves_no_half_model(model_folder: Path, tmp_path: Path) -> None:
     first = (
         "import os, signal\n"
-        "import pausedata.prepare_model as p\n"
+        "import pausedata.models.prepare as p\n"
         "def killed(*args): os.kill(os.getpid(), signal.SIGKILL)\n"
         "p._write_config = killed\n"
     )

@@ -12,12 +12,12 @@ import pytest
 from conftest import Recipe, held_scoring, make_model, start, wait_until
 from handmade import commit_handmade
 
-from pausedata.change import place
-from pausedata.progress import Silent
-from pausedata.recipe import Placement
+from pausedata.analysis.verify import verify, verify_others
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import place
+from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
-from pausedata.verify import verify, verify_others
 
 pytestmark = pytest.mark.crash
 
@@ -25,9 +25,9 @@ COMMITS = 50
 READER = """
 import json, sys
 from pathlib import Path
-from pausedata.progress import Silent
+from pausedata.core.progress import Silent
 from pausedata.store.dataset import open_version
-from pausedata.verify import verify
+from pausedata.analysis.verify import verify
 
 root, stop = map(Path, sys.argv[1:])
 seen, problems = set(), []

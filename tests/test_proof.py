@@ -17,10 +17,10 @@ from handmade import commit_handmade
 from test_properties import no_tokenizer
 
 from pausedata import exporters
-from pausedata.steps.export_rows import ExportRows, Origin
+from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way
+from pausedata.exporters.trainers.proof import Check, prove
 from pausedata.store.dataset import open_version
-from pausedata.trainers.base import Fact, Given, Row, Trainer, Way
-from pausedata.trainers.proof import Check, prove
 
 no = -100
 A = Row([1, 10, 2, 3, P, P, 10, 4, 15], [no, no, no, 3, no, no, 10, 4, 15])

@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pausedata import exporters, strategies
-from pausedata.progress import Silent
-from pausedata.steps import export as export_step
-from pausedata.steps import place as place_step
-from pausedata.steps.export_rows import Origin
+from pausedata.analysis.verify import verify
+from pausedata.core.progress import Silent
+from pausedata.exporters.export_rows import Origin
+from pausedata.pipeline.steps import export as export_step
+from pausedata.pipeline.steps import place as place_step
 from pausedata.store.dataset import Table, open_version
 from pausedata.store.manifest import PauseEntry
 from pausedata.store.shards import shard_name
 from pausedata.store.staging import Stage, Staging
 from pausedata.store.tables import schema_of
-from pausedata.verify import verify
 
 PROBABILITIES = st.sampled_from([1.0, 1 / 2, 1 / 3, 1 / 8, 1 / 100, 1 / 5000])
 EXAMPLES = st.lists(

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import pausedata
+from pausedata.core.errors import UsageError
 from pausedata.dataset import Dataset
-from pausedata.errors import UsageError
 from pausedata.query.views import VIEWS
 from pausedata.store import holds
 from tests.small_dataset import SHARDS, make_dataset

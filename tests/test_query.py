@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
 from pausedata.query.output import write
 from pausedata.query.run import run
 from pausedata.query.session import Limits, Session

@@ -20,8 +20,8 @@ import pyarrow.dataset
 import pytest
 from small_dataset import PAUSE_ID, make_dataset
 
-from pausedata.change import export
-from pausedata.recipe import Export
+from pausedata.pipeline.change import export
+from pausedata.pipeline.recipe import Export
 
 READER = Path(__file__).with_name("reader.py")
 ALL = ["e1", "e2", "e3", "e4", "e5"]

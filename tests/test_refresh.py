@@ -20,14 +20,14 @@ from transformers import (
     set_seed,
 )
 
-from pausedata.change import place, score
-from pausedata.errors import UsageError
-from pausedata.progress import Silent
-from pausedata.recipe import Placement
-from pausedata.runs import Asked
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import UsageError
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import place, score
+from pausedata.pipeline.recipe import Placement
+from pausedata.pipeline.runs import Asked
 from pausedata.store.dataset import open_version
 from pausedata.training import PlacedRows, PlacingCollator, RefreshPlacement, UnplacedRows
-from pausedata.verify import verify
 
 DIT = Placement(strategy="lowest_logprob", positions=3)  # type: ignore[call-arg]
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from conftest import Recipe, Run, make_model
 
-from pausedata.change import place
-from pausedata.errors import DataError, UsageError
-from pausedata.progress import Silent
-from pausedata.recipe import Placement
+from pausedata.analysis.verify import verify, verify_others
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import place
+from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.files import sha256_of
 from pausedata.store.marks import marks
-from pausedata.verify import verify, verify_others
 
 FIRST = "train-00000-of-00003.parquet"
 
@@ -284,7 +284,7 @@ def test_a_manifest_that_may_not_be_read_for_now_is_not_lost(
 def test_a_shard_that_may_not_be_read_is_not_made_again(
     built: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pausedata import hashes
+    from pausedata.store import hashes
 
     path = open_version(built.out).folder / "scores/base" / FIRST
     digest = hashes._digest
@@ -435,7 +435,7 @@ def test_a_manifest_of_another_dataset_is_named(built: Recipe, tmp_path: Path, r
 def test_an_error_of_the_disk_is_said(
     built: Recipe, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pausedata import hashes
+    from pausedata.store import hashes
 
     digest = hashes._digest
 

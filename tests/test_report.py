@@ -8,14 +8,14 @@ import json
 import pytest
 from rich.console import Console
 
-from pausedata.errors import UsageError
+from pausedata.cli.render.example import load_example
+from pausedata.cli.render.heatmap import SCALE, example_json, render_example
+from pausedata.cli.render.scale import _on
+from pausedata.cli.render.table import number, print_result
+from pausedata.cli.render.visible import visible
+from pausedata.core.errors import UsageError
 from pausedata.query.run import run
 from pausedata.query.session import Session
-from pausedata.report.example import load_example
-from pausedata.report.heatmap import SCALE, example_json, render_example
-from pausedata.report.scale import _on
-from pausedata.report.table import number, print_result
-from pausedata.report.visible import visible
 from tests.small_dataset import SHARDS, make_dataset
 
 

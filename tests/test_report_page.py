@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pausedata.analysis.stats import by_place
+from pausedata.cli.render.page import write_page
+from pausedata.cli.render.page.charts import bars, lines
 from pausedata.query.choose import choose
-from pausedata.report.page import write_page
-from pausedata.report.page.charts import bars, lines
-from pausedata.stats import by_place
 from tests.small_dataset import EOS, IS, make_dataset
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from handmade import commit_handmade, stage_corpus
 
-from pausedata.change import place, remove
-from pausedata.errors import ConflictError, UsageError
-from pausedata.plan import plan
-from pausedata.progress import Silent
-from pausedata.recipe import Placement, load_recipe
-from pausedata.references import dependents
-from pausedata.report.outcome import describe
+from pausedata.analysis.verify import verify
+from pausedata.cli.render.outcome import describe
+from pausedata.core.errors import ConflictError, UsageError
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import place, remove
+from pausedata.pipeline.plan import plan
+from pausedata.pipeline.recipe import Placement, load_recipe
+from pausedata.pipeline.references import dependents
+from pausedata.pipeline.work import Work
 from pausedata.store.dataset import open_version
-from pausedata.verify import verify
-from pausedata.work import Work
 
 CORPUS = ["examples", "vocab", "tokens"]
 
@@ -209,7 +209,7 @@ def during(patch: pytest.MonkeyPatch, meanwhile: Callable[[], Any]) -> None:
             left.pop()()
         return result
 
-    patch.setattr("pausedata.change.dependents", then)
+    patch.setattr("pausedata.pipeline.change.dependents", then)
 
 
 def test_the_recipe_makes_again_what_it_names(recipe: Any) -> None:

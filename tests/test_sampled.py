@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_strategies import batch_of, batches, parts, place, splitmix64
 
 from pausedata import strategies
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.strategies import Batch
 from pausedata.strategies.portable import log
 from pausedata.strategies.random import stream_keys

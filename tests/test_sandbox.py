@@ -10,7 +10,7 @@ from contextlib import suppress
 import duckdb
 import pytest
 
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
 from pausedata.query.run import run as run_sql
 from pausedata.query.session import Limits, Session
 from pausedata.query.statements import reading, statements

@@ -13,20 +13,21 @@ import pytest
 from conftest import Recipe, Run, make_model, swap_tokens, write_rows
 from handmade import commit_handmade
 
-from pausedata import models, runs
-from pausedata.change import score
-from pausedata.errors import UsageError
-from pausedata.models import ModelRef
-from pausedata.plan import plan_score
-from pausedata.progress import Silent
-from pausedata.recipe import Model
-from pausedata.resolve import find_model, recorded_pins
-from pausedata.runs import Asked
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import UsageError
+from pausedata.core.progress import Silent
+from pausedata.models import ref as models
+from pausedata.models.ref import ModelRef
+from pausedata.models.tokenizer import Tokenizer
+from pausedata.pipeline import runs
+from pausedata.pipeline.change import score
+from pausedata.pipeline.plan import plan_score
+from pausedata.pipeline.recipe import Model
+from pausedata.pipeline.resolve import find_model, recorded_pins
+from pausedata.pipeline.runs import Asked
 from pausedata.scorers.transformers import TransformersScorer
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.staging import Pins
-from pausedata.tokenizer import Tokenizer
-from pausedata.verify import verify
 
 
 def train_a_step(

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from slow_choice import SCORES, SLOW, random_batch, slow_budget, slow_kept_off, slow_places
 
 from pausedata import strategies
-from pausedata.errors import UsageError
-from pausedata.quantiles import largest_within, upper_halves
+from pausedata.core.errors import UsageError
+from pausedata.core.quantiles import largest_within, upper_halves
 from pausedata.strategies import Batch
 
 # Each is of several responses; a thousand long ones more are below.

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pausedata.errors import DataError, UsageError
-from pausedata.models import ModelRef
+from pausedata.core.errors import DataError, UsageError
+from pausedata.models.ref import ModelRef
 from pausedata.scorers import Example, Scores, check_scores, load_scorer, resolve_backend
 from pausedata.scorers.batches import plan_batches
 
@@ -30,7 +30,7 @@ VOCABULARY = 300
 
 @dataclass
 class Ref:
-    """What a scorer needs of `pausedata.models.ModelRef`."""
+    """What a scorer needs of `pausedata.models.ref.ModelRef`."""
 
     path: Path
     name: str = "tiny"

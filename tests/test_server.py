@@ -19,9 +19,9 @@ from conftest import Recipe, Run
 from vllm_server import Answer, Drop, FakeVllm, card, vllm_error
 
 from pausedata import scorers
-from pausedata.errors import DataError, PausedataError, UsageError
-from pausedata.models import ModelRef
-from pausedata.recipe import parse_recipe
+from pausedata.core.errors import DataError, PausedataError, UsageError
+from pausedata.models.ref import ModelRef
+from pausedata.pipeline.recipe import parse_recipe
 from pausedata.scorers import Example, Job, Scores, server
 from pausedata.scorers.address import server_address
 from pausedata.scorers.server import ServerScorer, client

@@ -13,11 +13,11 @@ from conftest import start
 from rich.color import ColorSystem
 from rich.console import Console
 
+from pausedata.cli.render.layout import Piece, lay_out, texts
+from pausedata.cli.render.scale import SCALE, Look
+from pausedata.cli.render.show import Choice, show
+from pausedata.cli.render.visible import visible
 from pausedata.query.choose import choose
-from pausedata.report.layout import Piece, lay_out, texts
-from pausedata.report.scale import SCALE, Look
-from pausedata.report.show import Choice, show
-from pausedata.report.visible import visible
 from pausedata.store.dataset import Table, Version
 from tests.small_dataset import make_dataset
 

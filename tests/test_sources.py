@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pausedata.errors import DataError, UnreachableError, UsageError
-from pausedata.recipe import Source
+from pausedata.core.errors import DataError, UnreachableError, UsageError
+from pausedata.pipeline.recipe import Source
 from pausedata.sources import BadRow, OpenSource, Row, is_local_hub, open_source
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -16,11 +16,11 @@ from conftest import start, until_busy, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pausedata.cli.render.table import print_result
 from pausedata.query.output import write
 from pausedata.query.run import run as query
 from pausedata.query.session import Session
 from pausedata.query.values import short_float
-from pausedata.report.table import print_result
 from tests.small_dataset import make_dataset
 
 

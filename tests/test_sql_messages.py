@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.query.notes import missing_names
 from pausedata.query.run import run
 from pausedata.query.session import Session

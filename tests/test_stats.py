@@ -21,11 +21,7 @@ from rich.console import Console
 from test_diff import random_shards
 from test_verify import edit_manifest, edit_rows
 
-from pausedata.change import place
-from pausedata.errors import DataError, UsageError
-from pausedata.grid import grid
-from pausedata.report.stats import hundredths, render_stats
-from pausedata.stats import (
+from pausedata.analysis.stats import (
     Chosen,
     ExportStats,
     PlacementStats,
@@ -35,6 +31,10 @@ from pausedata.stats import (
     manifest_stats,
     placements_stats,
 )
+from pausedata.cli.render.stats import hundredths, render_stats
+from pausedata.core.errors import DataError, UsageError
+from pausedata.pipeline.change import place
+from pausedata.pipeline.grid import grid
 from pausedata.store.dataset import Version, open_version
 from tests.small_dataset import (
     EMOJI_1,

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_verify import edit_manifest, edit_rows
 
-from pausedata.errors import DataError, UsageError
-from pausedata.quantiles import Cells
-from pausedata.report.figures import Column, SideBySide, draw_bar
-from pausedata.report.stats import render_stats
-from pausedata.stats import ScoreStats, Stats, manifest_stats, stats
-from pausedata.stats.counted import PROBABILITIES, QUANTILES
+from pausedata.analysis.stats import ScoreStats, Stats, manifest_stats, stats
+from pausedata.analysis.stats.counted import PROBABILITIES, QUANTILES
+from pausedata.cli.render.figures import Column, SideBySide, draw_bar
+from pausedata.cli.render.stats import render_stats
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.quantiles import Cells
 from pausedata.store.dataset import Table, open_version
 from tests.small_dataset import E3, SHARDS, make_dataset
 

@@ -26,11 +26,12 @@ from handmade import EXAMPLES, SHARDS, commit_handmade, stage_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pausedata.card import quick_card as card
-from pausedata.change import export, place
-from pausedata.errors import ConflictError, DataError, UsageError
-from pausedata.progress import Silent
-from pausedata.recipe import Export, Placement
+from pausedata.core.errors import ConflictError, DataError, UsageError
+from pausedata.core.progress import Silent
+from pausedata.hub.card import quick_card as card
+from pausedata.pipeline.change import export, place
+from pausedata.pipeline.recipe import Export, Placement
+from pausedata.pipeline.work import Work
 from pausedata.store import commit as commit_module
 from pausedata.store import files
 from pausedata.store.commit import Change, commit, current_version, prepare_folder
@@ -48,7 +49,6 @@ from pausedata.store.shards import (
 )
 from pausedata.store.staging import BusyError, Stage, Staging, stage_folder
 from pausedata.store.tables import list_parts, make_schema, schema_of
-from pausedata.work import Work
 
 CHEAP = settings(max_examples=in_ci(100), deadline=None)
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pausedata import exporters, strategies
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
 from pausedata.strategies import Batch, Placed
 from pausedata.strategies.base import Ranked
 from pausedata.strategies.choose import _best

@@ -16,10 +16,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pausedata import strategies
-from pausedata.errors import UsageError
-from pausedata.options import default_of, describe_options, summary_of, values_of
-from pausedata.recipe import parse_recipe, recipe_schema
-from pausedata.registry import Registry
+from pausedata.core.errors import UsageError
+from pausedata.core.options import default_of, describe_options, summary_of, values_of
+from pausedata.core.registry import Registry
+from pausedata.pipeline.recipe import parse_recipe, recipe_schema
 from pausedata.strategies import Choosing, Parameters, Strategy
 from pausedata.strategies.example import EXAMPLES, example_batch, worked
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_strategies import batch_of, batches, parts, place, placed_and_kept_off
 
 from pausedata import strategies
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.strategies import Batch
 
 CHEAP = settings(max_examples=in_ci(200), deadline=None)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pausedata.errors import UsageError
-from pausedata.recipe import ChatPrompt, ColumnPrompt, Message, Source
+from pausedata.core.errors import UsageError
+from pausedata.pipeline.recipe import ChatPrompt, ColumnPrompt, Message, Source
 from pausedata.sources import BadRow, Row, open_source
 from pausedata.sources.templates import Rendered, Renderer
 

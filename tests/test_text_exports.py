@@ -11,13 +11,14 @@ import pytest
 import yaml
 from conftest import CHAT_TEMPLATE, PROBLEMS, Recipe, Run, make_model, write_rows
 
-from pausedata import change, exporters
-from pausedata.errors import DataError, UsageError
+from pausedata import exporters
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.progress import Silent
 from pausedata.exporters.refused import Refused
-from pausedata.progress import Silent
-from pausedata.recipe import Export
+from pausedata.pipeline import change
+from pausedata.pipeline.recipe import Export
 from pausedata.store.dataset import Version, open_version
-from pausedata.verify import verify
 
 CHAT = ("axolotl-chat", "messages", "alpaca", "sharegpt")
 PLAIN = ("axolotl-segments", "swift", "prompt-completion")

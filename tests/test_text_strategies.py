@@ -16,13 +16,13 @@ from conftest import SHARED
 from texts import generated, insert, pieces, place, shown, spans_of
 
 from pausedata import strategies
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
+from pausedata.models.tokenizer import Tokenizer
+from pausedata.models.tokens import TokenBuilder, Tokenized, TokenRules, begins_character
 from pausedata.strategies import Batch, Placed
 from pausedata.strategies.presets import CALCULATION, PRESETS, Name
 from pausedata.strategies.sentences import sentences
 from pausedata.strategies.text import Text
-from pausedata.tokenizer import Tokenizer
-from pausedata.tokens import TokenBuilder, Tokenized, TokenRules, begins_character
 
 P = "[PAUSE]"
 ALPHABET = [

@@ -11,10 +11,10 @@ from conftest import in_ci
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pausedata.errors import UsageError
-from pausedata.models import ModelRef, load_tokenizer
-from pausedata.tokenizer import Tokenizer
-from pausedata.tokens import Rejected, TokenBuilder, Tokenized, TokenRules, begins_character
+from pausedata.core.errors import UsageError
+from pausedata.models.ref import ModelRef, load_tokenizer
+from pausedata.models.tokenizer import Tokenizer
+from pausedata.models.tokens import Rejected, TokenBuilder, Tokenized, TokenRules, begins_character
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")

@@ -15,17 +15,18 @@ from typing import Any
 import pytest
 from conftest import PROBLEMS, SMOLLM2, start
 
-from pausedata import exporters, trainers
-from pausedata.build import build
-from pausedata.progress import Silent
-from pausedata.recipe import load_recipe
-from pausedata.steps.export import write_outside
-from pausedata.steps.export_rows import ExportRows, Origin
-from pausedata.steps.tokenizer import tokenizer_of
+from pausedata import exporters
+from pausedata.core.progress import Silent
+from pausedata.exporters import trainers
+from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.exporters.trainers import trl
+from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way
+from pausedata.exporters.trainers.proof import Proof, prove
+from pausedata.pipeline.build import build
+from pausedata.pipeline.recipe import load_recipe
+from pausedata.pipeline.steps.export import write_outside
+from pausedata.pipeline.steps.tokenizer import tokenizer_of
 from pausedata.store.dataset import open_version
-from pausedata.trainers import trl
-from pausedata.trainers.base import Fact, Given, Row, Trainer, Way
-from pausedata.trainers.proof import Proof, prove
 
 pytestmark = [
     pytest.mark.trainers,
@@ -263,7 +264,7 @@ def test_text_with_trl_trains_the_pauses(dataset: Path, tmp_path: Path) -> None:
 
 def test_a_length_too_short_drops_rows_in_axolotl(dataset: Path, tmp_path: Path) -> None:
     """Without a word: the rows that are longer than `sequence_len` are gone."""
-    from pausedata.trainers import axolotl
+    from pausedata.exporters.trainers import axolotl
 
     made = _exported(dataset, open_version(dataset), "tokenized", {}, tmp_path / "train.jsonl")
     way = Way("short", lambda given: axolotl.load(given, sequence_len=150), ordered=False)

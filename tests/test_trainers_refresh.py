@@ -20,7 +20,7 @@ from test_refresh import (
 )
 from transformers import TrainerCallback
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.store.dataset import open_version
 from pausedata.training import (
     PlacedRows,

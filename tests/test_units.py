@@ -13,10 +13,10 @@ from conftest import Recipe, Run, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pausedata.pipeline.steps import units
+from pausedata.pipeline.steps.units import Sharing, plan_units
 from pausedata.scorers import EngineLostError
 from pausedata.scorers.transformers import TransformersScorer
-from pausedata.steps import units
-from pausedata.steps.units import Sharing, plan_units
 from pausedata.store.dataset import open_version
 
 # How a shard is cut

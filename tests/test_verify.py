@@ -16,15 +16,15 @@ import pyarrow as pa
 import pytest
 from handmade import PAUSE, commit_handmade
 
-from pausedata.change import place
-from pausedata.errors import DataError
-from pausedata.progress import Silent
-from pausedata.recipe import Placement
+from pausedata.analysis.verify import verify
+from pausedata.core.errors import DataError
+from pausedata.core.progress import Silent
+from pausedata.pipeline.change import place
+from pausedata.pipeline.recipe import Placement
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import open_version
 from pausedata.store.files import sha256_of
 from pausedata.store.shards import read_shard, write_shard
-from pausedata.verify import verify
 
 FIRST, SECOND, TEST = (
     *(f"train-0000{k}-of-00002.parquet" for k in range(2)),

@@ -22,7 +22,7 @@ import pytest
 from conftest import ROOT, Recipe, Run, wait_until
 from conftest import start as launch
 
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
 from pausedata.scorers import EngineLostError, Example, Scores, ignore_progress
 from pausedata.scorers.vllm import VllmScorer
 from pausedata.scorers.vllm.process import EngineProcess

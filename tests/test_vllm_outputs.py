@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 from pausedata.scorers import Example
 from pausedata.scorers.vllm.outputs import Flat, TargetOnly
 

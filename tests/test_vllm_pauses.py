@@ -23,7 +23,7 @@ from conftest import ROOT, SMOLLM2, problems
 from pausing import Pausing, prepared
 from test_vllm_real import free_port, serving, wait_until
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.inference import Eligibility, PauseParams, strip_pauses
 
 pytestmark = pytest.mark.vllm

@@ -266,8 +266,8 @@ def serving(
 
 
 def test_a_real_server_that_restarts_in_mid_run(tmp_path: Path) -> None:
-    from pausedata.model_cache import folder_for_engine
-    from pausedata.models import ModelRef
+    from pausedata.models.cache import folder_for_engine
+    from pausedata.models.ref import ModelRef
 
     folder, _ = folder_for_engine(ModelRef.parse(str(SMOLLM2), None, ROOT))
     port = free_port()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pausedata import strategies
+from pausedata.models.tokens import begins_character
 from pausedata.strategies import Batch
 from pausedata.strategies.text import Text
-from pausedata.tokens import begins_character
 
 Span = tuple[int, int]
 

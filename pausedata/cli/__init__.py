@@ -10,9 +10,9 @@ import sys
 import warnings
 from typing import Any
 
-from pausedata import stopping
 from pausedata.cli.app import app
 from pausedata.cli.common import Terminated, answer, warn
+from pausedata.core import stopping
 
 _show_warning = warnings.showwarning
 _COMPLETE = "_PAUSEDATA_COMPLETE"  # Typer's variable, which its shell scripts set

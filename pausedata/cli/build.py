@@ -36,7 +36,7 @@ def init(
 
     Example: pausedata init my-recipe.yaml
     """
-    from pausedata.recipe_template import write_template
+    from pausedata.pipeline.recipe_template import write_template
 
     write_template(path)
     if json:
@@ -69,7 +69,7 @@ def plan(
 
     Example: pausedata plan recipes/quickstart.yaml --measure
     """
-    from pausedata import plan as planning
+    from pausedata.pipeline import plan as planning
 
     loaded, root = _load(recipe, output, set, limit)
     result = planning.plan(
@@ -78,7 +78,7 @@ def plan(
     if json:
         print_json(result.as_json())
         return
-    from pausedata.report.plan import render_plan
+    from pausedata.cli.render.plan import render_plan
 
     console().print(render_plan(result))
 
@@ -97,7 +97,7 @@ def build(
 
     Example: pausedata build recipes/gsm8k.yaml --limit 100
     """
-    from pausedata.build import build as run
+    from pausedata.pipeline.build import build as run
 
     loaded, root = _load(recipe, output, set, limit)
     if_stopped("finished shards are kept")
@@ -114,7 +114,7 @@ def build(
 
 def report(outcome: Any, as_json: bool) -> None:
     """Say what a command made: on standard error, or as JSON on standard output."""
-    from pausedata.report.outcome import describe, outcome_json
+    from pausedata.cli.render.outcome import describe, outcome_json
 
     if as_json:
         print_json(outcome_json(outcome))
@@ -128,7 +128,7 @@ def report(outcome: Any, as_json: bool) -> None:
 
 def _load(recipe: Path, output: Path | None, set: list[str] | None, limit: int | None) -> Any:
     """The recipe with the command line's overrides, and the dataset's folder."""
-    from pausedata.recipe import load_recipe, parse_set
+    from pausedata.pipeline.recipe import load_recipe, parse_set
 
     overrides = parse_set(set or [], "--set")
     if limit is not None:

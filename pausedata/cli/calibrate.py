@@ -45,9 +45,9 @@ def calibrate(
 
     Example: pausedata calibrate build/gsm8k --run base --budget 3/100
     """
-    from pausedata.calibrate import calibrate as find
-    from pausedata.calibrate import parse_budget
-    from pausedata.errors import UsageError
+    from pausedata.core.errors import UsageError
+    from pausedata.measure.calibrate import calibrate as find
+    from pausedata.measure.calibrate import parse_budget
     from pausedata.store.dataset import check_output, open_version
 
     asked = parse_budget(budget)
@@ -58,7 +58,7 @@ def calibrate(
     found = find(
         open_version(dataset, version), run, asked, split=split, seed=seed, progress=progress()
     )
-    from pausedata.report.calibrate import draw_curve, render_calibration
+    from pausedata.cli.render.calibrate import draw_curve, render_calibration
 
     if picture is not None:
         picture.write_text(draw_curve(found), encoding="utf-8")

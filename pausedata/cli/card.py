@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pausedata.cli.common import AsJson, DatasetPath, answer, command, print_json, progress, say
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 License = Annotated[
     str | None,
@@ -37,7 +37,7 @@ def card(
 
     Example: pausedata card build/gsm8k --license mit --repo my-org/gsm8k-dit
     """
-    from pausedata.card import full_card, write_card
+    from pausedata.hub.card import full_card, write_card
     from pausedata.hub.reference import checked_repo
     from pausedata.store.dataset import check_output, open_version
 
@@ -64,7 +64,7 @@ def card(
 
 def settle_license(dataset: Path, license: str | None) -> None:
     """Keep ``license`` in CARD.md; where neither has one, ask, if there is somebody to ask."""
-    from pausedata.card.own import read_own, remember_license
+    from pausedata.hub.card.own import read_own, remember_license
 
     if license is None and "license" not in read_own(dataset).front:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from pausedata.cli import complete
-from pausedata.errors import PausedataError, UsageError
+from pausedata.core.errors import PausedataError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console, RenderableType
 
-    from pausedata.progress import Progress
-    from pausedata.report.log_file import LogFile
+    from pausedata.cli.render.log_file import LogFile
+    from pausedata.core.progress import Progress
 
 _LIBRARIES = (
     "pausedata", "torch", "transformers", "tokenizers", "datasets", "huggingface_hub", "pyarrow",
@@ -80,7 +80,7 @@ class Settings:
         if self.quiet and self.verbose:
             raise UsageError("--quiet and --verbose: give one; --log-file hears all under both.")
         if self.log_file is not None:
-            from pausedata.report.log_file import LogFile
+            from pausedata.cli.render.log_file import LogFile
 
             self.log = LogFile(self.log_file)
 
@@ -235,7 +235,7 @@ def _introduce() -> None:
         return
     from importlib import metadata
 
-    from pausedata.cache import cache_folder
+    from pausedata.core.cache import cache_folder
 
     if settings.log is not None:
         settings.log.write(f"pausedata {command_line()}")
@@ -307,7 +307,7 @@ def _tell(message: str) -> None:
 
 def progress() -> Progress:
     """Who listens to the steps: bars on a terminal, plain lines elsewhere, and the log."""
-    from pausedata.report.progress import Lines, Several, listener
+    from pausedata.cli.render.progress import Lines, Several, listener
 
     shown = listener(quiet=settings.quiet, verbose=settings.verbose)
     if settings.log is None:
@@ -352,8 +352,8 @@ def parameters(given: list[str] | None, options: type[BaseModel]) -> dict[str, A
 
     Values are read as YAML, but for those that are free text.
     """
-    from pausedata.options import text_keys
-    from pausedata.recipe import parse_set
+    from pausedata.core.options import text_keys
+    from pausedata.pipeline.recipe import parse_set
 
     nested: dict[str, Any] = {}
     for dotted, value in parse_set(given or [], "--param", text_keys(options)).items():
@@ -371,7 +371,7 @@ def parameters(given: list[str] | None, options: type[BaseModel]) -> dict[str, A
 
 def checked_name(name: str, what: str) -> str:
     """``name`` if it may be a run's, a placement's or an export's."""
-    from pausedata.names import NAME_PATTERN
+    from pausedata.core.names import NAME_PATTERN
 
     if not re.fullmatch(NAME_PATTERN, name):
         raise UsageError(
@@ -403,7 +403,7 @@ def _without_url(setting: str) -> str:
     """The recipe's ``scoring`` as it was given, but for the server's address."""
     import yaml
 
-    from pausedata.recipe import read_value
+    from pausedata.pipeline.recipe import read_value
 
     value = read_value(setting)
     if not isinstance(value, dict) or "url" not in value:

@@ -133,7 +133,7 @@ def formats() -> list[str]:
 @_silent
 def trainers(ctx: typer.Context) -> list[str]:
     """The trainers that read the chosen format."""
-    from pausedata.trainers import TRAINERS
+    from pausedata.exporters.trainers import TRAINERS
 
     format = ctx.params.get("format")
     return [
@@ -144,7 +144,7 @@ def trainers(ctx: typer.Context) -> list[str]:
 @_silent
 def params(ctx: typer.Context) -> list[str]:
     """``KEY=DEFAULT`` for each parameter of the strategy or format that stands before."""
-    from pausedata.options import describe_options
+    from pausedata.core.options import describe_options
 
     if strategy := ctx.params.get("strategy"):
         from pausedata import strategies as registry

@@ -24,7 +24,7 @@ from pausedata.cli.common import (
     progress,
     say,
 )
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 
 @command
@@ -61,8 +61,8 @@ def place(
     Example: pausedata place build/gsm8k dit --strategy lowest_logprob --param positions=1,3,5
     """
     from pausedata import strategies
-    from pausedata.change import place as add
-    from pausedata.grid import grid
+    from pausedata.pipeline.change import place as add
+    from pausedata.pipeline.grid import grid
 
     checked_name(name, "a placement")
     if run is not None:
@@ -131,8 +131,8 @@ def show(
     from pausedata.store.dataset import open_version
 
     opened = open_version(dataset, version)
-    from pausedata.report.show import Choice
-    from pausedata.report.show import show as chosen
+    from pausedata.cli.render.show import Choice
+    from pausedata.cli.render.show import show as chosen
 
     shown = chosen(opened, Choice(id, where, sort, n, seed), placement or [], run or [])
     for note in shown.notes:
@@ -153,10 +153,10 @@ def verify(dataset: DatasetPath, version: AtVersion = None, json: AsJson = False
 
     Example: pausedata verify build/gsm8k
     """
+    from pausedata.analysis.verify import verify as check
+    from pausedata.analysis.verify import verify_others
     from pausedata.store.dataset import open_version
     from pausedata.store.marks import marks
-    from pausedata.verify import verify as check
-    from pausedata.verify import verify_others
 
     opened = open_version(dataset, version)
     listener = progress()

@@ -28,16 +28,16 @@ from pausedata.cli.common import (
     progress,
     say,
 )
-from pausedata.errors import UsageError, listing
+from pausedata.core.errors import UsageError, listing
 
 if TYPE_CHECKING:
-    from pausedata.choice import Choice
     from pausedata.exporters import Format, Options
+    from pausedata.exporters.export_rows import Origin
     from pausedata.exporters.tally import Tally
-    from pausedata.steps.export_rows import Origin
+    from pausedata.exporters.trainers.base import Trainer
+    from pausedata.exporters.trainers.proof import Proof
+    from pausedata.store.choice import Choice
     from pausedata.store.dataset import Version
-    from pausedata.trainers.base import Trainer
-    from pausedata.trainers.proof import Proof
 
 
 @command
@@ -148,8 +148,8 @@ def export(
     Example: pausedata export build/gsm8k --placement dit --format hf-disk --pack 2048 -o packed
     """
     from pausedata import exporters
-    from pausedata.report.next_steps import after_export
-    from pausedata.report.proof import render_proofs
+    from pausedata.cli.render.next_steps import after_export
+    from pausedata.cli.render.proof import render_proofs
     from pausedata.store.dataset import open_version
 
     chosen = exporters.get(format)
@@ -186,8 +186,8 @@ def export(
             raise UsageError("--split goes with -o: an export in the dataset has every split.")
         if version is not None:
             raise UsageError("--version goes with -o: a new version is made from the current one.")
-        from pausedata.change import export as add
-        from pausedata.recipe import Export
+        from pausedata.pipeline.change import export as add
+        from pausedata.pipeline.recipe import Export
 
         default = "-".join([*_names(choice), format])
         key = checked_name(name or default, "an export")
@@ -249,7 +249,7 @@ def placement_choice(given: list[str]) -> Choice:
 
 
 def _names(choice: Choice) -> list[str]:
-    from pausedata.choice import names_in
+    from pausedata.store.choice import names_in
 
     return names_in(choice)
 
@@ -313,7 +313,7 @@ def _export_outside(
     number: int | None,
     tokenizer: str | None,
 ) -> _Made:
-    from pausedata.steps.export import Written, write_outside
+    from pausedata.pipeline.steps.export import Written, write_outside
     from pausedata.store.dataset import check_output, open_version
     from pausedata.store.staging import Staging, when_free
 
@@ -364,8 +364,8 @@ def _by_split(tallies: Mapping[str, Tally], paths: list[Path]) -> dict[str, Path
 
 
 def _origin(dataset: Path, version: Version, choice: Choice, tokenizer: str | None) -> Origin:
-    from pausedata.steps.export_rows import Origin
-    from pausedata.steps.tokenizer import tokenizer_of
+    from pausedata.exporters.export_rows import Origin
+    from pausedata.pipeline.steps.tokenizer import tokenizer_of
 
     listener = progress()
     return Origin.of(
@@ -379,7 +379,7 @@ def _origin(dataset: Path, version: Version, choice: Choice, tokenizer: str | No
 
 def _trainer(name: str, format: Format) -> Trainer:
     """The trainer to check with; before hours of export it is known whether it can be run."""
-    from pausedata import trainers
+    from pausedata.exporters import trainers
 
     trainer = trainers.get(name)
     trainers.check_reads(trainer, format)
@@ -391,9 +391,9 @@ def _prove(
     trainer: Trainer, made: _Made, origin: Origin, format: Format, options: Options
 ) -> list[Proof]:
     """What comes of the trainer's reading what was written, split by split."""
-    from pausedata.steps.export_rows import ExportRows
-    from pausedata.trainers.proof import prove
-    from pausedata.verify_exports import settled
+    from pausedata.analysis.verify_exports import settled
+    from pausedata.exporters.export_rows import ExportRows
+    from pausedata.exporters.trainers.proof import prove
 
     rows = ExportRows(origin, format, options, settled(made.folder, made.stems))
     found: list[Proof] = []
@@ -419,9 +419,9 @@ def _prove(
 
 def _tell(result: dict[str, Any], format: Format, options: Options) -> None:
     """What was written, in figures, and how it is used."""
+    from pausedata.cli.render.export import describe_split
+    from pausedata.cli.render.outcome import describe_copied
     from pausedata.exporters.usage import how_to_use
-    from pausedata.report.export import describe_split
-    from pausedata.report.outcome import describe_copied
 
     for path in [*result["files"], result["readme"]]:
         say(f"wrote {path}")

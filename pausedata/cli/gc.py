@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pausedata.cli.common import AsJson, DatasetPath, answer, command, if_stopped, print_json, say
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 
 @command
@@ -34,7 +34,7 @@ def gc(
 
     Example: pausedata gc build/gsm8k --older-than 7d
     """
-    from pausedata.report.gc import cautions, describe_collected, describe_plan
+    from pausedata.cli.render.gc import cautions, describe_collected, describe_plan
     from pausedata.store.gc import Collected, collect, parse_age, plan_gc
 
     plan = plan_gc(dataset, None if older_than is None else parse_age(older_than))

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pausedata.errors import nearest
+from pausedata.core.errors import nearest
 
 # Typer takes Click from its own copy or from the package, by release: its classes say which.
 ClickException: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

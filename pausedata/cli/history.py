@@ -34,13 +34,13 @@ def log(
 
     Example: pausedata log build/gsm8k -n 5
     """
-    from pausedata.history import history
+    from pausedata.analysis.history import history
 
     entries = history(dataset, number)
     if json:
         print_json({"dataset": str(dataset), "versions": [entry.as_json() for entry in entries]})
     else:
-        from pausedata.report.log import render_log
+        from pausedata.cli.render.log import render_log
 
         print_rich(render_log(entries))
     if any(entry.problem for entry in entries):
@@ -77,13 +77,13 @@ def diff(
 
     Example: pausedata diff build/gsm8k placements/dit placements/random
     """
-    from pausedata.diff import diff as compare
+    from pausedata.analysis.diff import diff as compare
 
     result = compare(dataset, a, b, version=version, most=most, progress=progress())
     if json:
         print_json(result.as_json())
         return
-    from pausedata.report.diff import render_diff
+    from pausedata.cli.render.diff import render_diff
 
     print_rich(render_diff(result))
 
@@ -108,7 +108,7 @@ def rm(
 
     Example: pausedata rm build/gsm8k placements/random exports/random-tokenized
     """
-    from pausedata.change import remove
+    from pausedata.pipeline.change import remove
 
     if_stopped("the dataset is whole", goes_on=False)
     outcome = remove(dataset, tables, cascade=cascade, command=command_line(), progress=progress())

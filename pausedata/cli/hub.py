@@ -10,7 +10,7 @@ import typer
 from pausedata.cli import complete
 from pausedata.cli.card import License, settle_license
 from pausedata.cli.common import AsJson, DatasetPath, command, if_stopped, print_json, progress, say
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 Repo = Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository on the Hub.")]
 Only = Annotated[
@@ -65,10 +65,10 @@ def push(
 
     Example: pausedata push build/gsm8k my-org/gsm8k-dit --public --tag v1
     """
+    from pausedata.cli.render.hub import describe_push, push_json
     from pausedata.hub.push import Asked
     from pausedata.hub.push import push as publish
     from pausedata.hub.reference import checked_repo
-    from pausedata.report.hub import describe_push, push_json
 
     asked = Asked(
         repo,
@@ -114,9 +114,9 @@ def pull(
 
     Example: pausedata pull my-org/gsm8k-dit data/gsm8k --only examples,tokens,scores/base,vocab
     """
+    from pausedata.cli.render.hub import describe_pull, pull_json
     from pausedata.hub.pull import pull as fetch
     from pausedata.hub.reference import Reference, checked_repo, checked_revision, reference
-    from pausedata.report.hub import describe_pull, pull_json
 
     named = reference(repo) or Reference(checked_repo(repo))
     if revision is not None:

@@ -9,7 +9,7 @@ import typer
 
 from pausedata.cli import complete
 from pausedata.cli.common import AsJson, command, console, print_json
-from pausedata.errors import UsageError, nearest
+from pausedata.core.errors import UsageError, nearest
 
 
 @command
@@ -39,7 +39,7 @@ def strategies(
     if json:
         print_json(about | {"worked": [asdict(example) for example in examples]})
         return
-    from pausedata.report.registry import render_strategy
+    from pausedata.cli.render.registry import render_strategy
 
     console().print(render_strategy(about, examples))
 
@@ -72,7 +72,7 @@ def schema(
 
     Example: pausedata schema recipe > recipe.schema.json
     """
-    from pausedata.recipe import recipe_schema
+    from pausedata.pipeline.recipe import recipe_schema
     from pausedata.store.manifest import manifest_schema
 
     schemas = {"recipe": recipe_schema, "manifest": manifest_schema}
@@ -99,13 +99,13 @@ def doctor(json: AsJson = False) -> None:
 
     Example: pausedata doctor
     """
-    from pausedata.doctor import examine
+    from pausedata.cli.doctor import examine
 
     found = examine()
     if json:
         print_json(found)
         return
-    from pausedata.report.doctor import lines
+    from pausedata.cli.render.doctor import lines
 
     for line in lines(found):
         typer.echo(line)
@@ -115,7 +115,7 @@ def _list(described: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(described)
         return
-    from pausedata.report.registry import render_registry
+    from pausedata.cli.render.registry import render_registry
 
     console().print(render_registry(described))
 

@@ -20,7 +20,7 @@ from pausedata.cli.common import (
     progress,
     say,
 )
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 if TYPE_CHECKING:
     from pausedata.measure.rules import Rules
@@ -170,7 +170,7 @@ def measure(
 
     from pausedata.measure.run import Asked
     from pausedata.measure.run import measure as find
-    from pausedata.runs import check_dtype
+    from pausedata.pipeline.runs import check_dtype
     from pausedata.store.dataset import check_output
 
     check_dtype(dtype)
@@ -188,8 +188,8 @@ def measure(
         check_output(eligibility)
     generating = None
     if generate:
-        from pausedata.answers import TASKS
-        from pausedata.answers import get as check_task
+        from pausedata.measure.answers import TASKS
+        from pausedata.measure.answers import get as check_task
         from pausedata.measure.generate import Generating
 
         if task is None:
@@ -230,7 +230,7 @@ def measure(
     if json:
         print_json(found.as_json())
     else:
-        from pausedata.report.measure import render_measurement
+        from pausedata.cli.render.measure import render_measurement
 
         print_rich(render_measurement(found))
     if found.verdict not in (None, "go"):
@@ -239,9 +239,9 @@ def measure(
 
 def _rules(dataset: Path, recipe: Path | None, given: list[str] | None) -> Rules | None:
     """The gate's rules: those of a recipe, and over them those that were given."""
-    from pausedata.invalid import checked
+    from pausedata.core.invalid import checked
     from pausedata.measure.rules import Rules
-    from pausedata.recipe import load_recipe, parse_set
+    from pausedata.pipeline.recipe import load_recipe, parse_set
     from pausedata.store.dataset import open_version
 
     if recipe is not None:

@@ -35,9 +35,9 @@ def prepare_model(
 
     Example: pausedata prepare-model HuggingFaceTB/SmolLM2-135M-Instruct models/paused
     """
-    from pausedata.models import ModelRef
-    from pausedata.prepare_model import prepare_model as prepare
-    from pausedata.report.prepared import describe_prepared
+    from pausedata.cli.render.prepared import describe_prepared
+    from pausedata.models.prepare import prepare_model as prepare
+    from pausedata.models.ref import ModelRef
 
     ref = ModelRef.parse(model, revision, Path())
     prepared = prepare(

@@ -20,11 +20,11 @@ from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.output import create_output
 from pygments.lexers.sql import SqlLexer
 
-from pausedata.cache import cache_folder
 from pausedata.cli.common import answer as tell
 from pausedata.cli.common import say
 from pausedata.cli.sql import answer
-from pausedata.errors import PausedataError, UsageError, nearest
+from pausedata.core.cache import cache_folder
+from pausedata.core.errors import PausedataError, UsageError, nearest
 from pausedata.query.messages import function_names
 from pausedata.query.output import Format, chosen_format
 from pausedata.query.statements import is_complete, statements

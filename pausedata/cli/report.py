@@ -51,7 +51,7 @@ def report(
 
     Example: pausedata report build/gsm8k --where "split = 'test'" --sort hardest --n 50
     """
-    from pausedata.report.page import write_page
+    from pausedata.cli.render.page import write_page
     from pausedata.store.dataset import open_version
 
     opened = open_version(dataset, version)

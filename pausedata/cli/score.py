@@ -93,8 +93,8 @@ def score(
 
     Example: pausedata score build/gsm8k --run epoch-1 --model checkpoints/epoch-1
     """
-    from pausedata.recipe import parse_set
-    from pausedata.runs import Asked
+    from pausedata.pipeline.recipe import parse_set
+    from pausedata.pipeline.runs import Asked
 
     checked_name(run, "a run")
     asked = Asked(
@@ -110,17 +110,17 @@ def score(
         engine=parse_set(engine or [], "--engine"),
     )
     if dry_run:
-        from pausedata.plan import plan_score
+        from pausedata.pipeline.plan import plan_score
 
         planned = plan_score(dataset, run, asked, replace=replace)
         if json:
             print_json(planned.as_json())
             return
-        from pausedata.report.plan import render_plan
+        from pausedata.cli.render.plan import render_plan
 
         console().print(render_plan(planned))
         return
-    from pausedata.change import score as add
+    from pausedata.pipeline.change import score as add
 
     if_stopped("finished shards are kept")
     outcome = add(dataset, run, asked, command=command_line(), replace=replace, progress=progress())

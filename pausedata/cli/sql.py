@@ -20,7 +20,7 @@ from pausedata.cli.common import (
     progress,
     say,
 )
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 if TYPE_CHECKING:
     from pausedata.query.output import Format
@@ -96,7 +96,7 @@ def sql(
     Example: pausedata sql base --attach tuned=build/tuned "select avg(logprob) from tuned.tokens"
     """
     _import_without_pandas()
-    from pausedata.progress import Silent
+    from pausedata.core.progress import Silent
     from pausedata.query.output import chosen_format
     from pausedata.query.session import Limits, Session
     from pausedata.store.dataset import check_output, open_version

@@ -16,7 +16,7 @@ from pausedata.cli.common import (
     print_rich,
     progress,
 )
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 
 @command
@@ -46,8 +46,8 @@ def stats(
 
     Example: pausedata stats build/gsm8k --run base
     """
-    from pausedata.stats import manifest_stats, placements_stats
-    from pausedata.stats import stats as counted_stats
+    from pausedata.analysis.stats import manifest_stats, placements_stats
+    from pausedata.analysis.stats import stats as counted_stats
     from pausedata.store.dataset import open_version
 
     if quick and placements:
@@ -61,7 +61,7 @@ def stats(
     if json:
         print_json(result.as_json())
         return
-    from pausedata.report.stats import render_stats
+    from pausedata.cli.render.stats import render_stats
 
     print_rich(render_stats(result))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pausedata.core.registry import Registry
 from pausedata.exporters import (
     alpaca,
     axolotl,
@@ -17,7 +18,6 @@ from pausedata.exporters import (
 )
 from pausedata.exporters.base import Format, Options
 from pausedata.exporters.sequences import Sequences, insert_pauses
-from pausedata.registry import Registry
 
 __all__ = [
     "Format",

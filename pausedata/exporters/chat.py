@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.exporters.examples import Place, as_placement, read_places
 from pausedata.exporters.reader import Reader
 from pausedata.exporters.sequences import Int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 from pausedata.exporters.base import TextRow
 from pausedata.exporters.reader import Reader
 

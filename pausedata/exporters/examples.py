@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from pausedata.exporters.base import Piece, TextRow
+from pausedata.models.tokens import begins_character
 from pausedata.store.tables import list_array, list_parts
-from pausedata.tokens import begins_character
 
 Place = tuple[int, int]  # the position of a response token, and how many pauses stand before it
 

@@ -7,13 +7,13 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pausedata.choice import told
 from pausedata.exporters.base import Format, Guide, Section
 from pausedata.exporters.tally import Tally
 from pausedata.exporters.usage import how_to_use
+from pausedata.store.choice import told
 
 if TYPE_CHECKING:
-    from pausedata.steps.export_rows import Origin
+    from pausedata.exporters.export_rows import Origin
 
 MARK = "<!-- written by pausedata export -->"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.exporters import tokenized
 from pausedata.exporters.base import Format, Guide, Section, TokenOptions
 from pausedata.exporters.guide import others

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pausedata.errors import PausedataError
+from pausedata.core.errors import PausedataError
 
 Shards = Iterable[pa.Table]
 # What reading a damaged file of whatever layout may raise.

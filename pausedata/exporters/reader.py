@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.exporters.templates import MODEL_TEMPLATE
-from pausedata.tokenizer import Tokenizer
+from pausedata.models.tokenizer import Tokenizer
 
 
 class Reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 
 if TYPE_CHECKING:
     from pausedata.exporters.check import Verdict

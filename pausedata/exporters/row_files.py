@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pausedata.errors import UsageError, listing
+from pausedata.core.errors import UsageError, listing
 from pausedata.exporters.jsonl import json_lines
 from pausedata.exporters.layout import UNREADABLE, Layout, Shards
 from pausedata.exporters.usage import quoted

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 from pausedata.exporters.base import Format, Guide, Section, Text, TextRow, UnmaskedOptions
 from pausedata.exporters.conversation import Turn, read_in_parts, turns_of
 from pausedata.exporters.llama_factory import sections

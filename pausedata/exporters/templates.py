@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 MODEL_TEMPLATE = "model"
 

@@ -6,14 +6,14 @@ import json
 from functools import cache
 from pathlib import Path
 
-from pausedata.cache import cache_folder
-from pausedata.errors import UnreachableError, UsageError
+from pausedata.core.cache import cache_folder
+from pausedata.core.errors import UnreachableError, UsageError
+from pausedata.core.network import COMMIT
+from pausedata.core.progress import Progress, Silent
 from pausedata.hub.client import Repository
 from pausedata.hub.pull import pull_from
 from pausedata.hub.reference import Reference
 from pausedata.hub.snapshot import snapshot
-from pausedata.network import COMMIT
-from pausedata.progress import Progress, Silent
 from pausedata.store import absent, files
 from pausedata.store.dataset import read_pointer
 from pausedata.store.manifest import TableEntry

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from pausedata.errors import (
+from pausedata.core.errors import (
     ConflictError,
     DataError,
     PausedataError,
@@ -20,7 +20,7 @@ from pausedata.errors import (
     UsageError,
     first_line,
 )
-from pausedata.network import (
+from pausedata.core.network import (
     TOKEN_REFUSED,
     chain,
     has_no_answer,
@@ -29,7 +29,7 @@ from pausedata.network import (
     refuses_token,
     status_of,
 )
-from pausedata.progress import Progress
+from pausedata.core.progress import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

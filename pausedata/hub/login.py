@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from typing import Any
 
-from pausedata.errors import first_line
-from pausedata.network import refuses_token
+from pausedata.core.errors import first_line
+from pausedata.core.network import refuses_token
 
 _SECONDS = 5.0
 _DEFAULT = "https://huggingface.co"

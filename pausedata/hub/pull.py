@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pausedata import stopping
-from pausedata.errors import ConflictError, DataError, UsageError
+from pausedata.core import stopping
+from pausedata.core.errors import ConflictError, DataError, UsageError
+from pausedata.core.progress import Progress
 from pausedata.hub.client import Repository
 from pausedata.hub.reference import Reference
 from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
 from pausedata.hub.snapshot import Snapshot, snapshot
-from pausedata.progress import Progress
 from pausedata.store import absent, files
 from pausedata.store.commit import commit_lock, point_at, prepare_folder, write_pointer
 from pausedata.store.dataset import (

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from pausedata.card import full_card
-from pausedata.card.header import base_models
-from pausedata.errors import DataError, UsageError, first_line
+from pausedata.core.errors import DataError, UsageError, first_line
+from pausedata.core.progress import Progress
+from pausedata.hub.card import full_card
+from pausedata.hub.card.header import base_models
 from pausedata.hub.client import Repository
 from pausedata.hub.reference import checked_repo, checked_tag
 from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
 from pausedata.hub.scan import Hit, Scanner
 from pausedata.hub.send import Plan, send
 from pausedata.hub.there import There, check_card, check_goes_on, check_tag, check_visibility, look
-from pausedata.progress import Progress
 from pausedata.store.commit import commit_lock, write_pointer
 from pausedata.store.dataset import Version, open_version, read_pointer
 from pausedata.store.integrity import ADVICE, problems_of

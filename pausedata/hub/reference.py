@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pausedata.errors import UsageError
-from pausedata.network import COMMIT
-from pausedata.progress import Progress
+from pausedata.core.errors import UsageError
+from pausedata.core.network import COMMIT
+from pausedata.core.progress import Progress
 
 SCHEME = "hf://"
 _ID = re.compile(r"[A-Za-z0-9_]([\w.-]{0,94}\w)?/[A-Za-z0-9_]([\w.-]{0,94}\w)?", re.ASCII)

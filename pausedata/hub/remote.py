@@ -11,7 +11,14 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from pausedata.errors import DataError, NewerFormatError, UsageError, first_line, listing, nearest
+from pausedata.core.errors import (
+    DataError,
+    NewerFormatError,
+    UsageError,
+    first_line,
+    listing,
+    nearest,
+)
 from pausedata.hub.client import RemoteFile
 from pausedata.store.dataset import check_format
 from pausedata.store.manifest import CARD, FileEntry, Manifest, TableEntry

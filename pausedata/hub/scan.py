@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pausedata.progress import Advance
+from pausedata.core.progress import Advance
 from pausedata.store.dataset import Table
 
 # How the keys of well-known services look. RE2 and Python read these alike.

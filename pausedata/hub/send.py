@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pausedata import stopping
-from pausedata.errors import ConflictError
+from pausedata.core import stopping
+from pausedata.core.errors import ConflictError
+from pausedata.core.progress import Progress
 from pausedata.hub.client import LONGEST_WAIT_S, Commit, Repository, TroubleError
 from pausedata.hub.snapshot import snapshot
 from pausedata.hub.there import There
-from pausedata.progress import Progress
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 from pausedata.hub.client import RemoteFile, Repository
 from pausedata.hub.remote import (
     MOST_BYTES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pausedata.errors import ConflictError, DataError, UsageError
+from pausedata.core.errors import ConflictError, DataError, UsageError
 from pausedata.hub.client import Commit, Repository
 from pausedata.hub.snapshot import Snapshot, snapshot
 from pausedata.store.dataset import Version, read_pointer, read_version, version_folder

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pausedata.errors import UsageError
-from pausedata.invalid import checked
+from pausedata.core.errors import UsageError
+from pausedata.core.invalid import checked
 
 FORMAT = "pausedata-eligibility/1"
 Answer = Literal["pause", "no-pause"]

@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
+from pausedata.core.invalid import checked
 from pausedata.inference.eligibility import Eligibility, parse_eligibility, read_eligibility
-from pausedata.invalid import checked
 
 
 def _is_text(mark: str) -> str:

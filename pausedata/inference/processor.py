@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pausedata.errors import UsageError, missing_extra
+from pausedata.core.errors import UsageError, missing_extra
 
 try:
     import torch

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.inference.token import find_pause
 
 PAUSE = "[PAUSE]"

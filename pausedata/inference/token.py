@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pausedata.errors import UsageError
-from pausedata.tokenizer import Pieces
+from pausedata.core.errors import UsageError
+from pausedata.models.tokenizer import Pieces
 
 
 def find_pause(tokenizer: Any, pause_token: str) -> int:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pausedata.errors import UsageError, missing_extra
+from pausedata.core.errors import UsageError, missing_extra
 
 # Not `import vllm`: type checkers run where it is not installed.
 try:

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata import held_out
-from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.core import held_out
+from pausedata.core.errors import DataError, UsageError, listing, nearest
+from pausedata.core.held_out import HeldOut
+from pausedata.core.progress import Progress
 from pausedata.exporters.sequences import insert_pauses
-from pausedata.held_out import HeldOut
-from pausedata.progress import Progress
 from pausedata.scorers import Example
 from pausedata.store.dataset import Version, check_shards
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pausedata import answers
-from pausedata.answers import Outcome
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
+from pausedata.measure import answers
+from pausedata.measure.answers import Outcome
 from pausedata.measure.examples import Pair
 from pausedata.measure.figures import RESAMPLES, ratio_intervals
-from pausedata.models import ModelRef, context_length
+from pausedata.models.ref import ModelRef, context_length
 
 Record = dict[str, Any]  # one example: both texts, whether they are right, pauses, tokens
 

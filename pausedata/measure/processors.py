@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from pausedata.tokenizer import Pieces
+from pausedata.models.tokenizer import Pieces
 
 
 class RealTokens(StoppingCriteria):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pausedata.held_out import HeldOut
+from pausedata.core.held_out import HeldOut
 from pausedata.inference.eligibility import Answer, Eligibility
 from pausedata.measure.figures import Figures
 from pausedata.measure.generate import Generating, Record

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pausedata import memory, runs, stopping
-from pausedata.change import existing
-from pausedata.errors import DataError, UsageError
+from pausedata.core import stopping
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.progress import Progress, Silent
 from pausedata.measure.examples import Pair, choose
 from pausedata.measure.figures import RESAMPLES, figures
 from pausedata.measure.generate import (
@@ -28,16 +28,17 @@ from pausedata.measure.likelihood import measure_pairs
 from pausedata.measure.measured import Measured
 from pausedata.measure.result import Generated, Measurement, Part
 from pausedata.measure.rules import Rules
-from pausedata.models import ModelRef, context_length
-from pausedata.progress import Progress, Silent
-from pausedata.recipe import Model, Scoring
-from pausedata.resolve import Tokenizers, find_model, recorded_pins
-from pausedata.runs import RunSpec
-from pausedata.scorers import Scorer
+from pausedata.models.ref import ModelRef, context_length
+from pausedata.pipeline import runs
+from pausedata.pipeline.change import existing
+from pausedata.pipeline.recipe import Model, Scoring
+from pausedata.pipeline.resolve import Tokenizers, find_model, recorded_pins
+from pausedata.pipeline.runs import RunSpec
+from pausedata.pipeline.work import Outcome, Work
+from pausedata.scorers import Scorer, memory
 from pausedata.store.shards import read_shard, shard_name
 from pausedata.store.staging import Pins, Stage, when_free
 from pausedata.store.tables import schema_of
-from pausedata.work import Outcome, Work
 
 PART = 32  # examples that are kept together: what a kill can cost
 

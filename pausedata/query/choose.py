@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pausedata.errors import UsageError, nearest
+from pausedata.core.errors import UsageError, nearest
 from pausedata.query.notes import missing_names
 from pausedata.query.run import run as run_query
 from pausedata.query.scan import Rows, Scan

@@ -17,13 +17,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pausedata.cache import cache_folder
-from pausedata.errors import PausedataError, UsageError
-from pausedata.hashes import file_sha256s
-from pausedata.progress import Progress
+from pausedata.core.cache import cache_folder
+from pausedata.core.errors import PausedataError, UsageError
+from pausedata.core.progress import Progress
 from pausedata.query.sources import Tokens, Vocabulary
 from pausedata.store.dataset import Version
 from pausedata.store.files import new_folder
+from pausedata.store.hashes import file_sha256s
 
 _LAYOUT = 1  # changes whenever the copies would
 _ROW_GROUP = 122_880  # what DuckDB gives to a thread at a time

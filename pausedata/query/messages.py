@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from pausedata.errors import PausedataError, UsageError, listing, nearest
+from pausedata.core.errors import PausedataError, UsageError, listing, nearest
 from pausedata.query.views import SCANS, VIEWS
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pausedata.errors import listing, nearest
+from pausedata.core.errors import listing, nearest
 from pausedata.query.session import Session
 from pausedata.query.statements import tree
 

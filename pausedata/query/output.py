@@ -9,7 +9,7 @@ from typing import Literal, TextIO, get_args
 
 import pyarrow as pa
 
-from pausedata.errors import UsageError, listing, nearest
+from pausedata.core.errors import UsageError, listing, nearest
 from pausedata.query.run import Result
 from pausedata.store.files import replacing
 
@@ -44,7 +44,7 @@ def write(
             return _write_json(result, sink)
         if format == "jsonl":
             return _write_lines(result, sink)
-        from pausedata.report.table import print_result
+        from pausedata.cli.render.table import print_result
 
         return print_result(result, sink, console_width)
 

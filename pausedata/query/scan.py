@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from pausedata.errors import PausedataError
+from pausedata.core.errors import PausedataError
 
 BATCH_ROWS = 262_144  # a thread of DuckDB's takes one batch at a time
 AHEAD_BYTES = 256_000_000  # of files that are decoded at a time, a few times as much in memory

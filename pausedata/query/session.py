@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from pausedata.errors import PausedataError, UsageError
-from pausedata.progress import Progress, Silent
+from pausedata.core.errors import PausedataError, UsageError
+from pausedata.core.progress import Progress, Silent
 from pausedata.query.macros import create_macros
 from pausedata.query.spill import SpillFolder
 from pausedata.query.views import SCANS, VIEWS, create_views, identifier, literal

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 from pausedata.query.scan import Rows
 from pausedata.store.dataset import Table, check_shards
 from pausedata.store.tables import schema_of

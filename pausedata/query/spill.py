@@ -10,7 +10,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 try:
     import fcntl

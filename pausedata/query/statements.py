@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.query.messages import message
 
 _GAP = re.compile(r"(?:\s|--[^\r\n]*|/\*.*?\*/)*", re.DOTALL)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pausedata.errors import DataError, UsageError, listing, nearest
+from pausedata.core.errors import DataError, UsageError, listing, nearest
 from pausedata.scorers import installed
 
 if TYPE_CHECKING:
-    from pausedata.models import ModelRef
+    from pausedata.models.ref import ModelRef
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -175,7 +175,7 @@ def choose_backend(device: str = "auto") -> tuple[str, str]:
 
     ``device`` is `scoring.device`: where that is not a GPU, transformers it is.
     """
-    from pausedata import devices  # which imports from here
+    from pausedata.scorers import devices  # which imports from here
 
     vllm = installed.find_vllm()
     if vllm is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pausedata.errors import UsageError, missing_extra
+from pausedata.core.errors import UsageError, missing_extra
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:

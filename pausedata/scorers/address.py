@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 
 def check_address(backend: str, url: str | None, where: str) -> None:

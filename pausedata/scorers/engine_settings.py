@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from pausedata.errors import UsageError, nearest
+from pausedata.core.errors import UsageError, nearest
 
 # What pausedata sets itself, and why nobody else may.
 OURS = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pausedata.errors import DataError, UsageError, missing_extra
+from pausedata.core.errors import DataError, UsageError, missing_extra
 from pausedata.scorers import Example, ignore_message
 from pausedata.scorers.agreement import Reference
 
@@ -18,12 +18,13 @@ except ImportError as error:
     need = missing_extra("torch and transformers", "transformers", "The cross-check")
     raise UsageError(f"{need}; or score unchecked: scoring.cross_check: 0") from error
 
-from pausedata import memory, models
-from pausedata.model_cache import in_cache
+from pausedata.models import ref as models
+from pausedata.models.cache import in_cache
+from pausedata.scorers import memory
 from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, TransformersScorer, load_model
 
 if TYPE_CHECKING:
-    from pausedata.models import ModelRef
+    from pausedata.models.ref import ModelRef
 
 _CPU = torch.device("cpu")
 # Of the memory that is free: the rest is for logits, and for what else runs here.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pausedata.errors import DataError, UsageError, missing_extra, nearest
+from pausedata.core.errors import DataError, UsageError, missing_extra, nearest
 from pausedata.scorers import Example, Job, Scores, ignore_progress
 from pausedata.scorers.batches import plan_batches
 
@@ -22,8 +22,8 @@ try:
 except ImportError as error:
     raise missing_extra("torch and transformers", "transformers", "Scoring") from error
 
-from pausedata.model_cache import in_cache
-from pausedata.models import load_tokenizer, needs_own_code, own_code, quiet
+from pausedata.models.cache import in_cache
+from pausedata.models.ref import load_tokenizer, needs_own_code, own_code, quiet
 from pausedata.scorers.adapter import merge_adapter
 from pausedata.scorers.heads import Head, LinearHead, choose_head, vocabulary_of
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES
@@ -32,7 +32,7 @@ from pausedata.scorers.statistics import TokenStatistics
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pausedata.models import ModelRef
+    from pausedata.models.ref import ModelRef
 
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pausedata.recipe import Source
+from pausedata.pipeline.recipe import Source
 from pausedata.sources.records import BadRow, OpenSource, Row, UnreachedSource
 
 __all__ = ["BadRow", "OpenSource", "Row", "UnreachedSource", "is_local_hub", "open_source"]

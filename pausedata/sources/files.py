@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pausedata.errors import UsageError, nearest
-from pausedata.recipe import Source
+from pausedata.core.errors import UsageError, nearest
+from pausedata.pipeline.recipe import Source
 from pausedata.sources.readers import Problem, parquet_rows, reader_for
 from pausedata.sources.records import BadRow, OpenSource, Row
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pausedata.errors import (
+from pausedata.core.errors import (
     DataError,
     PausedataError,
     UnreachableError,
@@ -17,7 +17,7 @@ from pausedata.errors import (
     listing,
     nearest,
 )
-from pausedata.network import (
+from pausedata.core.network import (
     COMMIT,
     TOKEN_REFUSED,
     chain,
@@ -26,7 +26,7 @@ from pausedata.network import (
     kinds,
     refuses_token,
 )
-from pausedata.recipe import Source
+from pausedata.pipeline.recipe import Source
 from pausedata.sources import is_local_hub
 from pausedata.sources.files import fingerprint
 from pausedata.sources.readers import one_line, parquet_rows

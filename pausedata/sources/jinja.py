@@ -17,7 +17,7 @@ from jinja2.filters import FILTERS
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.visitor import NodeTransformer
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 
 # What is random would make the same recipe give other examples.
 UNREPEATABLE_GLOBALS, UNREPEATABLE_FILTERS = {"lipsum"}, {"random"}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pausedata.errors import DataError, UsageError, listing
+from pausedata.core.errors import DataError, UsageError, listing
 
 BOM = b"\xef\xbb\xbf"
 CHUNK = 1 << 16  # characters of a JSON array read at a time

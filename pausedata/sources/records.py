@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pausedata.errors import UnreachableError
+from pausedata.core.errors import UnreachableError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.store.manifest import Manifest, Pointer, TableEntry
 
 # Fetches a table's files into the dataset. The store knows nothing of the Hub: who opens a dataset

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from pausedata import __version__
-from pausedata.errors import ConflictError, DataError, UsageError
+from pausedata.core.errors import ConflictError, DataError, UsageError
 from pausedata.store import files
 from pausedata.store.dataset import (
     POINTER,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pausedata import __version__
-from pausedata.errors import (
+from pausedata.core.errors import (
     DataError,
     NewerFormatError,
     PausedataError,

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.store import files, holds
 from pausedata.store.commit import COMMIT_LOCK, commit_lock, current_version
 from pausedata.store.dataset import (

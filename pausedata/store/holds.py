@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 from weakref import WeakValueDictionary
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 
 try:
     import fcntl

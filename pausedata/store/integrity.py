@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from stat import S_ISREG
 
-from pausedata.errors import DataError
-from pausedata.hashes import file_sha256s
+from pausedata.core.errors import DataError
+from pausedata.store.hashes import file_sha256s
 from pausedata.store.manifest import FileEntry
 
 ADVICE = (

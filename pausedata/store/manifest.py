@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pausedata.names import NAME_PATTERN, Split
+from pausedata.core.names import NAME_PATTERN, Split
 
 FORMAT = "pausedata/1"
 CARD = "README.md"  # of a version: a view of it, not a part

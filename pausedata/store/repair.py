@@ -14,8 +14,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pausedata.errors import DataError, NewerFormatError
-from pausedata.progress import Progress
+from pausedata.core.errors import DataError, NewerFormatError
+from pausedata.core.progress import Progress
 from pausedata.store import files
 from pausedata.store.commit import commit_lock, point_at
 from pausedata.store.dataset import (

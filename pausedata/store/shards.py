@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pausedata.errors import DataError, first_line
+from pausedata.core.errors import DataError, first_line
 from pausedata.store.files import replacing
 
 _NUMBERED = re.compile(r"(.+)-(\d{5,})-of-\d{5,}\.parquet")

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from filelock import BaseFileLock, FileLock, Timeout
 
-from pausedata.errors import ConflictError
-from pausedata.progress import Progress
+from pausedata.core.errors import ConflictError
+from pausedata.core.progress import Progress
 from pausedata.store import files
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Table

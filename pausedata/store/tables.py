@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 
 # Field ids are for ever: a column keeps its number, and a number is never given again.
 _EXAMPLES = [

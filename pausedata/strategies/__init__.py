@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pausedata.errors import DataError, PausedataError, listing
-from pausedata.registry import Registry
+from pausedata.core.errors import DataError, PausedataError, listing
+from pausedata.core.registry import Registry
 from pausedata.strategies import (
     append,
     budget,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pausedata.options import NO_LIMIT
+from pausedata.core.options import NO_LIMIT
 from pausedata.strategies.eligible import Eligible
 from pausedata.strategies.text import Text
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from pausedata.quantiles import largest_within, upper_halves
+from pausedata.core.quantiles import largest_within, upper_halves
 from pausedata.strategies.base import Batch, Batches, Choosing, Float, Placed, Strategy
 from pausedata.strategies.choose import choose
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from pausedata.names import Name
+from pausedata.core.names import Name
 from pausedata.strategies.base import MOST_PAUSES, Batch, Choosing, Int, Placed, Strategy
 from pausedata.strategies.choose import with_counts
 from pausedata.strategies.places import choose_places

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pausedata import strategies
-from pausedata.errors import UsageError
+from pausedata.core.errors import UsageError
 from pausedata.strategies.base import Batch, Placed
 from pausedata.strategies.text import Text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from pausedata.names import NAME_PATTERN
+from pausedata.core.names import NAME_PATTERN
 from pausedata.strategies.base import Batch, Placed, Ranked, Strategy
 from pausedata.strategies.choose import choose
 

@@ -7,7 +7,7 @@ the model as it is. docs/training.md shows both.
 
 from __future__ import annotations
 
-from pausedata.errors import missing_extra
+from pausedata.core.errors import missing_extra
 
 try:
     import torch  # noqa: F401

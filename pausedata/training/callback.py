@@ -7,8 +7,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from pausedata.errors import UsageError
-from pausedata.progress import Progress, Silent
+from pausedata.core.errors import UsageError
+from pausedata.core.progress import Progress, Silent
 from pausedata.store.dataset import open_version
 from pausedata.training.refresh import Moment, refresh, refreshable
 from pausedata.training.rows import PlacedRows

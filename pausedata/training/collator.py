@@ -12,14 +12,14 @@ import torch
 from torch.utils.data import Dataset
 
 from pausedata import strategies
-from pausedata.errors import UsageError, listing
+from pausedata.core.errors import UsageError, listing
 from pausedata.exporters import insert_pauses
 from pausedata.exporters.base import IGNORE, TokenOptions
 from pausedata.exporters.labels import labels
+from pausedata.models.tokens import begins_character
 from pausedata.store.dataset import open_version
 from pausedata.store.tables import list_array
 from pausedata.strategies.base import Batch
-from pausedata.tokens import begins_character
 from pausedata.training.undisturbed import undisturbed
 
 

@@ -12,19 +12,19 @@ import pyarrow as pa
 import torch
 
 from pausedata import strategies
-from pausedata.change import existing, refuse_overwriting
-from pausedata.errors import UsageError, listing
-from pausedata.progress import Progress
-from pausedata.recipe import Placement
-from pausedata.references import recorded_placements
+from pausedata.core.errors import UsageError, listing
+from pausedata.core.progress import Progress
+from pausedata.pipeline.change import existing, refuse_overwriting
+from pausedata.pipeline.recipe import Placement
+from pausedata.pipeline.references import recorded_placements
+from pausedata.pipeline.steps import score as score_step
+from pausedata.pipeline.steps.carry import CarriedScores
+from pausedata.pipeline.steps.scoring import examples_of
+from pausedata.pipeline.work import Work
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS
 from pausedata.scorers.transformers import TransformersScorer
-from pausedata.steps import score as score_step
-from pausedata.steps.carry import CarriedScores
-from pausedata.steps.scoring import examples_of
 from pausedata.store.dataset import Version
 from pausedata.strategies.random import stream_keys
-from pausedata.work import Work
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import pyarrow as pa
 from torch.utils.data import Dataset
 
 from pausedata import exporters
-from pausedata.errors import UsageError, listing
-from pausedata.steps.export_rows import ExportRows, Origin
+from pausedata.core.errors import UsageError, listing
+from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.models.tokenizer import Tokenizer
 from pausedata.store.dataset import Version, open_version
-from pausedata.tokenizer import Tokenizer
 
 
 class PlacedRows(Dataset[dict[str, list[int]]]):

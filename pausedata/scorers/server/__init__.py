@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
 from pausedata.scorers import Example, Job, Scores, ignore_progress
 from pausedata.scorers.address import server_address
 from pausedata.scorers.server.answers import read_scores

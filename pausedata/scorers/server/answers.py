@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 from pausedata.scorers import Scores
 
 # What the server writes for minus infinity, which JSON cannot hold.

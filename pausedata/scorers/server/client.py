@@ -20,7 +20,7 @@ from tenacity import (
     wait_random,
 )
 
-from pausedata.errors import DataError, PausedataError, UsageError, listing, reason
+from pausedata.core.errors import DataError, PausedataError, UsageError, listing, reason
 from pausedata.scorers.server.answers import Served, read_entries, read_models
 
 # As `vllm serve` itself reads it.

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 
 Result = TypeVar("Result")
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pausedata import devices, model_cache
-from pausedata.scorers import EngineLostError, Example, Job, Scores, ignore_progress
+from pausedata.models import cache as model_cache
+from pausedata.scorers import EngineLostError, Example, Job, Scores, devices, ignore_progress
 from pausedata.scorers.vllm.engine import Answer
 from pausedata.scorers.vllm.process import EngineProcess
 

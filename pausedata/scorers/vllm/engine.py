@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pausedata.errors import DataError, UsageError
+from pausedata.core.errors import DataError, UsageError
 from pausedata.scorers import Example, Floats, Ints
 from pausedata.scorers.vllm.outputs import Flat, TargetOnly, Way, ids_of, largest_and_mean
 

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pausedata.errors import PausedataError, UsageError, reason
+from pausedata.core.errors import PausedataError, UsageError, reason
 from pausedata.scorers.vllm.engine import Engine
 
 # In: ("score", key, examples); ("stop",). Out: ("tokens", key, n); ("scores", key, logprob, rank or

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pausedata.errors import DataError
+from pausedata.core.errors import DataError
 from pausedata.scorers import Example, Floats, Ints, Scores
 
 

@@ -16,7 +16,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from pausedata.errors import DataError, PausedataError, UsageError
+from pausedata.core.errors import DataError, PausedataError, UsageError
 from pausedata.scorers import EngineLostError, Example
 from pausedata.scorers.vllm.engine import Answer
 from pausedata.scorers.vllm.loop import DATA, USAGE, Message

@@ -16,7 +16,7 @@ from importlib import import_module, metadata
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pausedata.errors import UsageError, reason
+from pausedata.core.errors import UsageError, reason
 from pausedata.scorers.engine_settings import check_settings
 from pausedata.scorers.sizes import VLLM_STEP_TOKENS
 from pausedata.scorers.vllm.loop import Message, failed, serve

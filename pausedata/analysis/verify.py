@@ -1,0 +1,345 @@
+"""``verify``: every checksum and every invariant of a version, problem by problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pausedata import exporters
+from pausedata.analysis.verify_exports import export_problems
+from pausedata.core.errors import PausedataError, listing
+from pausedata.core.progress import Progress
+from pausedata.store.content import ContentHash
+from pausedata.store.dataset import (
+    Table,
+    Version,
+    read_version,
+    version_folder,
+    version_numbers,
+)
+from pausedata.store.integrity import problems_of
+from pausedata.store.manifest import CARD, ShardEntry
+from pausedata.store.marks import MANIFEST, marks
+from pausedata.store.tables import is_known, list_parts, schema_of
+
+PORTION = 64  # files that are hashed together
+
+
+def verify(version: Version, progress: Progress) -> list[str]:
+    """Check ``version`` and return what is wrong, a line each; an empty list where all is whole."""
+    damaged = _damaged(version, progress)
+    return [
+        *(f"{path}: {why}" for path, why in damaged.items()),
+        *_strangers(version),
+        *_tables(version, damaged, progress),
+    ]
+
+
+def verify_others(current: Version, progress: Progress) -> dict[int, list[str]]:
+    """What is wrong with the other versions: their manifests, their chain, their files.
+
+    What an earlier repair marked as damaged for good is left out: ``marks`` has it.
+    """
+    root, marked = current.root, marks(current.root)
+    numbers = [n for n in version_numbers(root) if n != current.number]
+    parents = [current.manifest.parent]
+    found: dict[int, list[str]] = {}
+    with progress.step("checking other versions", len(numbers), "versions") as advance:
+        for number in reversed(numbers):  # children first: they say what their parents hash to
+            problems = found.setdefault(number, [])
+            advance(1)
+            if MANIFEST in marked.get(number, {}):  # then nothing is known of the rest
+                continue
+            recorded = {p.sha256 for p in parents if p is not None and p.version == number}
+            try:
+                version = read_version(root, version_folder(root, number))
+            except PausedataError as error:
+                problems.append(str(error))
+                continue
+            parents.append(version.manifest.parent)
+            if version.number != number:
+                problems.append(f"manifest.json: is of version {version.number}")
+            elif recorded and version.sha256 not in recorded:
+                problems.append("manifest.json: not the one that later versions were made from")
+            damaged = problems_of(version.folder, version.files())
+            known = marked.get(number, {})
+            problems += [f"{path}: {why}" for path, why in damaged.items() if path not in known]
+            problems += _strangers(version)
+    return {number: problems for number, problems in sorted(found.items()) if problems}
+
+
+def _damaged(version: Version, progress: Progress) -> dict[str, str]:
+    """What is wrong with each file that is not as the manifest says, whatever was seen of it."""
+    found: dict[str, str] = {}
+    entries = version.files()
+    with progress.step("checking files", len(entries), "files") as advance:
+        for start in range(0, len(entries), PORTION):
+            portion = entries[start : start + PORTION]
+            found |= problems_of(version.folder, portion, anew=True)
+            advance(len(portion))
+    return found
+
+
+def _strangers(version: Version) -> Iterator[str]:
+    """Files that the manifest does not name."""
+    manifest = version.manifest
+    tables = [entry for table in manifest.tables.values() for entry in table.all_files()]
+    known = {*(e.path for e in [*tables, *manifest.loose_files()]), "manifest.json", CARD}
+    for full in sorted(version.folder.rglob("*")):
+        path = full.relative_to(version.folder).as_posix()
+        if full.is_file() and path not in known:
+            yield f"{path}: not in the manifest"
+
+
+def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) -> Iterator[str]:
+    """Every table holds what its columns promise, and hashes to its content hash.
+
+    What rests on a ``damaged`` file is not looked into: its problem is known.
+    """
+    tables = version.tables
+    for name in ("examples", "vocab", "tokens"):
+        if name not in tables:
+            yield f"{name}: the manifest has no such table"
+            return
+    for split, rows in version.manifest.rows.items():
+        if rows.into != rows.out + sum(rows.dropped.values()):
+            yield f"rows of {split}: {rows.into} in are not {rows.out} out and the dropped"
+        found = sum(s.rows for s in tables["examples"].shards if s.split == split)
+        if found != rows.out:
+            yield f"rows of {split}: examples has {found}, the manifest says {rows.out}"
+    tokens = tables["tokens"]
+    vocabulary = None if tables["vocab"].absent else _vocabulary(tables["vocab"])
+    seen: set[str] = set()
+    here = {name: table for name, table in tables.items() if not table.absent}
+    if version.absent:
+        progress.say(f"not pulled, and so not checked: {listing(sorted(version.absent))}")
+    with progress.step(
+        "checking rows", sum(t.entry.rows for t in here.values()), "rows"
+    ) as advance:
+        for name, table in here.items():
+            schema, content = _schema(table), None
+            if schema is None:
+                progress.warn(
+                    f"{name}: a later release made it; its files and content hash are checked, "
+                    "what its rows mean is not known here"
+                )
+            elif (
+                name != "vocab" and not _own_rows(name) and len(table.shards) != len(tokens.shards)
+            ):
+                yield f"{name}: {len(table.shards)} shards where tokens has {len(tokens.shards)}"
+                continue
+            lost = 0  # shards whose problem is known
+            for problem in _row_numbers(table):
+                yield problem
+            for number, shard in enumerate(table.shards):
+                advance(shard.rows)
+                if shard.path in damaged:
+                    lost += 1
+                    continue
+                try:
+                    rows = table.read(shard)
+                    rows = rows if schema is None else _as_known(rows, schema)
+                    content = content or ContentHash(rows.schema)
+                    content.update(shard.split or "", rows)
+                    if rows.num_rows != shard.rows:
+                        yield f"{shard.path}: {rows.num_rows} rows, the manifest says {shard.rows}"
+                    if schema is not None and (name == "vocab" or not tokens.absent):
+                        alone = name == "vocab" or _own_rows(name)
+                        beside = None if alone else tokens.read(tokens.shards[number])
+                        known = rows.select(schema.names)
+                        for problem in _shard(
+                            version, table, shard, known, beside, vocabulary, seen
+                        ):
+                            yield f"{shard.path}: {problem}"
+                except (PausedataError, pa.ArrowException, ValueError, KeyError) as error:
+                    if not damaged:  # else it rests on a damaged file of another table
+                        yield f"{shard.path}: unreadable: {str(error).splitlines()[0]}"
+            content = content or ContentHash(pa.schema([]))
+            if not lost and content.hexdigest() != table.entry.content:
+                yield f"{name}: its values do not hash to the manifest's content hash"
+        if not damaged:
+            for name in version.exports:
+                needs = {"tokens", *tables[f"exports/{name}"].entry.provenance.get("made_from", [])}
+                if not any(tables[n].absent for n in (f"exports/{name}", *needs) if n in tables):
+                    yield from export_problems(version, name, progress)
+
+
+def _row_numbers(table: Table) -> Iterator[str]:
+    """Shards follow one another without gaps, and are all of the table."""
+    counted: dict[str | None, int] = {}
+    for shard in table.shards:
+        if shard.first_row != counted.get(shard.split, 0):
+            yield f"{shard.path}: the manifest says that it begins at row {shard.first_row}"
+        counted[shard.split] = shard.first_row + shard.rows
+    rows = sum(shard.rows for shard in table.shards)
+    if rows != table.entry.rows:
+        yield f"{table.name}: its shards have {rows} rows, the manifest says {table.entry.rows}"
+
+
+def _vocabulary(table: Table) -> np.ndarray[Any, Any] | None:
+    """The ids there are (a vocabulary may have gaps); None where the table cannot be read."""
+    try:
+        return np.concatenate([table.read(s)["token_id"].to_numpy() for s in table.shards])
+    except (PausedataError, KeyError):
+        return None
+
+
+def _schema(table: Table) -> pa.Schema | None:
+    """The columns of a table, as this release knows them; None where a later one made it."""
+    if table.name.startswith("exports/"):
+        known = exporters.recorded(table.entry.provenance.get("inputs", {}))
+        return known[0].schema(known[1]) if known else None
+    return schema_of(table.name) if is_known(table.name) else None
+
+
+def _as_known(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns that this release knows, and behind them those that a later one added."""
+    known = rows.select(schema.names).cast(schema)
+    for field in rows.schema:
+        if field.name not in schema.names:
+            known = known.append_column(field, rows.column(field.name))
+    return known
+
+
+def _shard(
+    version: Version,
+    table: Table,
+    shard: ShardEntry,
+    rows: pa.Table,
+    tokens: pa.Table | None,
+    vocabulary: np.ndarray[Any, Any] | None,
+    seen: set[str],
+) -> Iterator[str]:
+    kind = table.name.split("/")[0]
+    if kind == "exports":
+        return  # _exports does
+    if kind == "gates":
+        yield from _gate(rows)
+        return
+    if tokens is None:
+        ids = rows.column("token_id").to_numpy()
+        if (np.diff(ids) <= 0).any() or (len(ids) and ids[0] < 0):
+            yield "token ids do not ascend from 0"
+        return
+    if rows.column("id").combine_chunks() != tokens.column("id").combine_chunks():
+        yield "its ids are not those of tokens"
+        return
+    check: Any = {"scores": _scores, "placements": _placement}.get(kind)
+    if check:
+        yield from check(rows, tokens)
+    elif kind == "tokens":
+        yield from _tokens(version, shard, rows, vocabulary)
+    else:
+        ids = rows.column("id").to_pylist()
+        if len(set(ids)) != len(ids) or not seen.isdisjoint(ids):
+            yield "an id stands there twice"
+        seen.update(ids)
+        if set(rows.column("split").to_pylist()) - {shard.split}:
+            yield f"rows of another split than {shard.split}"
+
+
+def _own_rows(name: str) -> bool:
+    """Whether a table's shards are not those of tokens: an export's are made again, below."""
+    return name.startswith(("exports/", "gates/"))
+
+
+def _gate(rows: pa.Table) -> Iterator[str]:
+    ids = rows.column("id").to_pylist()
+    if len(set(ids)) != len(ids):
+        yield "an id stands there twice"
+    tokens, after = (rows.column(name).to_numpy() for name in ("tokens", "after"))
+    if (after < 0).any() or (after > tokens).any() or (tokens < 1).any():
+        yield "more tokens after a pause than there are"
+    for column in ("logprob_without", "logprob_with"):
+        if not np.isfinite(rows.column(column).to_numpy()).all():
+            yield f"{column} is not finite"
+
+
+def _tokens(
+    version: Version, shard: ShardEntry, rows: pa.Table, vocabulary: np.ndarray[Any, Any] | None
+) -> Iterator[str]:
+    offsets, ids = list_parts(rows, "response_ids")
+    _, prompt_ids = list_parts(rows, "prompt_ids")
+    starts, start = list_parts(rows, "char_start")
+    ends, end = list_parts(rows, "char_end")
+    if not (np.array_equal(offsets, starts) and np.array_equal(offsets, ends)):
+        yield "character spans are not one for each response token"
+        return
+    if (np.diff(offsets) == 0).any():
+        yield "a response without tokens"
+        return
+    for each in (ids, prompt_ids):
+        if vocabulary is not None and not np.isin(each, vocabulary).all():
+            yield "a token id outside the vocabulary"
+    if np.isin(version.manifest.pause.id, np.concatenate([ids, prompt_ids])):
+        yield "the pause token stands in the corpus"
+    # Spans cover the response, or of a truncated one its beginning.
+    gaps = start[1:] > end[:-1]
+    gaps[offsets[1:-1] - 1] = False
+    if (start > end).any() or gaps.any() or start[offsets[:-1]].any():
+        yield "character spans leave a gap"
+    if version.table("examples").absent:
+        return
+    number = version.table("tokens").shards.index(shard)
+    examples = version.table("examples")
+    texts = examples.read(examples.shards[number], ["response"]).column("response").to_pylist()
+    truncated = rows.column("truncated").to_pylist()
+    for text, cut, last in zip(texts, truncated, end[offsets[1:] - 1], strict=True):
+        if last != len(text) and not (cut and last <= len(text)):
+            yield f"character spans end at {last}, the response has {len(text)} characters"
+            return
+
+
+def _scores(rows: pa.Table, tokens: pa.Table) -> Iterator[str]:
+    offsets, logprob = list_parts(rows, "logprob")
+    if not np.array_equal(offsets, list_parts(tokens, "response_ids")[0]):
+        yield "log-probabilities are not one for each response token"
+        return
+    if not np.isfinite(logprob).all() or (logprob > 0).any():
+        yield "a log-probability is not finite, or above zero"
+    if rows.column("n_tokens").to_pylist() != np.diff(offsets).tolist():
+        yield "n_tokens is not the number of response tokens"
+    if len(logprob):
+        least = np.minimum.reduceat(logprob, offsets[:-1])
+        if not np.array_equal(least, rows.column("min_logprob").to_numpy()):
+            yield "min_logprob is not the smallest log-probability"
+        means = np.add.reduceat(logprob.astype(np.float64), offsets[:-1]) / np.diff(offsets)
+        if not np.allclose(means, rows.column("mean_logprob").to_numpy(), rtol=1e-5, atol=1e-6):
+            yield "mean_logprob is not the mean log-probability"
+    for column, least_allowed in (("rank", 1), ("entropy", 0)):
+        if rows.column(column).null_count == rows.num_rows:
+            continue
+        lengths, values = list_parts(rows, column)
+        if not np.array_equal(lengths, offsets):
+            yield f"{column} is not one for each response token"
+        elif not np.isfinite(values).all() or (values < least_allowed).any():
+            yield f"{column} below {least_allowed}, or not finite"
+
+
+def _placement(rows: pa.Table, tokens: pa.Table) -> Iterator[str]:
+    from pausedata.models.tokens import begins_character
+
+    offsets, position = list_parts(rows, "position")
+    counts, count = list_parts(rows, "count")
+    if not np.array_equal(offsets, counts):
+        yield "counts are not one for each position"
+        return
+    example = np.repeat(np.arange(rows.num_rows), np.diff(offsets))
+    token_offsets, start = list_parts(tokens, "char_start")
+    lengths = np.diff(token_offsets)
+    ascending = np.diff(position) > 0
+    ascending[example[1:] != example[:-1]] = True
+    if not ascending.all():
+        yield "positions do not ascend"
+    if (position < 0).any() or (position > lengths[example]).any():
+        yield "a position outside the response"
+        return
+    if (count < 1).any():
+        yield "a count below 1"
+    begins = begins_character(start, list_parts(tokens, "char_end")[1], token_offsets)
+    within = position < lengths[example]
+    if not begins[token_offsets[example[within]] + position[within]].all():
+        yield "a pause inside a character"

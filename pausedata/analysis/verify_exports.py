@@ -1,0 +1,81 @@
+"""``verify`` of exports: made again from the tables, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+
+from pausedata import exporters
+from pausedata.core.errors import PausedataError, UsageError, first_line
+from pausedata.core.progress import Progress
+from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.exporters.tally import CHANGES, Change, read_changes
+from pausedata.models.tokenizer import Tokenizer
+from pausedata.store.dataset import Table, Version
+
+
+def export_problems(version: Version, name: str, progress: Progress) -> Iterator[str]:
+    """What is wrong with an export: its rows are those that the placements give, and the trainer's
+    files hold them.
+    """
+    table = version.table(f"exports/{name}")
+    inputs = table.entry.provenance.get("inputs", {})
+    known = exporters.recorded(inputs)
+    if known is None:
+        return
+    format, options = known
+    try:
+        manifest = version.manifest
+        origin = Origin.of(
+            manifest.name, manifest.pause, version.tables, inputs["placement"], _no_tokenizer
+        )
+        rows = ExportRows(
+            origin,
+            format,
+            options,
+            settled=settled(version.folder / table.name, {s: s for s in table.splits()}),
+        )
+        if rows.needs_tokenizer:
+            progress.warn(
+                f"{table.name}: its prompts were rendered anew; its hashes and files are checked, "
+                "that it is what its placement gives only a tokenizer could tell"
+            )
+        else:
+            yield from _made_again(table, rows)
+    except (PausedataError, pa.ArrowException, ValueError, KeyError) as error:
+        yield f"{table.name}: cannot be made again: {first_line(error)}"
+    shards = {split: table.read_all(split) for split in table.splits()}
+    folder = PurePosixPath(table.name, format.layout.inside)
+    for problem in format.layout.problems(version.folder / folder, shards, format.schema(options)):
+        yield f"{folder}/{problem}"
+
+
+def _made_again(table: Table, rows: ExportRows) -> Iterator[str]:
+    """Each shard is what the placement gives, and without its pauses it is the tokens."""
+    stored = {shard.path.rsplit("/", 1)[1]: shard for shard in table.shards}
+    for unit in [unit for label in rows.labels() for unit in rows.units(label)]:
+        shard = stored.pop(unit.file, None)
+        if shard is None:
+            yield f"{table.name}/{unit.file}: is missing"
+        elif not rows.make(unit).table.equals(table.read(shard).cast(rows.schema)):
+            yield f"{shard.path}: its rows are not what the placement gives"
+    for shard in stored.values():
+        yield f"{shard.path}: is no shard of this export"
+
+
+def settled(folder: Path, stems: Mapping[str, str]) -> dict[str, Change]:
+    """What an export in ``folder`` says became of its text rows, by split and id.
+
+    ``stems``: split → what its files are named by.
+    """
+    return {
+        f"{label}\0{change.id}": change
+        for label, stem in stems.items()
+        for change in read_changes(folder / (stem + CHANGES))
+    }
+
+
+def _no_tokenizer() -> Tokenizer:
+    raise UsageError("verify reads no tokenizer")

@@ -1,0 +1,125 @@
+"""``pausedata measure``: figures, groups and the verdict, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from pausedata.cli.render.table import make_table
+from pausedata.cli.render.visible import visible
+from pausedata.measure.figures import Figures, Interval
+from pausedata.measure.result import Generated, Measurement, Part
+
+_STYLES = {"go": "bold green", "no-go": "bold red", "not-enough-data": "bold yellow"}
+
+
+def render_measurement(found: Measurement) -> RenderableType:
+    """What the pauses bring and cost, by group too, and the verdict with its reasons."""
+    parts: list[RenderableType] = [_title(found), _figures(found), *_groups(found)]
+    if found.generated is not None:
+        parts += [Text(), *_generated(found.generated)]
+    judged = found.whole.judged
+    if judged is not None:
+        parts += [Text(), Text(judged.verdict, _STYLES[judged.verdict])]
+        parts += [Text(f"  {reason}") for reason in judged.reasons]
+    return Group(*parts)
+
+
+def _title(found: Measurement) -> Text:
+    against = found.baseline["id"] if found.baseline else "itself"
+    whole = found.whole.figures
+    of = f" of {found.examples_there:,}" if whole.examples != found.examples_there else ""
+    fifth = "a fifth of split" if found.held_out.seed is not None else "split"
+    early = ", stopped early" if found.stopped_early else ""
+    return Text.assemble(
+        (visible(found.dataset), "bold"),
+        f"  version {found.version}, placement {visible(found.placement)}: "
+        f"{visible(str(found.model['id']))} against {visible(str(against))} without pauses, on "
+        f"{whole.examples:,}{of} examples of {fifth} '{visible(found.held_out.split)}' "
+        f"({whole.tokens:,} tokens){early}",
+    )
+
+
+def _figures(found: Measurement) -> RenderableType:
+    own = found.whole.figures
+    sure = f"{found.confidence:.0%} sure between"
+    table = make_table(["", "measured", sure], [False, True, True])
+
+    def row(
+        name: str,
+        value: float | None,
+        interval: Interval | None,
+        shown: Callable[[float], str],
+    ) -> None:
+        between = f"{shown(interval[0])} … {shown(interval[1])}" if interval else "–"
+        table.add_row(name, shown(value) if value is not None else "–", between)
+
+    row("gain, nats for each real token", own.gain, own.gain_interval, _nats)
+    row("  right after a pause", own.gain_after_pause, own.gain_after_pause_interval, _nats)
+    row("  elsewhere", own.gain_elsewhere, own.gain_elsewhere_interval, _nats)
+    row("pauses for each real token", own.token_overhead, None, _share)
+    row("further time", own.latency_overhead, own.latency_overhead_interval, _percent)
+    return table
+
+
+def _generated(found: Generated) -> list[RenderableType]:
+    """How many answers are right, of all and of each group."""
+    heads = [f"answers, {found.how.task}", "right with pauses", "without", "gain", "between"]
+    table = make_table([*heads, "pauses", "further time"], [False, *[True] * 6])
+    for name, own in {"all": found.whole, **found.groups}.items():
+        low, high = own["accuracy_gain_interval"] or (0.0, 0.0)
+        table.add_row(
+            visible(name),
+            f"{own['accuracy_with']:.1%}",
+            f"{own['accuracy_without']:.1%}",
+            _percent(own["accuracy_gain"]),
+            f"{_percent(low)} … {_percent(high)}" if own["accuracy_gain_interval"] else "–",
+            f"{own['pauses']:.1f}",
+            _percent(own["latency_overhead"]),
+        )
+    return [table]
+
+
+def _groups(found: Measurement) -> list[RenderableType]:
+    if not found.groups:
+        return []
+    judged = any(part.judged for part in found.groups.values())
+    heads = [visible(found.group_by or ""), "examples", "gain", "between", "pauses/token"]
+    numeric = [False, True, True, True, True]
+    table = make_table(
+        [*heads, *(["verdict"] if judged else [])], [*numeric, *([False] if judged else [])]
+    )
+    for name, part in found.groups.items():
+        table.add_row(visible(name), *_row(part.figures), *_verdict(part, judged))
+    return [Text(), table]
+
+
+def _row(own: Figures) -> list[str]:
+    low, high = own.gain_interval or (0.0, 0.0)
+    return [
+        f"{own.examples:,}",
+        _nats(own.gain) if own.gain is not None else "–",
+        f"{_nats(low)} … {_nats(high)}" if own.gain_interval else "–",
+        _share(own.token_overhead) if own.token_overhead is not None else "–",
+    ]
+
+
+def _verdict(part: Part, judged: bool) -> list[Text]:
+    if not judged:
+        return []
+    verdict = part.judged.verdict if part.judged else ""
+    return [Text(verdict, _STYLES.get(verdict, ""))]
+
+
+def _nats(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1%}"

@@ -1,0 +1,222 @@
+"""From stored scores to the threshold that spends a given number of pauses while generating."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pausedata.analysis.stats.shards import read_block, read_scores
+from pausedata.core import held_out
+from pausedata.core.errors import DataError, UsageError
+from pausedata.core.progress import Progress, Silent
+from pausedata.measure.calibrate.counts import Counts, Spent
+from pausedata.store.dataset import Table, Version, check_shards
+
+# Pauses for each 100 tokens at which the curve is told.
+_CURVE = [0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 50]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The examples that the thresholds were not chosen on, and what the thresholds spend there."""
+
+    split: str | None  # None: a seeded fifth of the only split
+    seed: int | None
+    examples: int
+    tokens: int
+    by_probability: Spent
+    by_entropy: Spent | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the curve. Shares of surprisal: by threshold, and the most that can be had."""
+
+    budget: float  # pauses for each token
+    threshold: float
+    surprisal: float
+    entropy_threshold: float | None
+    entropy_surprisal: float | None
+    limit: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found. Budgets are pauses for each response token."""
+
+    dataset: str
+    version: int
+    run: str
+    budget: float
+    examples: int
+    tokens: int
+    threshold: float
+    predicted: Spent
+    entropy_threshold: float | None  # nats; None where the run has no entropies
+    entropy_predicted: Spent | None
+    held_out: HeldOut | None  # None where there are too few examples
+    curve: list[Point]
+
+    @property
+    def difference(self) -> float | None:
+        """Pauses for each token by the probability: on the held-out examples less predicted."""
+        if self.held_out is None:
+            return None
+        return self.held_out.by_probability.pauses_per_token - self.predicted.pauses_per_token
+
+    @property
+    def entropy_difference(self) -> float | None:
+        """The same by the entropy."""
+        if self.held_out is None or self.held_out.by_entropy is None:
+            return None
+        assert self.entropy_predicted is not None
+        return self.held_out.by_entropy.pauses_per_token - self.entropy_predicted.pauses_per_token
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        told = asdict(self)
+        curve = told.pop("curve")
+        differences = {
+            "difference": self.difference,
+            "entropy_difference": self.entropy_difference,
+        }
+        return told | differences | {"curve": curve}
+
+
+def parse_budget(text: str) -> float:
+    """Pauses for each token, of ``3/100`` or ``0.03``; UsageError for what is no such share."""
+    try:
+        share = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(
+            f"--budget {text}: write pauses/tokens, such as 3/100, or a share such as 0.03."
+        ) from None
+    if not 0 < share <= 1:
+        raise UsageError(
+            f"--budget {text}: give more than 0 and at most 100/100: a place gets one pause."
+        )
+    return float(share)
+
+
+def calibrate(
+    version: Version,
+    run: str | None,
+    budget: float,
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Calibration:
+    """The thresholds under which ``budget`` pauses for each response token are forced.
+
+    ``run`` (None: the dataset's own) has the scores. ``split`` is held out: by default the last,
+    and where there is one alone a fifth of its examples, chosen by ``seed``. Read shard by shard.
+    UsageError for a run or split that is not there, or a run without ranks.
+    """
+    progress = progress or Silent()
+    name = run or version.default_run
+    if name is None:
+        raise UsageError("no run is there to calibrate on: `pausedata score` makes one.")
+    scores, tokens = version.table(f"scores/{name}"), version.table("tokens")
+    check_shards(scores, tokens)
+    where = held_out.choose(tokens.splits(), split, seed)
+    vocabulary = version.table("vocab").entry.rows + 1
+    fitted, held = Counts(vocabulary), Counts(vocabulary)
+    examples = held_examples = 0
+    for chosen, part in _parts(tokens, scores, where, progress):
+        logprob, rank, entropy, lengths = part
+        of_token = np.repeat(chosen, lengths)
+        for counts, mine in ((fitted, ~of_token), (held, of_token)):
+            counts.add(logprob[mine], rank[mine], entropy[mine] if entropy is not None else None)
+        examples += int((~chosen).sum())
+        held_examples += int(chosen.sum())
+    if not fitted.tokens:
+        raise DataError(f"scores/{name}: no tokens are left to calibrate on.")
+    with_entropy = fitted.with_entropy and held.with_entropy
+    threshold = fitted.threshold(budget * fitted.tokens)
+    by_entropy = fitted.entropy_threshold(budget * fitted.tokens) if with_entropy else None
+    return Calibration(
+        dataset=version.manifest.name,
+        version=version.number,
+        run=name,
+        budget=budget,
+        examples=examples,
+        tokens=fitted.tokens,
+        threshold=threshold,
+        predicted=fitted.spent(threshold),
+        entropy_threshold=by_entropy,
+        entropy_predicted=fitted.spent_by_entropy(by_entropy) if by_entropy is not None else None,
+        held_out=HeldOut(
+            split=where.split if where.seed is None else None,
+            seed=where.seed,
+            examples=held_examples,
+            tokens=held.tokens,
+            by_probability=held.spent(threshold),
+            by_entropy=held.spent_by_entropy(by_entropy) if by_entropy is not None else None,
+        )
+        if held.tokens
+        else None,
+        curve=_curve(fitted, budget, with_entropy),
+    )
+
+
+def _parts(
+    tokens: Table, scores: Table, where: held_out.HeldOut, progress: Progress
+) -> Iterator[tuple[NDArray[np.bool_], tuple[Any, Any, Any, Any]]]:
+    """Of each shard which examples are held out, and logprob, rank, entropy, tokens of each."""
+    fifth = None if where.seed is None else held_out.a_fifth(tokens.entry.rows, where.seed)
+    first = 0
+    with progress.step("reading scores", tokens.entry.rows, "examples") as advance:
+        for number, shard in enumerate(tokens.shards):
+            block = read_block(tokens, number)
+            found = read_scores(block, scores, optional=True)
+            if len(block.token_ids) and (
+                found.rank is None or len(found.rank) != len(found.logprob)
+            ):
+                raise UsageError(
+                    f"{scores.name} has no ranks, without which nothing says which tokens were "
+                    "first choices. Score a run that has: backend transformers or vllm."
+                )
+            rank = found.rank if found.rank is not None else np.zeros(0, np.int32)
+            whole = found.entropy is not None and len(found.entropy) == len(found.logprob)
+            entropy = found.entropy if whole else None
+            rows = len(block.lengths)
+            if fifth is not None:
+                chosen = fifth[first : first + rows]
+            else:
+                chosen = np.full(rows, shard.split == where.split)
+            yield chosen, (found.logprob, rank, entropy, block.lengths)
+            first += rows
+            advance(shard.rows)
+
+
+def _curve(counts: Counts, budget: float, with_entropy: bool) -> list[Point]:
+    pauses, _, _, lost = counts.by_probability()
+    tokens, surprisal = counts.tokens, counts.surprisal or 1.0
+    points = []
+    for share in sorted({*(b / 100 for b in _CURVE), budget}):
+        threshold = counts.threshold(share * tokens)
+        nats = counts.entropy_threshold(share * tokens) if with_entropy else None
+        points.append(
+            Point(
+                budget=share,
+                threshold=threshold,
+                # Between two thresholds, as their pauses say: so the curves can be compared.
+                surprisal=float(np.interp(share * tokens, pauses, lost)) / surprisal,
+                entropy_threshold=nats,
+                entropy_surprisal=_covered(counts, share) if with_entropy else None,
+                limit=counts.limit(share * tokens) / surprisal,
+            )
+        )
+    return points
+
+
+def _covered(counts: Counts, share: float) -> float:
+    pauses, lost = counts.by_entropy()
+    found = np.interp(share * counts.tokens, pauses[::-1], lost[::-1])
+    return float(found) / (counts.surprisal or 1.0)

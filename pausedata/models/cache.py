@@ -1,0 +1,310 @@
+"""Models converted once into a cache: GGUF files and LoRA adapters as folders that vLLM reads.
+
+vLLM reads neither of them as it should, and transformers takes half a minute of every command for
+the vocabulary and the weights of a small GGUF file. ``models/`` and ``tokenizers/`` in
+`cache_folder` hold a folder for each original, named by the hash of what decides its scores and
+by the release of transformers that converted it, since a later one may do it better.
+
+A folder is made beside its place and renamed into it, under a lock, so that what is there is
+whole; a note in it, ``pausedata.json``, says what it was made from and how large its files are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from pausedata.core.cache import cache_folder
+from pausedata.core.errors import DataError, UsageError, first_line, missing_extra
+from pausedata.models import ref as models
+from pausedata.models.ref import ModelRef, quiet
+from pausedata.models.tokenizer import Tokenizer
+from pausedata.models.weights import weights_sha256
+from pausedata.scorers import ignore_message
+from pausedata.store.files import sync, sync_tree, usual_modes, write_json
+from pausedata.store.holds import check_locks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+NOTE = "pausedata.json"
+_FORMAT = "pausedata-cache/1"  # of another format than this, a folder is made again
+_BESIDE_WEIGHTS = 64 << 20  # bytes: tokenizer, configuration, headers
+
+Say = Callable[[str], None]
+
+
+class NoCacheError(UsageError):
+    """The cache cannot take it: no room, or not to be written. Who can goes on without."""
+
+
+def folder_for_engine(ref: ModelRef, say: Say = ignore_message) -> tuple[str, str | None]:
+    """What vLLM takes as model and revision: a Hub id with its revision, or a folder and None."""
+    if ref.path is None:
+        return ref.name, ref.revision
+    return str(converted(ref, say)), None
+
+
+def in_cache(ref: ModelRef, say: Say = ignore_message) -> ModelRef:
+    """``ref`` as transformers loads it soonest: a GGUF model as its conversion in the cache.
+
+    An adapter's base likewise. Where the cache cannot take it ``ref`` comes back as it is, which
+    takes longer to load and gives the same weights, bit for bit.
+    """
+    if ref.kind == "adapter" and ref.base is not None:
+        return replace(ref, base=in_cache(ref.base, say))
+    if ref.kind != "gguf":
+        return ref
+    try:
+        return ModelRef("folder", ref.name, converted(ref, say))
+    except NoCacheError as error:
+        say(f"{error} Until then {ref.name} is converted at every start.")
+        return ref
+
+
+def converted(ref: ModelRef, say: Say = ignore_message) -> Path:
+    """The folder of a local model as every engine reads it, made now if it is not in the cache.
+
+    Of a GGUF file the dequantised float32 weights, of an adapter its base in float32 with the
+    adapter merged, each with its tokenizer; a folder is its own. ``say`` hears what takes long.
+    NoCacheError where there is no room or the cache cannot be written, UsageError for a model
+    that cannot be loaded, ValueError for a Hub id.
+    """
+    if ref.path is None:
+        raise ValueError(f"{ref.name}: a model of the Hub is not converted")
+    if ref.kind == "folder":
+        return ref.path
+    if ref.base is not None:  # what a branch names today would be taken for what it names later
+        ref = replace(ref, base=models.resolve_revision(ref.base))
+    origin, need = _origin(ref), _need(ref)
+
+    def make(folder: Path) -> None:
+        say(
+            f"converting {ref.name} once into the cache ({need / 1e9:.1f} GB in {cache_folder()}) …"
+        )
+        _save_model(ref, folder)
+        _save_tokenizer(models.load_tokenizer(ref), folder, ref.name)
+
+    return _kept("models", origin, make, need, say)
+
+
+def missing_bytes(ref: ModelRef) -> int:
+    """About what the cache would take for a model that has to be converted; 0 where it has it."""
+    if ref.kind not in ("gguf", "adapter"):
+        return 0
+    try:
+        folder = _place("models", _origin(ref))
+    except metadata.PackageNotFoundError:  # then nothing can be converted, as a build says
+        return 0
+    return 0 if _is_whole(folder) else _need(ref)
+
+
+def cached_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
+    """A GGUF file's tokenizer, read from the file the first time and from the cache afterwards.
+
+    Where the cache cannot take it, or it would not come back the same, from the file every time.
+    """
+    read: list[PreTrainedTokenizerFast] = []
+
+    def make(folder: Path) -> None:
+        read.append(models.read_tokenizer(ref))
+        if not _save_tokenizer(read[0], folder, ref.name):
+            raise NoCacheError(f"{ref.name}: its tokenizer cannot be saved as it is")
+
+    try:
+        folder = _kept("tokenizers", _origin(ref), make, _BESIDE_WEIGHTS, ignore_message)
+    except NoCacheError:
+        return read[0] if read else models.read_tokenizer(ref)
+    return models.read_tokenizer(ModelRef("folder", ref.name, folder))
+
+
+def _origin(ref: ModelRef) -> dict[str, Any]:
+    """What the note says of the original: its identity (names and hashes, no path)."""
+    if ref.kind == "adapter":
+        return ref.identity()
+    assert ref.path is not None
+    return {"id": ref.name, "weights_sha256": weights_sha256(ref.path)}
+
+
+def _save_model(ref: ModelRef, folder: Path) -> None:
+    """Write the model in float32 to ``folder``, as `save_pretrained` would one of its own."""
+    import torch
+
+    from pausedata.scorers.transformers import load_model
+
+    loaded = load_model(in_cache(ref) if ref.base else ref, torch.float32, torch.device("cpu"))
+    config = copy.deepcopy(loaded.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    embedding, head = loaded.get_input_embeddings(), loaded.get_output_embeddings()
+    if head is not None and not torch.equal(head.weight, embedding.weight):
+        # An adapter gives a head that shared the embedding's weights its own. vLLM goes by the
+        # configuration, and would leave them out if it still said 'tied'.
+        for part in (config, config.get_text_config()):
+            part.tie_word_embeddings = False
+    # transformers saves no model that came from GGUF: a plain one of the same weights, then.
+    with torch.device("meta"), quiet():
+        plain = type(loaded)(config)
+    try:
+        plain.load_state_dict(loaded.state_dict(), assign=True)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{ref.name} cannot be converted to plain float32 weights: {first_line(error)}"
+        ) from error
+    plain.tie_weights()
+    try:
+        with quiet():
+            plain.save_pretrained(folder)
+    except Exception as error:  # safetensors has an error of its own for a disk that is full
+        raise _not_written(folder, first_line(error)) from error
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, name: str) -> bool:
+    """Write a tokenizer to ``folder``, unless it would not come back from there the same."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        tokenizer.save_pretrained(temporary)
+        try:
+            again = models.read_tokenizer(ModelRef("folder", name, Path(temporary)))
+        except UsageError:
+            return False
+        if not _alike(tokenizer, again):
+            return False
+        for file in sorted(Path(temporary).iterdir()):
+            file.rename(folder / file.name)
+    return True
+
+
+def _alike(one: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> bool:
+    """Whether two tokenizers give the same ids, special tokens and chats."""
+    first, second = Tokenizer(one), Tokenizer(other)
+    return (
+        first.hash() == second.hash()
+        and (first.prefix_ids, first.suffix_ids) == (second.prefix_ids, second.suffix_ids)
+        and one.special_tokens_map == other.special_tokens_map
+        and one.all_special_ids == other.all_special_ids
+        and one.chat_template == other.chat_template
+    )
+
+
+def _kept(
+    kind: str, origin: dict[str, Any], make: Callable[[Path], None], need: int, say: Say
+) -> Path:
+    """The folder of ``kind`` for ``origin``, which ``make`` fills if it is not there whole.
+
+    ``need``: the bytes that it will take. NoCacheError where the cache cannot take it.
+    """
+    try:
+        folder = _place(kind, origin)
+    except metadata.PackageNotFoundError as error:
+        purpose = "Converting a model" if kind == "models" else "Loading a tokenizer"
+        raise missing_extra("transformers", "transformers", purpose) from error
+    if _is_whole(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, origin["id"], say):
+            if not _is_whole(folder):  # another process may have made it meanwhile
+                _make(folder, origin | {"transformers": _release()}, make, need)
+    except OSError as error:
+        raise _not_written(folder, error.strerror or first_line(error)) from error
+    return folder
+
+
+def _place(kind: str, origin: dict[str, Any]) -> Path:
+    return cache_folder() / kind / f"{origin['weights_sha256']}-transformers-{_release()}"
+
+
+def _release() -> str:
+    return metadata.version("transformers")
+
+
+def _need(ref: ModelRef) -> int:
+    return 4 * (models.parameter_count(ref) or 0) + _BESIDE_WEIGHTS
+
+
+def _make(folder: Path, note: dict[str, Any], make: Callable[[Path], None], need: int) -> None:
+    """Put ``folder`` where it belongs, whole; the caller has its lock."""
+    temporary = _beside(folder, "tmp")
+    _sweep(folder)
+    free = shutil.disk_usage(folder.parent).free
+    if free < need:
+        raise NoCacheError(
+            f"{note['id']}: its conversion takes {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free "
+            f"in {folder.parent}. Make room there, or set PAUSEDATA_CACHE to another folder."
+        )
+    temporary.mkdir()
+    try:
+        make(temporary)
+        usual_modes(temporary)
+        files = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
+        write_json(temporary / NOTE, {"format": _FORMAT, "made_from": note, "files": files})
+        sync_tree(temporary)
+        temporary.rename(folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all that the note in ``folder`` speaks of is there, in its size."""
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        return note["format"] == _FORMAT and all(
+            (folder / name).stat().st_size == size for name, size in note["files"].items()
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what is damaged at ``folder``, and what killed processes left beside it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    own = _beside(folder, "tmp")
+    for left in folder.parent.glob(".*.tmp"):
+        if left == own:
+            shutil.rmtree(left)
+            continue
+        with contextlib.suppress(Timeout), FileLock(left.with_suffix(".lock"), timeout=0):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f".{folder.name}.{suffix}")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str, say: Say) -> Iterator[None]:
+    """Keep other processes from making ``folder`` meanwhile; a kill lets go of the lock."""
+    path = _beside(folder, "lock")
+    try:
+        check_locks(path)
+    except DataError as error:
+        raise _not_written(folder, "this file system keeps no locks") from error
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another process is converting {name}: waiting for it …")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _not_written(folder: Path, reason: str) -> NoCacheError:
+    return NoCacheError(
+        f"the cache of models, {folder.parent}, cannot be written: {reason}. Set PAUSEDATA_CACHE "
+        "to a folder that can."
+    )

@@ -1,0 +1,525 @@
+"""What MODEL may be: a Hub id, a folder (a model's or a LoRA adapter's) or a .gguf file.
+
+Nothing here loads weights. torch and transformers are imported within the functions that need
+them, so that reading a recipe stays instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pausedata.core.errors import (
+    UnreachableError,
+    UsageError,
+    first_line,
+    listing,
+    missing_extra,
+    nearest,
+)
+from pausedata.core.network import COMMIT, TOKEN_REFUSED, has_no_answer, is_gated, refuses_token
+from pausedata.models.adapter import adapter_sha256, find_base, is_adapter, read_config
+from pausedata.models.gguf_header import GgufHeader, read_gguf_header
+from pausedata.models.weights import files_sha256, weights_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+# What a configuration calls the longest sequence that the model takes.
+_CONTEXT_KEYS = (
+    "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
+    "seq_length",
+)  # fmt: skip
+# Any of these is a vocabulary; tokenizer_config.json alone is none.
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
+    "sentencepiece.bpe.model", "tekken.json", "qwen.tiktoken",
+)  # fmt: skip
+
+
+# What is fetched of a model of the Hub, as patterns of its files.
+FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.md", "LICENSE*"]
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model that is named but not loaded.
+
+    ``name`` is what manifests and messages say: the Hub id, or the base name of a folder or file,
+    never a path of this machine. ``path`` is None for a Hub id, ``revision`` for anything else.
+    ``base`` is the model that an adapter changes.
+    """
+
+    kind: Literal["hub", "folder", "gguf", "adapter"]
+    name: str
+    path: Path | None = None
+    revision: str | None = None
+    base: ModelRef | None = None
+
+    @classmethod
+    def parse(cls, id: str, revision: str | None, base: Path) -> ModelRef:
+        """The model that ``id`` names, with relative paths taken from ``base``.
+
+        What starts with '.', '/' or '~', ends in .gguf or is there as a folder is a path; the
+        rest is a Hub id. A path ignores ``revision``. UsageError where nothing usable is there.
+        """
+        text = id.strip()
+        if not text:
+            raise UsageError("model.id is empty: give a Hub id, a folder or a .gguf file")
+        given = Path(text).expanduser()
+        path = Path(os.path.normpath(base.absolute() / given))  # resolve() would lose link names
+        is_gguf = path.suffix.lower() == ".gguf"
+        if not (text[0] in "./~\\" or given.is_absolute() or is_gguf or path.is_dir()):
+            return cls("hub", _checked_hub_id(text, path), None, revision)
+        if is_gguf:
+            if not path.is_file():
+                raise UsageError(
+                    f"no such file: {text}.{_neighbour(path)} In a clone of pausedata, "
+                    "`make model` puts SmolLM2-135M-Instruct there."
+                )
+            return cls("gguf", path.name, path)
+        if path.is_dir() and is_adapter(path):
+            return cls("adapter", path.name, path, base=cls._base_of(path, base))
+        _check_folder(path, text)
+        return cls("folder", path.name or "model", path)
+
+    @classmethod
+    def _base_of(cls, adapter: Path, current: Path) -> ModelRef:
+        config = read_config(adapter)
+        try:
+            found = cls.parse(find_base(adapter, config, current), config.get("revision"), current)
+        except UsageError as error:
+            raise UsageError(f"{adapter.name}, a LoRA adapter: its base: {error}") from None
+        if found.kind == "adapter":
+            raise UsageError(
+                f"{adapter.name}: the base of this LoRA adapter, {found.name}, is an adapter too: "
+                "merge that one into its own base first."
+            )
+        return found
+
+    def from_pretrained_args(self) -> tuple[str, dict[str, Any]]:
+        """The argument and keywords for ``from_pretrained`` of any transformers Auto class.
+
+        Of an adapter those of its base, to which the adapter is added afterwards. Code that comes
+        with a model is never run: left unsaid, transformers would ask whether to.
+        """
+        if self.base is not None:
+            return self.base.from_pretrained_args()
+        keywords: dict[str, Any] = {"trust_remote_code": False}
+        if self.path is None:
+            return self.name, keywords | ({"revision": self.revision} if self.revision else {})
+        if self.kind == "gguf":
+            return str(self.path.parent), keywords | {"gguf_file": self.path.name}
+        return str(self.path), keywords
+
+    def identity(self) -> dict[str, Any]:
+        """What a manifest records: the id with its revision, or with the hash of the weights."""
+        if self.path is None:
+            return {"id": self.name, "revision": self.revision}
+        if self.base is not None:
+            base = self.base.identity()
+            return {
+                "id": self.name,
+                "weights_sha256": adapter_sha256(self.path, base),
+                "base": base,
+            }
+        return {"id": self.name, "weights_sha256": weights_sha256(self.path)}
+
+    def is_cached(self) -> bool:
+        """Whether the cache of the Hub has the configuration of a model of the Hub."""
+        return _cached_file(self, "config.json") is not None
+
+    def tokenizer_holder(self) -> ModelRef:
+        """Where the tokenizer is: an adapter without one of its own has its base's."""
+        if self.base is None or self.path is None:
+            return self
+        return replace(self, kind="folder", base=None) if _has_tokenizer(self.path) else self.base
+
+    def tokenizer_identity(self) -> dict[str, Any]:
+        """What decides the tokenizer and its chat template, known without loading them."""
+        holder = self.tokenizer_holder()
+        if holder != self:
+            return holder.tokenizer_identity()
+        if self.kind == "folder" and self.path is not None:
+            return {"tokenizer_sha256": files_sha256(self.path, _decides_tokenizer)}
+        return {
+            key: value for key, value in self.identity().items() if self.path is None or key != "id"
+        }
+
+
+def _decides_tokenizer(path: Path) -> bool:
+    name = path.name
+    return name in _TOKENIZER_FILES or name.startswith(
+        ("tokenizer_config", "special_tokens_map", "added_tokens", "merges", "chat_template")
+    )
+
+
+def _neighbour(path: Path) -> str:
+    """The nearest name beside ``path`` as a hint, or an empty string."""
+    if not path.parent.is_dir():
+        return ""
+    return nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
+
+
+def _check_folder(path: Path, text: str) -> None:
+    """UsageError unless ``path`` is a folder that holds a model."""
+    if path.is_file():
+        raise UsageError(f"{text} is a file, but no .gguf: name the folder that the model is in")
+    if not path.is_dir():
+        raise UsageError(f"no such folder: {text}.{_neighbour(path)}")
+    if (path / "config.json").is_file():
+        return
+    names = sorted(entry.name for entry in path.iterdir())
+    shown = listing(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    raise UsageError(f"{text} is not a model folder: no config.json, there are: {shown}")
+
+
+def _checked_hub_id(text: str, path: Path) -> str:
+    """``text`` where it can be a Hub id; else a UsageError with what was probably meant."""
+    if _HUB_ID.fullmatch(text) and ".." not in text and "--" not in text and len(text) <= 96:
+        return text
+    bare = re.sub(r"^(https?://)?(www\.)?(huggingface\.co|hf\.co)/|^hf://(models/)?", "", text)
+    bare, _, revision = bare.partition("@")
+    if "/tree/" in bare:
+        bare, _, revision = bare.partition("/tree/")
+    short = "/".join(bare.strip("/").split("/")[:2])
+    # 'models/base/v2' beside a folder 'models' is a mistyped path rather than a Hub id and more.
+    mistyped = bare == text and any(p.is_dir() for p in list(path.parents)[: text.count("/")])
+    if short != text and _HUB_ID.fullmatch(short) and not mistyped:
+        hint = f" Did you mean '{short}'" + (f" with revision '{revision}'?" if revision else "?")
+    else:
+        hint = _neighbour(path)
+    raise UsageError(
+        f"model '{text}' is neither a Hub id (org/name), nor a folder, nor a .gguf file.{hint}"
+    )
+
+
+def resolve_revision(ref: ModelRef) -> ModelRef:
+    """``ref`` with the commit that its branch, tag or null revision stands for right now.
+
+    Asks the Hub, except for a whole commit hash, a folder or a file, which come back as they are.
+    UsageError where the Hub has no such model or revision, UnreachableError where it does not
+    answer or asks for a login.
+    """
+    if ref.kind != "hub" or (ref.revision and COMMIT.fullmatch(ref.revision)):
+        return ref
+    try:
+        from huggingface_hub import HfApi, errors
+    except ImportError as error:
+        raise missing_extra("huggingface_hub", "transformers", "A model of the Hub") from error
+    what = f"model '{ref.name}'" + (f" at '{ref.revision}'" if ref.revision else "")
+    try:
+        sha = HfApi().model_info(ref.name, revision=ref.revision, timeout=30).sha
+    except errors.GatedRepoError as error:
+        raise _gated(ref) from error
+    except errors.RevisionNotFoundError as error:
+        raise UsageError(
+            f"{what}: the model has no such revision. Set `model.revision` to a branch, a tag or "
+            "a commit that its page lists, or to null for main."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UsageError(
+            f"{what}: no such model on the Hub, nor a folder of that name here. Check the name; "
+            "if it is private, log in with `hf auth login` or set HF_TOKEN."
+        ) from error
+    except Exception as error:  # one network call: whatever else it raises is the network's
+        if refuses_token(error):
+            raise UnreachableError(f"{what}: {TOKEN_REFUSED}.") from error
+        commit = cached_commit(ref)
+        pin = f"`{commit}` (the copy in the cache)" if commit else "a commit hash"
+        raise UnreachableError(
+            f"{what} cannot be looked up on the Hub ({first_line(error)}). Offline, set "
+            f"`model.revision` to {pin}, or give a local folder."
+        ) from error
+    return replace(ref, revision=sha)
+
+
+def _gated(ref: ModelRef) -> UnreachableError:
+    return UnreachableError(
+        f"model '{ref.name}' is gated: accept its terms on https://huggingface.co/{ref.name}, "
+        "then log in with `hf auth login` or set HF_TOKEN; or name a local copy of it, with "
+        "--set model.id=FOLDER."
+    )
+
+
+def _cached_file(ref: ModelRef, name: str) -> Path | None:
+    """A file of a Hub model in the local cache, or None."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(ref.name, name, revision=ref.revision)
+    except Exception:  # only a hint or an estimate rests on it
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def cached_commit(ref: ModelRef) -> str | None:
+    """The commit of a Hub model's copy in the local cache, or None."""
+    config = _cached_file(ref, "config.json")
+    return config.parent.name if config and COMMIT.fullmatch(config.parent.name) else None
+
+
+def context_length(ref: ModelRef) -> int | None:
+    """The tokens that the model takes at most, from its configuration; None where it is silent."""
+    ref = ref.base or ref
+    if ref.kind == "gguf" and ref.path is not None:
+        return read_gguf_header(ref.path).context_length()
+    file = ref.path / "config.json" if ref.path else _cached_file(ref, "config.json")
+    if file is not None and (stated := _stated_context(_read_config(file))):
+        return stated  # transformers takes seconds to say the same
+    with quiet():
+        AutoConfig = _transformers("Reading a model's configuration").AutoConfig
+        where, keywords = ref.from_pretrained_args()
+        try:
+            config = AutoConfig.from_pretrained(where, **keywords)
+        except (OSError, ValueError, KeyError) as error:
+            if needs_own_code(error):
+                raise own_code(ref.name) from error
+            raise UsageError(f"{ref.name}: its config.json: {first_line(error)}") from error
+    return _stated_context(config.to_dict())
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # transformers says what is wrong with it
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _stated_context(config: dict[str, Any]) -> int | None:
+    """The context length in a configuration; a model of text and images keeps it one level down."""
+    text = config.get("text_config")
+    for part in (text if isinstance(text, dict) else {}, config):
+        for key in _CONTEXT_KEYS:
+            value = part.get(key)
+            if isinstance(value, int) and value > 0:
+                return value
+    return None
+
+
+def parameter_count(ref: ModelRef) -> int | None:
+    """About how many weights the model has, for estimates of time; None where nothing says.
+
+    Reads headers only: safetensors, GGUF, or of a Hub id the copy in the cache, else its API.
+    """
+    ref = ref.base or ref
+    if ref.kind == "gguf" and ref.path is not None:
+        return read_gguf_header(ref.path).parameters
+    if ref.path is None:
+        config = _cached_file(ref, "config.json")
+        if config is not None and (count := _safetensors_parameters(config.parent)):
+            return count
+        try:
+            from huggingface_hub import HfApi
+
+            info = HfApi().model_info(ref.name, revision=ref.revision, timeout=10).safetensors
+        except Exception:  # an estimate is not worth a failure
+            return None
+        return info.total if info else None
+    return _safetensors_parameters(ref.path)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model that decide how much memory it takes.
+
+    ``parameters`` is its weights, ``vocabulary`` the rows of its output head, ``kv`` the numbers
+    that its attention keeps for a token, over all layers. ``certain``: the weights are held as they
+    are counted, not in a quantised form, nor are some of them left out.
+    """
+
+    parameters: int
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    kv: int
+    certain: bool
+
+
+def shape(ref: ModelRef) -> Shape | None:
+    """The model's sizes, from headers and configuration alone; None where those do not say."""
+    ref = ref.base or ref
+    if ref.kind == "gguf" and ref.path is not None:
+        return _gguf_shape(read_gguf_header(ref.path))
+    file = ref.path / "config.json" if ref.path else _cached_file(ref, "config.json")
+    if file is None:
+        return None
+    whole = _read_config(file)
+    text = whole.get("text_config")
+    config = whole | text if isinstance(text, dict) else whole
+
+    def size(*keys: str) -> int | None:
+        return next((config[k] for k in keys if isinstance(config.get(k), int)), None)
+
+    vocabulary, hidden = size("vocab_size"), size("hidden_size", "n_embd", "d_model")
+    layers = size("num_hidden_layers", "n_layer", "num_layers")
+    if not (vocabulary and hidden and layers):
+        return None
+    parameters = parameter_count(ref)
+    if parameters is None:
+        return None
+    heads = size("num_attention_heads", "n_head", "num_heads") or 1
+    each = size("head_dim") or hidden // heads
+    return Shape(
+        parameters,
+        vocabulary,
+        hidden,
+        size("intermediate_size", "n_inner", "ffn_dim") or 4 * hidden,
+        2 * layers * (size("num_key_value_heads") or heads) * each,
+        certain="quantization_config" not in whole and not isinstance(text, dict),
+    )
+
+
+def _gguf_shape(header: GgufHeader) -> Shape | None:
+    hidden, layers = header.size("embedding_length"), header.size("block_count")
+    embedding = header.tensors.get("token_embd.weight")
+    if not (hidden and layers and embedding):
+        return None
+    heads = header.size("attention.head_count") or 1
+    each = header.size("attention.key_length") or hidden // heads
+    return Shape(
+        header.parameters,
+        embedding // hidden,
+        hidden,
+        header.size("feed_forward_length") or 4 * hidden,
+        2 * layers * (header.size("attention.head_count_kv") or heads) * each,
+        certain=True,  # both backends turn it into a plain model
+    )
+
+
+def _safetensors_parameters(folder: Path) -> int | None:
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            try:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(min(length, 1 << 28)))
+            except (struct.error, ValueError):
+                return None
+        total += sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+    return total or None
+
+
+def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
+    """The model's tokenizer as transformers loads it; `models.tokenizer.Tokenizer` wraps it.
+
+    That of a GGUF file, which takes half a minute to read, is kept in a cache. UsageError where
+    there is none, or one that gives no character offsets (a "slow" one); UnreachableError where
+    the Hub does not answer or asks for a login.
+    """
+    ref = ref.tokenizer_holder()
+    if ref.kind != "gguf":
+        return read_tokenizer(ref)
+    from pausedata.models.cache import cached_tokenizer
+
+    return cached_tokenizer(ref)
+
+
+def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
+    """As `load_tokenizer`, from where ``ref`` itself is (no adapter) and from no cache."""
+    if ref.kind == "gguf" and importlib.util.find_spec("gguf") is None:
+        raise missing_extra("gguf", "transformers", "Reading a .gguf file")
+    if ref.kind == "folder" and ref.path is not None and not _has_tokenizer(ref.path):
+        # transformers would make an empty tokenizer from the model's type without a word.
+        raise UsageError(
+            f"{ref.name}: no tokenizer in the folder (tokenizer.json is missing): save the "
+            "tokenizer there too, with tokenizer.save_pretrained(folder)."
+        )
+    with quiet():
+        AutoTokenizer = _transformers("Loading a tokenizer").AutoTokenizer
+        where, keywords = ref.from_pretrained_args()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, **keywords)
+        except ImportError as error:
+            raise UsageError(f"{ref.name}: its tokenizer: {first_line(error)}") from error
+        except (OSError, ValueError, KeyError) as error:
+            if ref.kind == "hub" and is_gated(error):
+                raise _gated(ref) from error
+            if ref.kind == "hub" and has_no_answer(error):
+                raise UnreachableError(
+                    f"model '{ref.name}': its tokenizer is in no cache here, and the Hub does not "
+                    "answer. Check the network and HF_ENDPOINT, or give a local folder."
+                ) from error
+            if needs_own_code(error):
+                raise own_code(ref.name) from error
+            raise UsageError(
+                f"{ref.name}: its tokenizer cannot be loaded: {first_line(error)}"
+            ) from error
+    if not tokenizer.is_fast:
+        raise UsageError(
+            f"{ref.name}: its tokenizer ({type(tokenizer).__name__}) is not a fast one, so it "
+            "gives no character offsets; convert it to a tokenizer.json first."
+        )
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise UsageError(f"{ref.name}: its tokenizer has no vocabulary (no tokenizer.json?)")
+    return tokenizer
+
+
+def needs_own_code(error: BaseException) -> bool:
+    """Whether transformers wants to run code that comes with the model."""
+    return "custom code" in str(error) and "trust_remote_code" in str(error)
+
+
+def own_code(name: str) -> UsageError:
+    """The error for such a model."""
+    return UsageError(
+        f"{name} comes with code of its own, which pausedata does not run. Choose a model whose "
+        "architecture transformers knows, or a conversion of this one."
+    )
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def _transformers(purpose: str) -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise missing_extra("transformers", "transformers", purpose) from error
+    return transformers
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers and huggingface_hub from logging and drawing bars meanwhile."""
+    import logging
+
+    try:
+        from huggingface_hub.utils import (
+            are_progress_bars_disabled,
+            disable_progress_bars,
+            enable_progress_bars,
+        )
+        from transformers.utils import logging as transformers_logging
+    except ImportError:  # whoever needs them says so
+        yield
+        return
+    hub_log = logging.getLogger("huggingface_hub")
+    verbosity, hub_level = transformers_logging.get_verbosity(), hub_log.level
+    transformers_bars = transformers_logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # this turns the Hub's off too
+    disable_progress_bars()
+    hub_log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        hub_log.setLevel(hub_level)
+        if transformers_bars:
+            transformers_logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()

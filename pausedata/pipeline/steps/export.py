@@ -1,0 +1,301 @@
+"""Placements to ``exports/<name>``: the rows as Parquet, and the trainer's own files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from pausedata import exporters
+from pausedata.core import stopping
+from pausedata.core.ahead import ahead
+from pausedata.core.errors import DataError, listing
+from pausedata.core.progress import Progress
+from pausedata.exporters import Format, Options
+from pausedata.exporters.export_rows import ExportRows, Origin, Unit, names_of
+from pausedata.exporters.guide import readme, readme_name
+from pausedata.exporters.refused import LENGTH, REASONS, Refused
+from pausedata.exporters.tally import CHANGES, Change, Tally
+from pausedata.store import files
+from pausedata.store.dataset import Table
+from pausedata.store.manifest import FileEntry
+from pausedata.store.shards import read_shard
+from pausedata.store.staging import Stage, Staging
+
+README = "README.md"
+OUTSIDE = "exports/.outside"  # the stage of what is written outside the dataset
+
+
+def inputs(format: Format, options: Options, origin: Origin) -> dict[str, Any]:
+    """All that decides an export."""
+    choice = origin.choice
+    return {
+        "format": format.name,
+        "options": options.recorded(),
+        "placement": choice if isinstance(choice, str) else json.loads(json.dumps(choice)),
+        "placement_content": origin.placement_content,
+        "tokens": origin.tokens.entry.content,
+        "pause": origin.pause.model_dump(mode="json"),
+    }
+
+
+@dataclass
+class Written:
+    """What was written of each split, by its label."""
+
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)  # for the trainer
+    readme: Path = Path(README)
+    stems: dict[str, str] = field(default_factory=dict)  # what each split's files are named by
+    changes: dict[str, list[Change]] = field(default_factory=dict)
+
+    def add(self, label: str, tally: Tally, changes: list[Change]) -> None:
+        """Take in a shard's figures."""
+        self.tallies.setdefault(label, Tally()).join(tally)
+        self.changes.setdefault(label, []).extend(changes)
+
+    def write_changes(self, folder: Path, stems: Mapping[str, str]) -> list[str]:
+        """``<stem>.changes.jsonl`` for each split of which an example is not as planned."""
+        names = []
+        for label, changes in self.changes.items():
+            name = stems[label] + CHANGES
+            if not changes:
+                (folder / name).unlink(missing_ok=True)
+                continue
+            with files.replacing(folder / name) as temporary:
+                lines = (
+                    {key: value for key, value in vars(change).items() if value is not None}
+                    for change in changes
+                )
+                text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                temporary.write_text(text, encoding="utf-8")
+            names.append(name)
+        return names
+
+
+def meta(
+    origin: Origin, format: Format, options: Options, label: str, tally: Tally, version: int
+) -> dict[str, Any]:
+    """The content of ``<split>.meta.json``."""
+    return {
+        "format": format.name,
+        "options": options.recorded(),
+        "placement": origin.choice,
+        "placement_content": origin.placement_content,
+        "dataset": origin.dataset,
+        "version": version,
+        "split": label,
+        "pause": origin.pause.model_dump(mode="json"),
+        "embedding_rows_needed": max(_last_id(origin.vocab), origin.pause.id) + 1,
+        "pause_label_masked": format.masks(options),
+        "loss": format.loss,
+    } | tally.shown()
+
+
+def _last_id(vocab: Table) -> int:
+    """The vocabulary's last id; it may have gaps, so that its length would not do."""
+    ids = vocab.read(vocab.shards[-1], ["token_id"]).column("token_id")
+    return ids[-1].as_py()
+
+
+def export(
+    staging: Staging, name: str, wanted: dict[str, Any], origin: Origin, progress: Progress
+) -> Table:
+    """Write the export into staging as ``wanted``, from ``inputs``, says.
+
+    Shards that an earlier, interrupted try finished are taken up. The meta files name the version,
+    which the commit decides: ``finish`` writes them then.
+    """
+    table = f"exports/{name}"
+    format = exporters.get(wanted["format"])
+    options = exporters.parse(format, wanted["options"], table)
+    origin.vocab.need()  # for `finish`, in whose commit nothing can be fetched
+    made = ExportRows(origin, format, options)
+    labels = made.labels()
+    paths: list[tuple[str | None, str]] = []
+    written = Written()
+    inside = PurePosixPath(table, format.layout.inside)
+    stage = staging.stage(table, wanted)
+    rows = origin.tokens.entry.rows * len(labels) // max(1, len(origin.tokens.splits()))
+    progress.detail(
+        f"{table}: reads tokens, {listing(names_of(origin.choice))}; writes to {stage.folder}"
+    )
+    with stopping.gently(), progress.step(f"exporting {name}", rows, "examples") as advance:
+
+        def shards(label: str) -> Iterator[pa.Table]:
+            for unit, arrow, tally, changes in _made(made, label, stage, table):
+                paths.append((label, f"{table}/{unit.file}"))
+                written.add(label, tally, changes)
+                advance(unit.last - unit.first)
+                stopping.safe_point()
+                yield arrow
+            _check_some(format, label, written.tallies.get(label, Tally()))
+
+        trainer_files = format.layout.write(
+            stage.folder / inside,
+            {label: ahead(shards(label)) for label in labels},
+            format.schema(options),
+        )
+        beside = [
+            *((inside / path).as_posix() for path in trainer_files),
+            *(
+                f"{table}/{path}"
+                for path in written.write_changes(
+                    stage.folder / table, {label: label for label in labels}
+                )
+            ),
+        ]
+        provenance = {
+            "inputs": wanted,
+            "made_from": ["tokens", *names_of(origin.choice)],
+            "splits": {label: vars(tally) for label, tally in written.tallies.items()},
+            "pause_label_masked": format.masks(options),
+        }
+        return stage.table(table, format.schema(options), paths, provenance, beside)
+
+
+def _check_some(format: Format, label: str, tally: Tally) -> None:
+    """DataError where no row could be written at all: the fault is not in single rows."""
+    if tally.skipped and not tally.rows:
+        reason, count = max(tally.skipped.items(), key=lambda pair: pair[1])
+        todo = (
+            "Raise max_length or pack"
+            if reason in LENGTH
+            else "`--on-mismatch error` shows the first"
+        )
+        raise DataError(
+            f"{format.name}: nothing of {label} is left to write: {count:,} examples are left out "
+            f"({REASONS.get(reason, reason)}). {todo}."
+        )
+
+
+def _made(
+    rows: ExportRows, label: str, stage: Stage | None, table: str
+) -> Iterator[tuple[Unit, pa.Table, Tally, list[Change]]]:
+    """Each shard of a split; with a ``stage`` those that are there are read from it.
+
+    Where some cannot be written, those of all shards are counted before Refused tells.
+    """
+    refused: Refused | None = None
+    seen = 0
+    for unit in rows.units(label):
+        seen += unit.last - unit.first
+        path = f"{table}/{unit.file}"
+        record = stage.finished(path) if stage else None
+        if stage and record is not None:
+            changes = [Change(**change) for change in record["changes"]]
+            yield unit, read_shard(stage.folder / path), Tally(**record["tally"]), changes
+            continue
+        try:
+            made = rows.make(unit)
+        except Refused as error:
+            if refused is not None:
+                error.count += refused.count
+                error.first = refused.first
+            refused = error
+            continue
+        if refused is not None:
+            continue
+        if stage:
+            figures = {"tally": vars(made.tally), "changes": [vars(c) for c in made.changes]}
+            stage.write(path, made.table, figures)
+        yield unit, made.table, made.tally, made.changes
+    if refused is not None:
+        refused.among = seen
+        raise refused
+
+
+def finish(table: Table, origin: Origin, version: int) -> Table:
+    """Write the meta files of a staged export, now that its version's number is known."""
+    provenance = table.entry.provenance
+    format = exporters.get(provenance["inputs"]["format"])
+    options = exporters.parse(format, provenance["inputs"]["options"], table.name)
+    folder = table.folder / table.name
+    tallies = {label: Tally(**figures) for label, figures in provenance["splits"].items()}
+    names = []
+    for label, tally in tallies.items():
+        names.append(f"{label}.meta.json")
+        files.write_json(folder / names[-1], meta(origin, format, options, label, tally, version))
+    stems = {label: label for label in tallies}
+    paths = format.layout.paths(folder / format.layout.inside, stems.values())
+    text = readme(format, options, origin, tallies, paths, folder, version)
+    with files.replacing(folder / README) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    entries = []
+    for name in [*names, README]:
+        full = folder / name
+        path = f"{table.name}/{name}"
+        entries.append(
+            FileEntry(path=path, bytes=full.stat().st_size, sha256=files.sha256_of(full))
+        )
+    finished = {entry.path for entry in entries}
+    lines = [f for f in table.entry.files if f.path not in finished]
+    return Table(
+        table.name, table.entry.model_copy(update={"files": [*lines, *entries]}), table.folder
+    )
+
+
+def write_outside(
+    target: Path,
+    format: Format,
+    options: Options,
+    origin: Origin,
+    splits: list[str],
+    version: int,
+    progress: Progress,
+    staging: Staging | None = None,
+) -> Written:
+    """Write the trainer's files outside the dataset, to the file or folder ``target``.
+
+    What ``target`` may be is the format's to say; what an earlier export wrote there is replaced.
+    With ``staging`` shards that are dear to make, those whose text is read back, are kept there
+    until all are written.
+    """
+    made = ExportRows(origin, format, options)
+    labels = made.labels(splits)
+    folder, stems = format.layout.place(target, list(labels))
+    written = Written(stems=stems)
+    stage = None
+    if staging is not None and format.text is not None:
+        with contextlib.suppress(OSError):  # of a dataset that may only be read nothing is kept
+            stage = staging.stage(OUTSIDE, inputs(format, options, origin))
+    total = sum(
+        shard.rows for split in labels.values() for shard in origin.tokens.shards
+        if shard.split == split
+    )  # fmt: skip
+    with (
+        stopping.gently(),
+        progress.step(f"exporting to {target}", total, "examples") as advance,
+        format.layout.opened(folder) as writable,
+    ):
+
+        def shards(label: str) -> Iterator[pa.Table]:
+            for unit, arrow, tally, changes in _made(made, label, stage, OUTSIDE):
+                written.add(label, tally, changes)
+                advance(unit.last - unit.first)
+                stopping.safe_point()
+                yield arrow
+            _check_some(format, label, written.tallies.get(label, Tally()))
+
+        rows = {stem: ahead(shards(label)) for label, stem in stems.items()}
+        names = format.layout.write(writable, rows, format.schema(options))
+        format.layout.remove_stale(writable, stems.values(), names)
+        written.write_changes(writable, stems)
+        for label, stem in stems.items():
+            content = meta(origin, format, options, label, written.tallies[label], version)
+            files.write_json(writable / f"{stem}.meta.json", content)
+        paths = format.layout.paths(writable, stems.values())
+        text = readme(format, options, origin, written.tallies, paths, writable, version)
+        name = readme_name(writable, list(stems.values()), whole=target == folder)
+        with files.replacing(writable / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    written.files = list(format.layout.paths(folder, stems.values()))
+    written.readme = folder / name
+    if stage is not None and staging is not None:
+        staging.drop(stage)
+    return written

@@ -1,0 +1,287 @@
+"""Tokens to ``scores/<run>``: the one step that needs a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pausedata.core.errors import DataError
+from pausedata.core.progress import Progress
+from pausedata.models import ref as models
+from pausedata.models.ref import ModelRef
+from pausedata.pipeline.recipe import Scoring
+from pausedata.pipeline.steps.carry import CarriedScores
+from pausedata.pipeline.steps.cross_check import CrossCheck
+from pausedata.pipeline.steps.scoring import (
+    ScoringWork,
+    distinct,
+    examples_of,
+    records_of,
+    row_lengths,
+    score_path,
+    shard_lengths,
+)
+from pausedata.pipeline.steps.units import plan_units
+from pausedata.scorers import Scorer
+from pausedata.store.dataset import Table
+from pausedata.store.integrity import problems_of
+from pausedata.store.manifest import ShardEntry
+from pausedata.store.staging import Stage, Staging, stage_folder
+from pausedata.store.tables import list_parts, schema_of
+
+# How much less likely than the rest the first response token, or the appended end token, may be
+# on average, in nats. Beyond it the template is at fault, and pauses go there for nothing. The real
+# SmolLM2 gives gaps of 5 where the template suits it, and of 11 to 15 where it does not.
+EDGE_GAP = 8.0
+
+
+# Settings of an engine that say how it is to run: they move last bits alone, so that mending them
+# after an out-of-memory error loses no finished shard, and a run that differs in nothing else is
+# the same run. What is not here may change scores: quantization, kv_cache_dtype, max_model_len
+# (by which some models choose their rotary factors), hf_overrides …
+RUNNING = frozenset({
+    "async_scheduling", "attention_backend", "attention_config", "block_size",
+    "compilation_config", "cpu_offload_gb", "cudagraph_capture_sizes",
+    "disable_cascade_attn", "disable_custom_all_reduce", "disable_log_stats",
+    "distributed_executor_backend", "enable_chunked_prefill", "enable_expert_parallel",
+    "enable_prefix_caching", "enforce_eager", "gpu_memory_utilization", "kv_cache_memory_bytes",
+    "max_num_batched_tokens", "max_num_partial_prefills", "max_num_seqs",
+    "max_parallel_loading_workers", "num_gpu_blocks_override", "optimization_level",
+    "pipeline_parallel_size", "safetensors_load_strategy", "swap_space",
+    "tensor_parallel_size",
+})  # fmt: skip
+
+
+def running(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of an engine's settings that move last bits of scores alone."""
+    return {key: value for key, value in engine.items() if key in RUNNING}
+
+
+def inputs(
+    run: str, model: ModelRef, dtype: str, backend: str, scoring: Scoring, tokens: str
+) -> dict[str, Any]:
+    """All that decides scores, within the stated bound. ``tokens``: the content hash scored.
+
+    The device, the size of batches and how an engine runs (`RUNNING`) move last bits alone.
+    """
+    identity = model.identity()
+    if "weights_sha256" in identity:  # the name of a folder decides nothing
+        identity = {"weights_sha256": identity["weights_sha256"]}
+    return {
+        "run": run,
+        "model": identity,
+        "dtype": dtype,
+        "backend": backend,
+        "engine": {k: v for k, v in scoring.engine.items() if k not in RUNNING},
+        "tokens": tokens,
+    }
+
+
+def shards_left(
+    root: Path, run: str, wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None
+) -> list[ShardEntry]:
+    """The shards that no earlier, interrupted command scored from the same inputs."""
+    stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, carried)))
+    return [shard for shard in tokens.shards if stage.finished(score_path(run, shard)) is None]
+
+
+def units_and_longest(tokens: Table, shards: list[ShardEntry]) -> tuple[int, int]:
+    """How many units ``shards`` are scored in, and the tokens of the longest of all examples."""
+    units = longest = 0
+    for shard in tokens.shards:
+        lengths = shard_lengths(tokens, shard)
+        longest = max(longest, int(lengths.max(initial=0)))
+        units += len(plan_units(lengths)) if shard in shards else 0
+    return units, longest
+
+
+def score(
+    staging: Staging,
+    run: str,
+    wanted: dict[str, Any],
+    tokens: Table,
+    load: Callable[[Path], Scorer],
+    carried: CarriedScores | None,
+    progress: Progress,
+    facts: dict[str, Any],
+    sound: Table | None = None,
+    check: CrossCheck | None = None,
+) -> Table:
+    """Score every shard of ``tokens`` that is not scored yet; the model is loaded if one is not.
+
+    ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it; ``load`` is given a folder
+    for what an engine says. ``sound`` is a committed table of the same inputs, of which some files
+    are damaged: the others are taken as they are. ``check`` compares some scores with a reference,
+    when the model is loaded and at the end. Raises DataError where a score cannot be right.
+    """
+    name = f"scores/{run}"
+    stage = staging.stage(name, _keyed(wanted, tokens, carried))
+    if sound is not None:
+        _adopt(stage, sound)
+    todo = [s for s in tokens.shards if stage.finished(score_path(run, s)) is None]
+    if len(todo) < len(tokens.shards):
+        progress.say(
+            f"{name}: {len(tokens.shards) - len(todo)} of {len(tokens.shards)} "
+            "shards were scored before and are kept"
+        )
+    progress.detail(f"{name}: reads tokens; writes to {stage.folder}")
+    sample = check.prepare(stage, run, tokens, carried, progress) if check else None
+
+    def load_checked(logs: Path) -> Scorer:
+        scorer = load(logs)
+        try:
+            if sample is not None:
+                sample.check_engine(scorer)
+        except BaseException:
+            scorer.close()
+            raise
+        return scorer
+
+    if todo:
+        with ScoringWork(stage, run, tokens, load_checked, carried) as work:
+            work.do(todo, progress)
+    paths: list[tuple[str | None, str]] = [(s.split, score_path(run, s)) for s in tokens.shards]
+    records = [record for _, path in paths for record in records_of(stage, path)]
+    inherited = _inherited(carried, sound)
+    summary = _summary(records, tokens, inherited)
+    if sample is not None:
+        summary["cross_check"] = sample.check_stored(summary["rank_ties"])
+    elif "cross_check" in inherited:
+        summary["cross_check"] = inherited["cross_check"]
+    table = stage.table(
+        name,
+        schema_of(name),
+        paths,
+        {"inputs": wanted, "made_from": ["tokens"]} | facts | summary,
+    )
+    return _with_means(table)
+
+
+def count_missing(tokens: Table, carried: CarriedScores) -> tuple[int, int]:
+    """How many examples of ``tokens``, and tokens in them, have no carried scores."""
+    examples = length = 0
+    for shard in tokens.shards:
+        rows = tokens.read(shard, ["prompt_ids", "response_ids"])
+        for example in examples_of(rows):
+            if not carried.has(example):
+                examples += 1
+                length += len(example)
+    return examples, length
+
+
+def edge_warnings(run: Table, append_eos: bool) -> list[str]:
+    """What to say where a response's first or end token is far less likely than the rest."""
+    facts = run.entry.provenance
+    inner = facts.get("inner_tokens_mean_logprob")
+    if inner is None:
+        return []
+    said = "{}: the {} token of the responses has a mean log-probability of {:.1f}, those between "
+    said += "{:.1f}: strategies by score put pauses there in most examples, for nothing. {}"
+    first, last = facts["first_token_mean_logprob"], facts["last_token_mean_logprob"]
+    warnings = []
+    if inner - first > EDGE_GAP:
+        todo = (
+            'Does the prompt end in a space? End it in "Answer:" and begin the response with " "; '
+            "or leave it out of placements: eligible: {without: [first]}."
+        )
+        warnings.append(said.format(run.name, "first", first, inner, todo))
+    if append_eos and inner - last > EDGE_GAP:
+        todo = (
+            "A chat model ends turns its own way: give `messages` as the prompt; or leave it out "
+        )
+        todo += (
+            "of placements, eligible: {without: [eos]}, or of tokens, scoring.append_eos: false."
+        )
+        warnings.append(said.format(run.name, "appended end", last, inner, todo))
+    return warnings
+
+
+def check_context(tokens: Table, model: ModelRef) -> int:
+    """The tokens of the longest example.
+
+    DataError where one is longer than the model's context, before any scoring.
+    """
+    limit = models.context_length(model)
+    longest, holder, too_long = 0, "", 0
+    for shard in tokens.shards:
+        rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
+        lengths = row_lengths(rows)
+        if limit is not None:
+            too_long += int((lengths > limit).sum())
+        if len(lengths) and lengths.max() > longest:
+            longest, holder = int(lengths.max()), rows["id"][int(lengths.argmax())].as_py()
+    if too_long:
+        raise DataError(
+            f"{too_long} examples are longer than the {limit} tokens that {model.name} reads "
+            f"(the longest: {holder}, {longest} tokens). Set scoring.max_length to {limit} or less "
+            "and scoring.overlong to skip or truncate."
+        )
+    return longest
+
+
+def _keyed(wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None) -> dict[str, Any]:
+    """The staging key's inputs: what decides the values, and the bits: shards and carried rows."""
+    key = wanted | {"shards": [[s.split, s.rows] for s in tokens.shards]}
+    return key | ({"carried": carried.content} if carried else {})
+
+
+def _adopt(stage: Stage, sound: Table) -> None:
+    """Take the whole shards of a damaged table into the stage."""
+    damaged = problems_of(sound.folder, sound.shards)
+    for shard in sound.shards:
+        if shard.path not in damaged and stage.finished(shard.path) is None:
+            stage.adopt(sound.folder / shard.path, shard.path)
+
+
+def _inherited(carried: CarriedScores | None, sound: Table | None) -> dict[str, Any]:
+    """What is known of the making of those scores that were not made now."""
+    if sound is not None:
+        return sound.entry.provenance
+    return carried.provenance if carried else {}
+
+
+def _summary(
+    records: list[dict[str, Any]], tokens: Table, inherited: dict[str, Any]
+) -> dict[str, Any]:
+    """What is good to know of how the shards were made."""
+    versions: dict[str, set[str]] = {}
+    for record in records:
+        for library, version in record.get("versions", {}).items():
+            versions.setdefault(library, set()).add(version)
+    ties = {record["rank_ties"] for record in records if record.get("rank_ties")}
+    return {
+        "versions": {lib: sorted(found) for lib, found in sorted(versions.items())}
+        or inherited.get("versions", {}),
+        "rank_ties": ", ".join(sorted(ties)) or inherited.get("rank_ties"),
+        "settings": distinct(s for record in records for s in record.get("settings", []))
+        or inherited.get("settings", []),
+        "scored_examples": sum(record.get("scored", 0) for record in records),
+        "carried_examples": tokens.entry.rows - sum(record.get("scored", 0) for record in records),
+        "scored_tokens": sum(record.get("tokens", 0) for record in records),
+        "seconds": round(sum(record.get("seconds", 0.0) for record in records), 3),
+    }
+
+
+def _with_means(table: Table) -> Table:
+    """The table with the mean log-probability of all, first, last and inner tokens noted."""
+    sums, counts = np.zeros(3), np.zeros(3, np.int64)  # first, last, all
+    inner_sum, inner_count = 0.0, 0
+    for shard in table.shards:
+        offsets, logprob = list_parts(table.read(shard, ["logprob"]), "logprob")
+        first, last = offsets[:-1], offsets[1:] - 1
+        for i, part in enumerate((logprob[first], logprob[last], logprob)):
+            sums[i] += part.sum(dtype=np.float64)
+            counts[i] += len(part)
+        inner = np.ones(len(logprob), bool)
+        inner[first] = inner[last] = False
+        inner_sum += float(logprob[inner].sum(dtype=np.float64))
+        inner_count += int(inner.sum())
+    names = ("first_token_mean_logprob", "last_token_mean_logprob", "mean_logprob")
+    means = {n: round(float(s / c), 6) for n, s, c in zip(names, sums, counts, strict=True)}
+    if inner_count:
+        means["inner_tokens_mean_logprob"] = round(inner_sum / inner_count, 6)
+    entry = table.entry.model_copy(update={"provenance": table.entry.provenance | means})
+    return Table(table.name, entry, table.folder)

@@ -1,0 +1,258 @@
+"""Shards being scored: unit by unit, by as many lanes as the scorer has, each staged when whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pausedata import scorers
+from pausedata.core import stopping
+from pausedata.core.progress import Advance, Progress
+from pausedata.pipeline.steps.carry import CarriedScores
+from pausedata.pipeline.steps.units import UNIT_TOKENS, Sharing, Unit, plan_units
+from pausedata.scorers import Example, Scorer, Scores
+from pausedata.store.dataset import Table
+from pausedata.store.manifest import ShardEntry
+from pausedata.store.shards import read_shard, shard_name
+from pausedata.store.staging import Stage
+from pausedata.store.tables import list_parts, schema_of
+
+
+@dataclass
+class _Task:
+    """A unit being scored: its rows, and of each the scores, or None where they are missing."""
+
+    shard: ShardEntry
+    unit: Unit
+    rows: pa.Table
+    examples: list[Example]
+    scores: list[Scores | None]
+    missing: list[int]
+    made: dict[str, Any] = field(default_factory=dict)  # how the missing ones were scored
+
+
+class ScoringWork:
+    """Shards being scored, unit by unit, by as many lanes as the scorer has."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        run: str,
+        tokens: Table,
+        load: Callable[[Path], Scorer],
+        carried: CarriedScores | None,
+    ) -> None:
+        self._stage, self._run, self._tokens, self._carried = stage, run, tokens, carried
+        self._load = load
+        self._scorer: Scorer | None = None
+        self._advance: Advance = self._note_early
+        self._early = 0  # tokens that were done before the step was announced
+        self._lock = threading.Lock()
+        self._parts: dict[str, set[int]] = {}  # of a shard, those that are staged and whole
+        self._kept_at = time.monotonic()
+
+    def __enter__(self) -> ScoringWork:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._scorer is not None:
+            self._scorer.close()
+
+    def do(self, shards: list[ShardEntry], progress: Progress) -> None:
+        """Score ``shards`` and stage each as it finishes."""
+        total = sum(int(shard_lengths(self._tokens, shard).sum()) for shard in shards)
+        sharing = Sharing[_Task, _Task](self._score, self._lanes)
+        self._check = sharing.check
+        tasks = self._tasks(shards)
+        first = list(islice(tasks, 1))  # loads the model, which is none of the scoring's time
+        with (
+            stopping.gently(),
+            progress.step(f"scoring {self._run}", total, "tokens", len(shards)) as self._advance,
+        ):
+            self._advance(self._early)
+            self._kept_at = time.monotonic()
+            with closing(sharing.run(chain(first, tasks), self._abandon)) as finished:
+                for task in finished:
+                    self._keep(task)
+
+    def _note_early(self, tokens: int, shards: int = 0, /) -> None:
+        self._early += tokens
+
+    def _lanes(self) -> int:
+        return self._scorer.lanes if self._scorer is not None else 1
+
+    def _abandon(self) -> None:
+        if self._scorer is not None:
+            self._scorer.close()
+
+    def _tasks(self, shards: list[ShardEntry]) -> Iterator[_Task]:
+        """What is to be scored, in order; read when it is asked for."""
+        for shard in shards:
+            rows = self._tokens.read(shard, ["id", "prompt_ids", "response_ids"])
+            units, left = plan_units(row_lengths(rows)), 0
+            whole = self._parts[shard.path] = set()
+            for unit in units:
+                if stopping.asked():  # what is under way is finished and kept, nothing begun
+                    return
+                part = rows.slice(unit.start, unit.stop - unit.start).combine_chunks()
+                if unit.count > 1 and self._stage.finished(_part(shard, unit.number, unit.count)):
+                    self._advance(int(row_lengths(part).sum()))
+                    whole.add(unit.number)
+                    continue
+                left += 1
+                examples = examples_of(part)
+                scores: list[Scores | None] = [None] * len(examples)
+                if self._carried is not None:
+                    scores = self._carried.find(examples)
+                self._advance(sum(len(e) for e, s in zip(examples, scores, strict=True) if s))
+                missing = [i for i, found in enumerate(scores) if found is None]
+                task = _Task(shard, unit, part, examples, scores, missing)
+                if missing and self._scorer is None:
+                    self._scorer = self._load(self._stage.folder / "logs")
+                    self._kept_at = time.monotonic()  # loading is none of the scoring's time
+                yield task
+            if not left:  # a kill came between the last part and the shard
+                self._assemble(shard, len(units))
+
+    def _score(self, task: _Task) -> _Task:
+        """Score what is missing; runs in a thread."""
+        if task.missing:
+            assert self._scorer is not None
+            examples = [task.examples[i] for i in task.missing]
+            new = self._scorer.score(examples, self._progressed)
+            for i, found in zip(task.missing, new, strict=True):
+                where = f"example {task.rows['id'][i]}"
+                task.scores[i] = scorers.check_scores(task.examples[i], found, where)
+            task.made = {
+                "versions": self._scorer.versions(),
+                "rank_ties": self._scorer.rank_ties,
+                "settings": [self._scorer.settings()],
+            }
+        return task
+
+    def _progressed(self, tokens: int) -> None:
+        self._check()
+        with self._lock:
+            self._advance(tokens)
+
+    def _keep(self, task: _Task) -> None:
+        """Stage what was scored: a whole shard, or a part of one, which the last part completes."""
+        # Since the last one was kept: times of lanes that work side by side add up to more.
+        now, before = time.monotonic(), self._kept_at
+        self._kept_at = now
+        whole = [scores for scores in task.scores if scores is not None]
+        missing = task.missing
+        record: dict[str, Any] = {"scored": len(missing), "tokens": 0, "seconds": 0.0}
+        if missing:
+            record = {
+                "scored": len(missing),
+                "tokens": sum(len(task.examples[i]) for i in missing),
+                "seconds": round(now - before, 3),
+                **task.made,
+            }
+        table = _table(task.rows.column("id"), whole)
+        if task.unit.count == 1:
+            self._stage.write(score_path(self._run, task.shard), table, record)
+            self._whole()
+            return
+        self._stage.write(_part(task.shard, task.unit.number, task.unit.count), table, record)
+        self._parts[task.shard.path].add(task.unit.number)
+        if len(self._parts[task.shard.path]) == task.unit.count:
+            self._assemble(task.shard, task.unit.count)
+
+    def _assemble(self, shard: ShardEntry, count: int) -> None:
+        """Make a shard of its parts, which are removed then."""
+        stage, parts = self._stage, [_part(shard, number, count) for number in range(count)]
+        records = [record for path in parts for record in records_of(stage, path)]
+        rows = pa.concat_tables([read_shard(stage.folder / path) for path in parts])
+        stage.write(
+            score_path(self._run, shard),
+            rows.combine_chunks(),
+            {"scored": sum(record["scored"] for record in records), "parts": records},
+        )
+        for path in parts:
+            stage.remove(path)
+        self._whole()
+
+    def _whole(self) -> None:
+        """Tell that a shard is staged."""
+        with self._lock:
+            self._advance(0, 1)
+
+
+def score_path(run: str, shard: ShardEntry) -> str:
+    """Where the scores of a shard of ``tokens`` are."""
+    return f"scores/{run}/{shard.path.rsplit('/', 1)[1]}"
+
+
+def row_lengths(rows: pa.Table) -> NDArray[np.int64]:
+    """Tokens of prompt and response together, of each row of ``tokens``."""
+    prompts, responses = (list_parts(rows, name)[0] for name in ("prompt_ids", "response_ids"))
+    return np.diff(prompts) + np.diff(responses)
+
+
+def shard_lengths(tokens: Table, shard: ShardEntry) -> NDArray[np.int64]:
+    """As `row_lengths`, of a shard that is yet to be read."""
+    return row_lengths(tokens.read(shard, ["prompt_ids", "response_ids"]))
+
+
+def examples_of(rows: pa.Table) -> list[Example]:
+    """The examples in rows of ``tokens``."""
+    prompts, prompt_ids = list_parts(rows, "prompt_ids")
+    responses, response_ids = list_parts(rows, "response_ids")
+    return [
+        Example(
+            prompt_ids[prompts[i] : prompts[i + 1]], response_ids[responses[i] : responses[i + 1]]
+        )
+        for i in range(rows.num_rows)
+    ]
+
+
+def records_of(stage: Stage, path: str) -> list[dict[str, Any]]:
+    """What is known of a shard's making: of the whole, or of each of its parts."""
+    record = stage.record(path) or {}
+    return record.get("parts", [record])
+
+
+def _part(shard: ShardEntry, number: int, count: int) -> str:
+    """Where the ``number``-th of ``count`` parts of a shard is kept until all are there."""
+    # How shards are cut is in the name: another release may cut them otherwise.
+    return f"parts/{UNIT_TOKENS}/{shard.path.rsplit('/', 1)[1]}/{shard_name('rows', number, count)}"
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Each of the values once, in order; they need not be hashable."""
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _table(ids: Any, scores: list[Scores]) -> pa.Table:
+    """Rows of ``scores/<run>``; the mean is taken in float64 and stored in float32."""
+    columns = {
+        "id": ids,
+        "n_tokens": [len(s.logprob) for s in scores],
+        "mean_logprob": [float(s.logprob.mean(dtype=np.float64)) for s in scores],
+        "min_logprob": [float(s.logprob.min()) for s in scores],
+        "logprob": [s.logprob for s in scores],
+        "rank": [s.rank for s in scores],
+        "entropy": [s.entropy for s in scores],
+    }
+    schema = schema_of("scores")
+    arrays = [
+        columns["id"] if field.name == "id" else pa.array(columns[field.name], field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,253 @@
+"""How much memory scoring takes, from headers and configuration, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pausedata.core.errors import UsageError
+from pausedata.models import ref as models
+from pausedata.models.ref import Shape
+from pausedata.scorers import devices
+from pausedata.scorers.engine_settings import check_settings, installed_settings
+from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES, PACK_BYTES, VLLM_STEP_TOKENS
+
+if TYPE_CHECKING:
+    from pausedata.pipeline.runs import RunSpec
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Python, torch and transformers with what they make at first use, measured with SmolLM2 on a CPU.
+_LIBRARIES = 460 << 20
+# vLLM: the same, its graphs and its workers' room.
+_VLLM = 1 << 30
+# vLLM's own, of a GPU's memory.
+_UTILIZATION = 0.92
+# Logits, their softmax and the room to compute it: vLLM makes them in float32, all at once.
+_LOGITS_COPIES = 3
+# Settings with which fewer bytes a weight are on the device than the dtype has.
+_LIGHTER = ("quantization", "cpu_offload_gb", "hf_overrides", "load_format")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What scoring is expected to hold: ``parts``, in bytes by what they are, on each device.
+
+    ``kind`` is cpu, where all engines share ``there``, or cuda. ``there``: the bytes that can be
+    had, on the smallest of the devices used; ``most``: on the largest device; None where nothing
+    says. ``certain``: the weights take no less than stated.
+    """
+
+    kind: str
+    parts: Mapping[str, int]
+    there: int | None
+    most: int | None
+    certain: bool
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a run is scored.
+
+    ``names`` are the devices, ``engines`` how many work side by side, ``kind`` as of torch, and
+    ``there`` and ``most`` as in `Memory`.
+    """
+
+    kind: str
+    names: list[str]
+    engines: int
+    there: int | None
+    most: int | None
+
+
+def layout(spec: RunSpec) -> Layout:
+    """The devices that ``spec`` is scored on, here and now.
+
+    UsageError where the settings ask for devices that are not there.
+    """
+    scoring = spec.scoring
+    if spec.backend == "server":
+        return Layout("server", ["the server's"], 1, None, None)
+    if spec.backend == "vllm":
+        check_settings(scoring.engine, installed_settings())
+        shared = devices.share_out(scoring.device, scoring.engine, scoring.engines)
+        share = float(scoring.engine.get("gpu_memory_utilization", _UTILIZATION))
+    else:
+        shared, share = _one_device(scoring.device), 1.0
+    used = [gpu for group in shared for gpu in group]
+    if used:
+        known = [gpu.memory_bytes for gpu in used if gpu.memory_bytes]
+        # Numbers may count GPUs in another order than the driver lists them in.
+        every = [gpu.memory_bytes for gpu in devices.visible_gpus()]
+        there = round(min(known) * share) if len(known) == len(used) else None
+        most = round(max(n for n in every if n) * share) if all(every) else None
+        return Layout("cuda", [gpu.label for gpu in used], len(shared), there, most)
+    if scoring.device in ("auto", "cpu") or spec.backend == "vllm":
+        there = available()
+        return Layout("cpu", ["cpu"], len(shared), there, there)
+    return Layout(scoring.device.partition(":")[0], [scoring.device], 1, None, None)
+
+
+def _one_device(device: str) -> list[list[devices.Gpu]]:
+    """The GPU that transformers takes for ``device``, in a list of one; no GPU: not CUDA."""
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cuda") or _torch_is_for_cpus():
+        return [[]]
+    gpus, index = devices.visible_gpus(), int(number) if number.isdecimal() else 0
+    return [gpus[index : index + 1]]
+
+
+def _torch_is_for_cpus() -> bool:
+    try:
+        return metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def expected(spec: RunSpec, place: Layout, longest: int) -> Memory | None:
+    """The memory that scoring examples of at most ``longest`` tokens takes at ``place``.
+
+    None where nothing says how large the model is, and for a server, whose memory is its own.
+    """
+    if place.kind == "server":
+        return None
+    shape = models.shape(spec.model)
+    if shape is None:
+        return None
+    if spec.backend == "vllm":
+        parts, certain = _of_vllm(spec, place, shape, longest)
+    else:
+        parts, certain = _of_transformers(spec, place, shape, longest), shape.certain
+    return Memory(place.kind, parts, place.there, place.most, certain)
+
+
+def batch_tokens(spec: RunSpec, kind: str) -> int | None:
+    """About how many tokens go through the model at once on a device of ``kind``.
+
+    None where the server decides.
+    """
+    if spec.backend == "server":
+        return None
+    if spec.backend == "vllm":
+        asked = spec.scoring.engine.get("max_num_batched_tokens") or spec.scoring.batch_tokens
+        return asked or VLLM_STEP_TOKENS["cpu" if kind == "cpu" else "v2"]
+    return spec.scoring.batch_tokens or DEFAULT_BATCH_TOKENS.get(kind, DEFAULT_BATCH_TOKENS["cpu"])
+
+
+def _of_transformers(spec: RunSpec, place: Layout, shape: Shape, longest: int) -> dict[str, int]:
+    size, budget = _BYTES[spec.dtype], batch_tokens(spec, place.kind) or 0
+    tokens = max(budget, longest)  # a longer example is a batch of its own
+    head = 4 * shape.vocabulary * shape.hidden
+    # As in scorers.heads: a CPU's head is packed, or a float32 copy; a GPU's is the model's own.
+    copied = place.kind == "cpu" and (size < 4 or head <= PACK_BYTES)
+    row = 4 * shape.vocabulary
+    block = max(1, min(budget, LOGITS_BYTES.get(place.kind, LOGITS_BYTES["cpu"]) // row)) * row
+    return {
+        "weights": size * shape.parameters,
+        "output head": head if copied else 0,
+        "logits": (3 if place.kind == "cuda" else 2) * block,
+        "activations": size * tokens * _row_of_activations(shape),
+        "libraries": _LIBRARIES,
+    }
+
+
+def _of_vllm(
+    spec: RunSpec, place: Layout, shape: Shape, longest: int
+) -> tuple[dict[str, int], bool]:
+    size, engine = _BYTES[spec.dtype], spec.scoring.engine
+    budget = batch_tokens(spec, place.kind) or 0
+    # On the CPU the parts of a model, and all engines, share the machine's memory.
+    cut = devices.per_engine(engine) if place.kind == "cuda" else 1
+    each = {
+        "weights": size * shape.parameters // cut,
+        "logits": _LOGITS_COPIES * 4 * shape.vocabulary * budget,
+        "activations": size * budget * _row_of_activations(shape) // cut,
+        # A prompt that is not whole in a batch waits for the next with what it has so far.
+        "KV cache in use": size * shape.kv * (budget + longest) // cut,
+        "engine": _VLLM,
+    }
+    count = place.engines if place.kind == "cpu" else 1
+    certain = shape.certain and not any(engine.get(key) for key in _LIGHTER)
+    return {part: count * number for part, number in each.items()}, certain
+
+
+def _row_of_activations(shape: Shape) -> int:
+    """About how many numbers a layer holds at once for a token."""
+    return 8 * shape.hidden + 3 * shape.intermediate
+
+
+def check(spec: RunSpec, longest: int) -> None:
+    """UsageError where the weights alone take more than the memory there is.
+
+    What is only likely not to fit is left to the try: an estimate must stop nobody.
+    """
+    place = layout(spec)
+    refuse(spec, place, expected(spec, place, longest))
+
+
+def refuse(spec: RunSpec, place: Layout, memory: Memory | None) -> None:
+    """As `check`, of what was worked out before."""
+    if memory is None or memory.most is None or not memory.certain:
+        return
+    weights = memory.parts["weights"]
+    if weights <= memory.most:
+        return
+    todo = ["`model.dtype: bfloat16`"] if spec.dtype == "float32" else []
+    where = "free on this machine"
+    if memory.kind == "cuda":
+        where = "on a GPU here"
+        if spec.backend == "vllm":
+            todo.append("`engine.tensor_parallel_size`, to cut it over several GPUs")
+    elif place.engines > 1:
+        where += f" for {place.engines} engines"
+        todo.append("fewer `scoring.engines`")
+    todo += ["a smaller model", "another `scoring.device`"]
+    raise UsageError(
+        f"{spec.model.name} does not fit: its weights alone take {readable(weights)} in "
+        f"{spec.dtype}, and {readable(memory.most)} are {where}. "
+        f"Try {', '.join(todo[:-1])} or {todo[-1]}."
+    )
+
+
+def readable(size: float) -> str:
+    """Bytes in GiB, or in MiB below one, for people."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
+
+
+def available() -> int | None:
+    """Bytes of this machine's memory, swap included, that can be had now; None: nothing says.
+
+    In a container no more than its limit.
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        known = {name: int(rest.split()[0]) << 10 for name, _, rest in _fields(lines)}
+        free = known["MemAvailable"] + known["SwapFree"]
+    except (OSError, ValueError, KeyError, IndexError):
+        return _by_psutil()
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return free
+    return min(free, int(limit)) if limit.isdecimal() else free
+
+
+def _fields(lines: list[str]) -> list[tuple[str, str, str]]:
+    return [line.partition(":") for line in lines]
+
+
+def _by_psutil() -> int | None:
+    """As `available`, where there is no /proc; psutil comes with the transformers extra."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    found: Any = psutil
+    return found.virtual_memory().available + found.swap_memory().free
