@@ -26,7 +26,7 @@ from common import machine, peak_mib, tables_of
 
 from pausedata import exporters
 from pausedata.core.progress import Silent
-from pausedata.exporters.export_rows import Origin
+from pausedata.exporters.origin import Origin
 from pausedata.pipeline.steps.export import write_outside
 from pausedata.store import commit
 from pausedata.store.dataset import open_version

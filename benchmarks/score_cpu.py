@@ -20,10 +20,12 @@ import torch
 import transformers
 from common import machine, scoring_arguments
 
-from pausedata.models.ref import ModelRef, load_tokenizer
+from pausedata.models.cache import load_tokenizer
+from pausedata.models.load import load_model
+from pausedata.models.ref import ModelRef
 from pausedata.scorers import Example, Job, check_scores
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS
-from pausedata.scorers.transformers import load, load_model
+from pausedata.scorers.transformers import load
 
 
 def arguments() -> argparse.Namespace:

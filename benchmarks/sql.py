@@ -34,7 +34,8 @@ from synthetic import RUNS, make, vocabulary
 
 from pausedata.query.session import Session
 from pausedata.query.views import literal
-from pausedata.store.dataset import POINTER, Version, open_version
+from pausedata.store.dataset import Version, open_version
+from pausedata.store.pointer import POINTER
 from pausedata.store.tables import list_parts
 
 VOCABULARY = 49_152  # tokens

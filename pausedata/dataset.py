@@ -15,7 +15,7 @@ from pyarrow.fs import LocalFileSystem
 
 from pausedata import exporters
 from pausedata.core.errors import DataError, UsageError, listing, nearest
-from pausedata.hub.reference import located
+from pausedata.hub.locate import located
 from pausedata.store.dataset import Table, Version, open_version
 from pausedata.store.integrity import require_whole
 from pausedata.store.manifest import Manifest

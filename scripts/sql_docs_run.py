@@ -44,9 +44,9 @@ def fine_tune(version: Version, model: Path, output: Path) -> None:
     """
     import torch
 
-    from pausedata.models.cache import in_cache
-    from pausedata.models.ref import ModelRef, load_tokenizer
-    from pausedata.scorers.transformers import load_model
+    from pausedata.models.cache import in_cache, load_tokenizer
+    from pausedata.models.load import load_model
+    from pausedata.models.ref import ModelRef
 
     torch.manual_seed(SETTINGS["seed"])
     ref = in_cache(ModelRef.parse(str(model), None, Path.cwd()))

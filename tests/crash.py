@@ -29,13 +29,15 @@ from typing import Any
 from pausedata import scorers
 from pausedata.analysis.verify import verify, verify_others
 from pausedata.core.progress import Silent
-from pausedata.models import ref as models
+from pausedata.models.ref import ModelRef
+from pausedata.pipeline import resolve
 from pausedata.pipeline.build import build
 from pausedata.pipeline.change import export, place, remove, score
 from pausedata.pipeline.recipe import Export, Placement, load_recipe
 from pausedata.pipeline.runs import Asked
-from pausedata.store.dataset import open_version, read_pointer
+from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
+from pausedata.store.pointer import read_pointer
 
 # What Python tells its audit hooks before it does it. Parquet is written by C++, unseen: the
 # moments by time fall there.
@@ -142,12 +144,12 @@ def whole(root: Path) -> list[str]:
 def load_models_once(*ids: str) -> None:
     """Load what every session uses before it is forked: loading it is not what is tested."""
     load = scorers.load_scorer
-    models.load_tokenizer = functools.cache(models.load_tokenizer)
+    resolve.load_tokenizer = functools.cache(resolve.load_tokenizer)
     once = functools.cache(lambda backend, ref, dtype: load(backend, ref, dtype=dtype))
     scorers.load_scorer = lambda backend, ref, *, dtype, **_: once(backend, ref, dtype)
     for id in ids:
-        ref = models.ModelRef.parse(id, None, Path())
-        models.load_tokenizer(ref)
+        ref = ModelRef.parse(id, None, Path())
+        resolve.load_tokenizer(ref)
         once("transformers", ref, "float32")
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from pausedata.store import commit
-from pausedata.store.dataset import POINTER, Table, Version, open_version
+from pausedata.store.dataset import Table, Version, open_version
 from pausedata.store.files import sha256_of
 from pausedata.store.manifest import PauseEntry, SplitRows
+from pausedata.store.pointer import POINTER
 from pausedata.store.shards import shard_name
 from pausedata.store.staging import Stage
 from pausedata.store.tables import schema_of

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from slow_choice import greedy, random_batch, spans
 
 from pausedata.strategies import Batch
-from pausedata.strategies.base import Choosing, Ranked
+from pausedata.strategies.base import Choosing, Eligible, Ranked
 from pausedata.strategies.choose import choose, chosen
-from pausedata.strategies.eligible import Eligible
 
 THOROUGH = settings(max_examples=in_ci(1000), deadline=None)
 # Few different keys of each type, with the extremes of those that have them.

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from pausedata import scorers
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
-from pausedata.models import ref as models
 from pausedata.models.ref import ModelRef
+from pausedata.models.shape import parameter_count
 from pausedata.pipeline.steps.cross_check import _within_budget
 from pausedata.scorers import Example, Job, Scores, installed
 from pausedata.scorers.agreement import BOUNDS, Reference, compare, shifted
@@ -545,8 +545,8 @@ def test_a_model_that_memory_cannot_hold_is_scored_unchecked_with_a_warning(
 ) -> None:
     """Its weights just fit, so that they may be scored, but leave nothing for a reference."""
     model = ModelRef.parse(scored.data["model"]["id"], None, Path())
-    weights = 4 * (models.parameter_count(model) or 0)
-    monkeypatch.setattr("pausedata.scorers.memory.available", lambda: weights)
+    weights = 4 * (parameter_count(model) or 0)
+    monkeypatch.setattr("pausedata.scorers.reference.available", lambda: weights)
     silent = Silent()
     version = scored.build(progress=silent).version
     assert len(engine.calls) == 3

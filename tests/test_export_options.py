@@ -22,8 +22,9 @@ from pausedata import exporters
 from pausedata.analysis.verify import verify
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Silent
-from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.exporters.export_rows import ExportRows
 from pausedata.exporters.mixture import draw
+from pausedata.exporters.origin import Origin
 from pausedata.exporters.pack import best_fit
 from pausedata.pipeline.change import export, place, remove
 from pausedata.pipeline.recipe import Export, Placement

@@ -22,8 +22,8 @@ from pausedata.core.progress import Silent
 from pausedata.pipeline.change import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.pipeline.work import Work
-from pausedata.store import dataset as dataset_module
 from pausedata.store import holds
+from pausedata.store import pointer as pointer_module
 from pausedata.store.commit import current_version
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
@@ -203,16 +203,16 @@ def test_a_version_that_was_deleted_before_the_reader_had_its_lock_is_not_held(
 
 def moved_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``gc`` delete the current version right after the next reader resolved the pointer."""
-    real = dataset_module.read_pointer
+    real = pointer_module.read_pointer
 
     def slow(root: Path) -> Any:
         pointer = real(root)
-        monkeypatch.setattr(dataset_module, "read_pointer", real)
+        monkeypatch.setattr(pointer_module, "read_pointer", real)
         place(root, {"next": appended(5)})
         assert "version 2" in collect(plan_gc(root, 0)).deleted
         return pointer
 
-    monkeypatch.setattr(dataset_module, "read_pointer", slow)
+    monkeypatch.setattr(pointer_module, "read_pointer", slow)
 
 
 def test_a_reader_that_loses_its_version_to_gc_takes_the_current_one(

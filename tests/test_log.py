@@ -15,8 +15,9 @@ from pausedata import __version__
 from pausedata.analysis.history import Changes, history
 from pausedata.pipeline.change import place, remove
 from pausedata.pipeline.recipe import Placement
-from pausedata.store.dataset import open_version, version_folder
+from pausedata.store.dataset import open_version
 from pausedata.store.files import sha256_of
+from pausedata.store.pointer import version_folder
 from tests.small_dataset import E1, E2, E3, E4, E5, make_dataset
 
 CORPUS = ["examples", "vocab", "tokens"]

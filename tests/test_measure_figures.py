@@ -16,8 +16,8 @@ from pausedata.core.invalid import checked
 from pausedata.measure.figures import Figures, figures
 from pausedata.measure.judge import Watch, judge
 from pausedata.measure.measured import Measured
-from pausedata.measure.rules import Rules
 from pausedata.measure.sequential import EFFECT, RunningTest
+from pausedata.pipeline.rules import Rules
 
 
 def examples(**columns: list[object]) -> Measured:

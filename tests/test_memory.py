@@ -13,8 +13,9 @@ import pytest
 from conftest import SMOLLM2, Recipe, Run
 
 from pausedata.core.errors import UsageError
-from pausedata.models import ref as models
-from pausedata.models.ref import ModelRef, Shape
+from pausedata.core.system_memory import available
+from pausedata.models.ref import ModelRef
+from pausedata.models.shape import Shape, model_shape
 from pausedata.pipeline.recipe import Scoring
 from pausedata.pipeline.runs import RunSpec
 from pausedata.scorers import devices, installed, memory
@@ -54,8 +55,16 @@ def run_of(ref: ModelRef, backend: str, dtype: str = "bfloat16", **scoring: Any)
     return RunSpec("base", ref, dtype, backend, Scoring(**scoring))
 
 
+def layout(spec: RunSpec) -> memory.Layout:
+    return memory.layout(spec.backend, spec.job(2048))
+
+
+def expected_or_none(spec: RunSpec, longest: int = 2048) -> memory.Memory | None:
+    return memory.expected(spec.backend, spec.job(longest), layout(spec))
+
+
 def expected(spec: RunSpec, longest: int = 2048) -> memory.Memory:
-    found = memory.expected(spec, memory.layout(spec), longest)
+    found = expected_or_none(spec, longest)
     assert found is not None
     return found
 
@@ -78,9 +87,9 @@ def test_sizes_are_read_from_headers_and_configuration(tmp_path: Path) -> None:
     ref = model(tmp_path / "llama", LLAMA_8B)
     # Keys and values: 8 heads of 4096 / 32 numbers each, in 32 layers.
     kv = 2 * 8 * 128 * 32
-    assert models.shape(ref) == Shape(WEIGHTS_8B, 128256, 4096, 14336, kv, certain=True)
+    assert model_shape(ref) == Shape(WEIGHTS_8B, 128256, 4096, 14336, kv, certain=True)
     gpt2 = {"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12}
-    assert models.shape(model(tmp_path / "gpt2", gpt2, 124_439_808)) == Shape(
+    assert model_shape(model(tmp_path / "gpt2", gpt2, 124_439_808)) == Shape(
         124_439_808, 50257, 768, 4 * 768, 2 * 768 * 12, certain=True
     )
 
@@ -90,23 +99,23 @@ def test_what_a_model_holds_otherwise_than_it_is_counted_is_not_certain(tmp_path
     # A model of text and images, of which the text alone may be loaded.
     pictures = {"model_type": "both", "text_config": LLAMA_8B, "vision_config": {}}
     for config in (quantised, pictures):
-        found = models.shape(model(tmp_path / "other", config))
+        found = model_shape(model(tmp_path / "other", config))
         assert found is not None and found.vocabulary == 128256 and not found.certain
 
 
 def test_a_configuration_that_says_too_little_gives_nothing(tmp_path: Path) -> None:
     ref = model(tmp_path / "mamba", {"vocab_size": 50277, "d_inner": 1536})
-    assert models.shape(ref) is None
+    assert model_shape(ref) is None
     spec = run_of(ref, "transformers")
-    assert memory.expected(spec, memory.layout(spec), 2048) is None
-    memory.check(spec, 2048)
-    assert models.shape(ModelRef("hub", "org/not-in-the-cache")) is None
+    assert expected_or_none(spec) is None
+    spec.check_memory(2048)
+    assert model_shape(ModelRef("hub", "org/not-in-the-cache")) is None
 
 
 @pytest.mark.skipif(not SMOLLM2.exists(), reason="make model fetches it")
 def test_sizes_of_a_gguf_file_are_those_of_the_model_in_it() -> None:
     # From SmolLM2-135M's config.json: 30 layers, 3 key-value heads of 64, hidden 576.
-    assert models.shape(ModelRef.parse(str(SMOLLM2), None, Path())) == Shape(
+    assert model_shape(ModelRef.parse(str(SMOLLM2), None, Path())) == Shape(
         134_515_008, 49152, 576, 1536, 2 * 30 * 3 * 64, certain=True
     )
 
@@ -183,16 +192,16 @@ def test_engines_on_a_cpu_share_its_memory(tmp_path: Path) -> None:
     one, two = expected(run_of(ref, "vllm")), expected(run_of(ref, "vllm", engines=2))
     assert two.total == 2 * one.total
     assert one.there == two.there == 24 * GIB
-    memory.check(run_of(ref, "vllm"), 2048)
+    run_of(ref, "vllm").check_memory(2048)
     with pytest.raises(UsageError, match=r"29\.9 GiB .* 24\.0 GiB are free .* for 2 engines"):
-        memory.check(run_of(ref, "vllm", engines=2), 2048)
+        run_of(ref, "vllm", engines=2).check_memory(2048)
 
 
 def test_a_model_that_cannot_fit_is_an_error_with_both_sizes(tmp_path: Path) -> None:
     ref = model(tmp_path / "llama", LLAMA_8B)
-    memory.check(run_of(ref, "transformers"), 2048)  # 15 GiB
+    run_of(ref, "transformers").check_memory(2048)  # 15 GiB
     with pytest.raises(UsageError) as error:
-        memory.check(run_of(ref, "transformers", "float32"), 2048)
+        run_of(ref, "transformers", "float32").check_memory(2048)
     assert str(error.value) == (
         "llama does not fit: its weights alone take 29.9 GiB in float32, and 24.0 GiB are free on "
         "this machine. Try `model.dtype: bfloat16`, a smaller model or another `scoring.device`."
@@ -205,35 +214,35 @@ def test_on_gpus_the_largest_of_them_decides(
     ref = model(tmp_path / "llama", LLAMA_8B)
     with_gpus(monkeypatch, 12 * GIB, 15 * GIB)
     with pytest.raises(UsageError, match=r"take 15\.0 GiB in bfloat16, and 13\.8 GiB are on a GPU"):
-        memory.check(run_of(ref, "vllm"), 2048)
+        run_of(ref, "vllm").check_memory(2048)
     with pytest.raises(UsageError, match=r"`engine\.tensor_parallel_size`, to cut it over"):
-        memory.check(run_of(ref, "vllm"), 2048)
-    memory.check(run_of(ref, "vllm", engine={"tensor_parallel_size": 2}), 2048)
+        run_of(ref, "vllm").check_memory(2048)
+    run_of(ref, "vllm", engine={"tensor_parallel_size": 2}).check_memory(2048)
     # It might be the other one that CUDA calls by this number.
     with_gpus(monkeypatch, 12 * GIB, 24 * GIB)
-    memory.check(run_of(ref, "vllm", device="cuda:0"), 2048)
+    run_of(ref, "vllm", device="cuda:0").check_memory(2048)
 
 
 def test_what_is_not_certain_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = model(tmp_path / "llama", LLAMA_8B)
     fp8 = model(tmp_path / "fp8", LLAMA_8B | {"quantization_config": {"quant_method": "fp8"}})
     with_gpus(monkeypatch, 12 * GIB)
-    memory.check(run_of(fp8, "vllm"), 2048)
-    memory.check(run_of(ref, "vllm", engine={"quantization": "fp8"}), 2048)
-    memory.check(run_of(ref, "vllm", engine={"cpu_offload_gb": 20}), 2048)
+    run_of(fp8, "vllm").check_memory(2048)
+    run_of(ref, "vllm", engine={"quantization": "fp8"}).check_memory(2048)
+    run_of(ref, "vllm", engine={"cpu_offload_gb": 20}).check_memory(2048)
     with_gpus(monkeypatch, None)  # it shares the machine's memory
-    memory.check(run_of(ref, "vllm"), 2048)
+    run_of(ref, "vllm").check_memory(2048)
     monkeypatch.setattr(devices, "visible_gpus", list)
     monkeypatch.setattr(memory, "available", lambda: None)
-    memory.check(run_of(ref, "transformers", "float32"), 2048)
+    run_of(ref, "transformers", "float32").check_memory(2048)
 
 
 def test_a_servers_memory_is_its_own(tmp_path: Path) -> None:
     spec = run_of(model(tmp_path / "llama", LLAMA_8B), "server", "float32")
-    place = memory.layout(spec)
+    place = layout(spec)
     assert (place.kind, place.names) == ("server", ["the server's"])
-    assert memory.expected(spec, place, 2048) is None
-    memory.check(spec, 2048)
+    assert expected_or_none(spec) is None
+    spec.check_memory(2048)
 
 
 def test_transformers_takes_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +254,7 @@ def test_transformers_takes_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("cpu", "cpu", 24 * GIB),
         ("mps", "mps", None),
     ):
-        place = memory.layout(run_of(ref, "transformers", device=device))
+        place = layout(run_of(ref, "transformers", device=device))
         assert (place.names, place.there, place.engines) == ([label], there, 1)
     assert expected(run_of(ref, "transformers")).parts["output head"] == 0
 
@@ -255,11 +264,11 @@ def test_memory_that_can_be_had_is_what_the_machine_has_at_most(
 ) -> None:
     monkeypatch.undo()
     psutil = pytest.importorskip("psutil")
-    found = memory.available()
+    found = available()
     assert found is not None
     assert 0 < found <= psutil.virtual_memory().total + psutil.swap_memory().total
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "")  # no /proc: another system
-    assert 0 < (memory.available() or 0) <= psutil.virtual_memory().total * 2
+    assert 0 < (available() or 0) <= psutil.virtual_memory().total * 2
 
 
 def small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,14 @@ from test_adapter import TRAINED, train_adapter
 from pausedata.core.cache import cache_folder
 from pausedata.core.errors import UsageError
 from pausedata.models import cache as model_cache
-from pausedata.models import ref as models
-from pausedata.models.cache import NOTE, cached_tokenizer, converted, folder_for_engine
-from pausedata.models.ref import ModelRef
+from pausedata.models.cache import (
+    NOTE,
+    cached_tokenizer,
+    converted,
+    folder_for_engine,
+    load_tokenizer,
+)
+from pausedata.models.ref import ModelRef, read_tokenizer
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.scorers import Example, load_scorer
 from pausedata.store.dataset import open_version
@@ -148,7 +153,8 @@ def load(ref: ModelRef, **settings: Any) -> Any:
 
 def load_past_the_cache(ref: ModelRef) -> Any:
     """The model's scorer, its weights from where ``ref`` is."""
-    from pausedata.scorers.transformers import TransformersScorer, load_model
+    from pausedata.models.load import load_model
+    from pausedata.scorers.transformers import TransformersScorer
 
     return TransformersScorer(load_model(ref, torch.float32, torch.device("cpu")), 512)
 
@@ -285,10 +291,10 @@ def assert_alike(one: Tokenizer, other: Tokenizer) -> None:
 
 
 def test_a_tokenizer_from_the_cache_is_that_of_the_file(tiny_gguf: ModelRef, cache: Path) -> None:
-    own = Tokenizer(models.read_tokenizer(tiny_gguf))
+    own = Tokenizer(read_tokenizer(tiny_gguf))
     assert own.eos_id == 0
     for _ in range(2):  # made, then found
-        assert_alike(Tokenizer(models.load_tokenizer(tiny_gguf)), own)
+        assert_alike(Tokenizer(load_tokenizer(tiny_gguf)), own)
     assert len(kept(cache, "tokenizers")) == 1
 
 
@@ -296,15 +302,15 @@ def test_the_file_s_tokenizer_is_read_once(
     tiny_gguf: ModelRef, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
-    plain = models.read_tokenizer
+    plain = read_tokenizer
 
     def watched(ref: ModelRef) -> Any:
         read.append(ref.kind)
         return plain(ref)
 
-    monkeypatch.setattr(models, "read_tokenizer", watched)
+    monkeypatch.setattr(model_cache, "read_tokenizer", watched)
     for _ in range(3):
-        models.load_tokenizer(tiny_gguf)
+        load_tokenizer(tiny_gguf)
     converted(tiny_gguf)
     assert read.count("gguf") == 1
 
@@ -312,7 +318,7 @@ def test_the_file_s_tokenizer_is_read_once(
 def test_a_tokenizer_that_would_not_come_back_the_same_is_not_kept(
     tiny_gguf: ModelRef, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = Tokenizer(models.read_tokenizer(tiny_gguf))
+    own = Tokenizer(read_tokenizer(tiny_gguf))
     save = type(own.hf).save_pretrained
 
     def lossy(self: Any, folder: Any, **keywords: Any) -> Any:
@@ -321,7 +327,7 @@ def test_a_tokenizer_that_would_not_come_back_the_same_is_not_kept(
         return saved
 
     monkeypatch.setattr(type(own.hf), "save_pretrained", lossy)
-    assert models.load_tokenizer(tiny_gguf).chat_template == CHAT_TEMPLATE
+    assert load_tokenizer(tiny_gguf).chat_template == CHAT_TEMPLATE
     assert kept(cache, "tokenizers") == []
     assert not (converted(tiny_gguf) / "tokenizer.json").exists()
 
@@ -341,7 +347,7 @@ def test_an_adapter_is_merged_into_its_base(
     assert note["made_from"] == ref.identity() | {"transformers": RELEASE}
     plain = ModelRef.parse(str(folder), None, tmp_path)
     assert scores(load(plain)) == scores(load(ref))
-    assert len(models.load_tokenizer(plain)) == len(models.load_tokenizer(ref))
+    assert len(load_tokenizer(plain)) == len(load_tokenizer(ref))
     # vLLM takes the embedding for the head where the configuration says so, whatever is stored.
     with safe_open(folder / "model.safetensors", "pt") as file:
         has_head = "lm_head.weight" in file.keys()  # noqa: SIM118 (it is no dictionary)
@@ -353,7 +359,7 @@ def test_an_adapter_is_merged_into_its_base(
 def test_a_head_of_its_own_is_kept_where_the_configuration_still_says_that_it_is_tied(
     tiny_gguf: ModelRef, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pausedata.scorers import transformers as backend
+    from pausedata.models import load as backend
 
     plain = backend.load_model
 
@@ -413,7 +419,7 @@ def test_an_adapter_s_base_on_the_hub_is_pinned_before_anything_is_named_after_i
 
     auto = transformers.AutoModelForCausalLM
     load_pretrained = auto.from_pretrained
-    monkeypatch.setattr(models, "resolve_revision", pinned)
+    monkeypatch.setattr(model_cache, "resolve_revision", pinned)
     monkeypatch.setattr(auto, "from_pretrained", from_the_hub)
     for commit in ("a" * 40, "b" * 40):
         commits.append(commit)
@@ -445,7 +451,7 @@ PARAMETERS = 400 * 32 + 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32 + 2 * 32) +
 def test_there_must_be_room_for_every_weight_in_four_bytes(
     missing: int, tiny_gguf: ModelRef, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models.load_tokenizer(tiny_gguf)
+    load_tokenizer(tiny_gguf)
     free = 4 * PARAMETERS + (64 << 20) - missing
     usage = shutil.disk_usage(cache)._replace(free=free)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -491,10 +497,10 @@ def no_locks(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_cache_transformers_goes_on_and_an_engine_cannot(
     why: Callable[..., None], tiny_gguf: ModelRef, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = Tokenizer(models.read_tokenizer(tiny_gguf))
+    own = Tokenizer(read_tokenizer(tiny_gguf))
     expected = scores(load_past_the_cache(tiny_gguf))
     why(cache, monkeypatch)
-    assert_alike(Tokenizer(models.load_tokenizer(tiny_gguf)), own)
+    assert_alike(Tokenizer(load_tokenizer(tiny_gguf)), own)
     heard = Heard()
     assert scores(load(tiny_gguf, say=heard)) == expected
     assert "tiny.gguf is converted at every start" in heard[-1]
@@ -586,7 +592,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> None:
 def test_a_kill_leaves_nothing_that_is_taken_for_whole(
     stage: str, whole: bool, tiny_gguf: ModelRef, model_folder: Path, cache: Path
 ) -> None:
-    models.load_tokenizer(tiny_gguf)
+    load_tokenizer(tiny_gguf)
     held = (
         f"plain = model_cache.{stage}\n"
         "def held(*args):\n"
@@ -636,7 +642,7 @@ def test_a_second_process_waits_and_takes_what_the_first_made(
         "    return plain(*args)\n"
         "model_cache._save_tokenizer = held"
     )
-    models.load_tokenizer(tiny_gguf)
+    load_tokenizer(tiny_gguf)
     first = start(tiny_gguf, held)
     second = None
     try:
@@ -670,7 +676,7 @@ def smollm2() -> ModelRef:
 
 @pytest.mark.model
 def test_the_real_tokenizer_from_the_cache_is_that_of_the_file(smollm2: ModelRef) -> None:
-    own = Tokenizer(models.read_tokenizer(smollm2))
+    own = Tokenizer(read_tokenizer(smollm2))
     for _ in range(2):
         again = Tokenizer(cached_tokenizer(smollm2))
         assert_alike(again, own)

@@ -12,14 +12,10 @@ from pathlib import Path
 import pytest
 
 from pausedata.core.errors import UnreachableError, UsageError
+from pausedata.models.cache import load_tokenizer
 from pausedata.models.gguf_header import read_gguf_header
-from pausedata.models.ref import (
-    ModelRef,
-    context_length,
-    load_tokenizer,
-    parameter_count,
-    resolve_revision,
-)
+from pausedata.models.ref import ModelRef, resolve_revision
+from pausedata.models.shape import context_length, parameter_count
 from pausedata.store import hashes
 
 GGUF = Path(__file__).parent.parent / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -23,9 +23,10 @@ from test_model_cache import write_gguf
 import pausedata
 from pausedata.analysis.verify import verify
 from pausedata.core.progress import Silent
-from pausedata.store.dataset import open_version, version_numbers
+from pausedata.store.dataset import open_version
 from pausedata.store.files import usual_modes
 from pausedata.store.marks import marks
+from pausedata.store.pointer import version_numbers
 
 pytest.importorskip("fcntl")
 pytestmark = pytest.mark.processes

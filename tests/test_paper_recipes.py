@@ -156,7 +156,7 @@ def test_without_a_network_each_can_be_planned(
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", no_answer)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", no_answer)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    monkeypatch.setattr("pausedata.models.ref.cached_commit", lambda ref: None)
+    monkeypatch.setattr("pausedata.pipeline.resolve.cached_commit", lambda ref: None)
     ended = run("plan", path_of(model, data), "--output", tmp_path / "out", "--json")
     assert ended.status == 0, ended.err
     planned = json.loads(ended.out)

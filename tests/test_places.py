@@ -9,8 +9,7 @@ import pytest
 from texts import batch_of, characters
 
 from pausedata.strategies import Batch
-from pausedata.strategies.base import Choosing
-from pausedata.strategies.eligible import Eligible
+from pausedata.strategies.base import Choosing, Eligible
 from pausedata.strategies.places import choose_places
 
 

@@ -24,8 +24,9 @@ from pausedata.pipeline.change import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.store import files
 from pausedata.store.commit import prepare_folder
-from pausedata.store.dataset import Version, open_version, version_numbers
+from pausedata.store.dataset import Version, open_version
 from pausedata.store.gc import collect, plan_gc
+from pausedata.store.pointer import version_numbers
 
 
 def appended(tokens: int) -> Placement:

@@ -17,7 +17,8 @@ from handmade import commit_handmade
 from test_properties import no_tokenizer
 
 from pausedata import exporters
-from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.exporters.export_rows import ExportRows
+from pausedata.exporters.origin import Origin
 from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way
 from pausedata.exporters.trainers.proof import Check, prove
 from pausedata.store.dataset import open_version

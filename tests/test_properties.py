@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pausedata import exporters, strategies
 from pausedata.analysis.verify import verify
 from pausedata.core.progress import Silent
-from pausedata.exporters.export_rows import Origin
+from pausedata.exporters.origin import Origin
 from pausedata.pipeline.steps import export as export_step
 from pausedata.pipeline.steps import place as place_step
 from pausedata.store.dataset import Table, open_version

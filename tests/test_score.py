@@ -16,10 +16,9 @@ from handmade import commit_handmade
 from pausedata.analysis.verify import verify
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
-from pausedata.models import ref as models
 from pausedata.models.ref import ModelRef
 from pausedata.models.tokenizer import Tokenizer
-from pausedata.pipeline import runs
+from pausedata.pipeline import resolve, runs
 from pausedata.pipeline.change import score
 from pausedata.pipeline.plan import plan_score
 from pausedata.pipeline.recipe import Model
@@ -410,7 +409,7 @@ def test_the_base_of_an_adapter_is_pinned_like_a_model_of_the_hub(
     (tmp_path / "lora" / "adapter_model.safetensors").write_bytes(b"weights")
     spec = Model(id="lora")
     with monkeypatch.context() as patch:
-        patch.setattr(models, "resolve_revision", lambda ref: replace(ref, revision=commit))
+        patch.setattr(resolve, "resolve_revision", lambda ref: replace(ref, revision=commit))
         ref, found = find_model(spec, tmp_path, Pins(tmp_path / "d", {}, keep=False))
     assert found == {"model.base.revision": commit}
     assert ref.base == ModelRef("hub", "org/base", None, commit)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from pausedata.core.errors import DataError, UnreachableError, UsageError
-from pausedata.pipeline.recipe import Source
-from pausedata.sources import BadRow, OpenSource, Row, is_local_hub, open_source
+from pausedata.sources import BadRow, OpenSource, Row, open_source
+from pausedata.sources.records import is_local_hub
+from pausedata.sources.spec import Source
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -36,8 +36,9 @@ from pausedata.store import commit as commit_module
 from pausedata.store import files
 from pausedata.store.commit import Change, commit, current_version, prepare_folder
 from pausedata.store.content import ContentHash
-from pausedata.store.dataset import Version, open_version, version_numbers
+from pausedata.store.dataset import Version, open_version
 from pausedata.store.manifest import manifest_schema
+from pausedata.store.pointer import version_numbers
 from pausedata.store.shards import (
     MOST_SHARD_TOKENS,
     SHARD_TOKENS,

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pausedata.core.errors import UsageError
-from pausedata.pipeline.recipe import ChatPrompt, ColumnPrompt, Message, Source
 from pausedata.sources import BadRow, Row, open_source
+from pausedata.sources.spec import ChatPrompt, ColumnPrompt, Message, Source
 from pausedata.sources.templates import Rendered, Renderer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pausedata.core.errors import UsageError
-from pausedata.models.ref import ModelRef, load_tokenizer
+from pausedata.models.cache import load_tokenizer
+from pausedata.models.ref import ModelRef
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.models.tokens import Rejected, TokenBuilder, Tokenized, TokenRules, begins_character
 

@@ -18,7 +18,8 @@ from conftest import PROBLEMS, SMOLLM2, start
 from pausedata import exporters
 from pausedata.core.progress import Silent
 from pausedata.exporters import trainers
-from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.exporters.export_rows import ExportRows
+from pausedata.exporters.origin import Origin
 from pausedata.exporters.trainers import trl
 from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way
 from pausedata.exporters.trainers.proof import Proof, prove

@@ -9,15 +9,10 @@ from typing import Any
 from pausedata.analysis.provenance import gate
 from pausedata.core.errors import DataError
 from pausedata.store.choice import told
-from pausedata.store.dataset import (
-    Version,
-    existing_pointer,
-    read_version,
-    version_folder,
-    version_numbers,
-)
+from pausedata.store.dataset import Version, read_version
 from pausedata.store.manifest import Manifest, Pointer
 from pausedata.store.marks import marks
+from pausedata.store.pointer import existing_pointer, version_folder, version_numbers
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pyarrow as pa
 from pausedata import exporters
 from pausedata.core.errors import PausedataError, UsageError, first_line
 from pausedata.core.progress import Progress
-from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.exporters.export_rows import ExportRows
+from pausedata.exporters.origin import Origin
 from pausedata.exporters.tally import CHANGES, Change, read_changes
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.store.dataset import Table, Version

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from pausedata import __version__
 from pausedata.cli import (
     build,
     calibrate,
@@ -26,6 +25,7 @@ from pausedata.cli import (
 )
 from pausedata.cli.common import Debug, LogTo, Quiet, Verbose, settings
 from pausedata.cli.group import Group
+from pausedata.core.version import __version__
 
 app = typer.Typer(
     name="pausedata",
@@ -70,6 +70,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_file: LogTo = None,
@@ -79,4 +80,5 @@ def _options(
     ] = False,
 ) -> None:
     settings.clear()
+    settings.commands = context.command
     settings.take(quiet, verbose, log_file, debug)

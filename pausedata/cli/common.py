@@ -53,6 +53,7 @@ class Settings:
     log_file: Path | None = None
     debug: bool = False
     log: LogFile | None = None  # once it is open
+    commands: Any = None  # all of them, as Typer has them, once one runs
     stopped: str = "nothing was changed."  # what is true, and to be done, where a stop comes now
 
     def clear(self) -> None:
@@ -253,9 +254,9 @@ def _introduce() -> None:
 
 def located(path: Path) -> Path:
     """The folder of a dataset that is named on the command line, also by ``hf://…``."""
-    from pausedata.hub import reference
+    from pausedata.hub import locate
 
-    return reference.located(path, progress)
+    return locate.located(path, progress)
 
 
 def fail(message: str, status: int, error: BaseException) -> None:
@@ -337,7 +338,7 @@ def command_line() -> str:
     """
     from pausedata.cli.words import without_everywhere
 
-    words = _without_address(without_everywhere(sys.argv[1:]))
+    words = _without_address(without_everywhere(sys.argv[1:], settings.commands))
     # Paths on the command line start from here, those in a recipe's keys from the recipe.
     starts = [Path(), *(Path(word).parent for word in words if Path(word).is_file())]
     recorded = []

@@ -17,8 +17,9 @@ from pausedata import exporters, scorers, strategies
 from pausedata.cli.caches import caches
 from pausedata.core.errors import first_line
 from pausedata.core.plugins import PluginWarning
+from pausedata.core.system_memory import available
 from pausedata.hub.login import login
-from pausedata.scorers import BACKENDS, INSTALL_VLLM, devices, installed, memory
+from pausedata.scorers import BACKENDS, INSTALL_VLLM, devices, installed
 from pausedata.strategies.patterns import MISREADS_POSSESSIVE
 
 PACKAGES = [
@@ -91,7 +92,7 @@ def examine() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory_gib": _memory_gib(),
-        "memory_free_gib": _gib(memory.available()),
+        "memory_free_gib": _gib(available()),
         "disk_free_gib": round(free / (1 << 30), 1),
         "caches": [asdict(cache) for cache in there],
         "hub": {key: value for key, value in hub.items() if key != "advice"},

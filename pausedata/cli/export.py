@@ -32,7 +32,7 @@ from pausedata.core.errors import UsageError, listing
 
 if TYPE_CHECKING:
     from pausedata.exporters import Format, Options
-    from pausedata.exporters.export_rows import Origin
+    from pausedata.exporters.origin import Origin
     from pausedata.exporters.tally import Tally
     from pausedata.exporters.trainers.base import Trainer
     from pausedata.exporters.trainers.proof import Proof
@@ -364,7 +364,7 @@ def _by_split(tallies: Mapping[str, Tally], paths: list[Path]) -> dict[str, Path
 
 
 def _origin(dataset: Path, version: Version, choice: Choice, tokenizer: str | None) -> Origin:
-    from pausedata.exporters.export_rows import Origin
+    from pausedata.exporters.origin import Origin
     from pausedata.pipeline.steps.tokenizer import tokenizer_of
 
     listener = progress()

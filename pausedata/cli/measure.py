@@ -23,7 +23,7 @@ from pausedata.cli.common import (
 from pausedata.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from pausedata.measure.rules import Rules
+    from pausedata.pipeline.rules import Rules
 
 
 @command
@@ -240,8 +240,8 @@ def measure(
 def _rules(dataset: Path, recipe: Path | None, given: list[str] | None) -> Rules | None:
     """The gate's rules: those of a recipe, and over them those that were given."""
     from pausedata.core.invalid import checked
-    from pausedata.measure.rules import Rules
     from pausedata.pipeline.recipe import load_recipe, parse_set
+    from pausedata.pipeline.rules import Rules
     from pausedata.store.dataset import open_version
 
     if recipe is not None:

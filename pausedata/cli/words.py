@@ -8,17 +8,12 @@ from typing import Any
 EVERYWHERE = ("--quiet", "--verbose", "--log-file", "--debug")  # before a command and after it
 
 
-def without_everywhere(words: Sequence[str]) -> list[str]:
+def without_everywhere(words: Sequence[str], group: Any) -> list[str]:
     """``words``, as a person typed them after `pausedata`, but for the options of `EVERYWHERE`.
 
-    What an option takes is told from the commands themselves, so that the text of `--message
-    --quiet` stays.
+    What an option takes is told by ``group``, the commands themselves, so that the text of
+    `--message --quiet` stays.
     """
-    import typer.main
-
-    from pausedata.cli.app import app
-
-    group: Any = typer.main.get_command(app)
     kept, rest = list[str](), iter(words)
     name = _scan(rest, group.params, kept, to_argument=True)
     if name is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    pass
 
 
 class Advance(Protocol):
@@ -66,3 +69,7 @@ class Silent:
 
 def _ignore(units: int, shards: int = 0, /) -> None:
     """Nobody counts."""
+
+
+def ignore_message(message: str) -> None:
+    """A ``say`` or ``warn`` that does nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,62 +27,16 @@ from pausedata.exporters.examples import (
 from pausedata.exporters.labels import bears_loss
 from pausedata.exporters.length import Fitted, fit
 from pausedata.exporters.mixture import draw, mixed
+from pausedata.exporters.origin import Origin
 from pausedata.exporters.pack import WINDOW, pack
 from pausedata.exporters.reader import Reader
 from pausedata.exporters.refused import LENGTH, mismatch
 from pausedata.exporters.tally import Change, Tally
-from pausedata.models.tokenizer import Tokenizer
-from pausedata.pipeline.references import missing
-from pausedata.store.choice import Choice, epochs_of, names_in
+from pausedata.store.choice import epochs_of
 from pausedata.store.dataset import Table, check_shards
-from pausedata.store.manifest import PauseEntry, ShardEntry
+from pausedata.store.manifest import ShardEntry
 from pausedata.store.shards import shard_name
 from pausedata.store.tables import list_parts
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What an export is made from."""
-
-    dataset: str
-    choice: Choice  # the placement, or several
-    placements: Mapping[str, Table]  # by name
-    examples: Table
-    tokens: Table
-    vocab: Table
-    pause: PauseEntry
-    find_tokenizer: Callable[[], Tokenizer]  # raises where it is out of reach
-
-    @classmethod
-    def of(
-        cls,
-        dataset: str,
-        pause: PauseEntry,
-        tables: Mapping[str, Table],
-        choice: Choice,
-        find_tokenizer: Callable[[], Tokenizer],
-    ) -> Origin:
-        """From a dataset's ``tables``; UsageError where a placement is not there."""
-        names = names_in(choice)
-        for table in (f"placements/{name}" for name in names):
-            if table not in tables:
-                raise UsageError(missing(table, tables))
-        return cls(
-            dataset=dataset,
-            choice=choice,
-            placements={name: tables[f"placements/{name}"] for name in names},
-            examples=tables["examples"],
-            tokens=tables["tokens"],
-            vocab=tables["vocab"],
-            pause=pause,
-            find_tokenizer=find_tokenizer,
-        )
-
-    @property
-    def placement_content(self) -> str | dict[str, str]:
-        """The content hash of the placement, or of each."""
-        contents = {name: table.entry.content for name, table in self.placements.items()}
-        return contents[self.choice] if isinstance(self.choice, str) else contents
 
 
 @dataclass(frozen=True)
@@ -401,8 +355,3 @@ class ExportRows:
 
 def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:
     return table if len(rows) == table.num_rows else table.take(pa.array(rows))
-
-
-def names_of(choice: Choice) -> list[str]:
-    """The placements that an export is made from, as tables."""
-    return [f"placements/{name}" for name in names_in(choice)]

@@ -13,7 +13,7 @@ from pausedata.exporters.usage import how_to_use
 from pausedata.store.choice import told
 
 if TYPE_CHECKING:
-    from pausedata.exporters.export_rows import Origin
+    from pausedata.exporters.origin import Origin
 
 MARK = "<!-- written by pausedata export -->"
 

@@ -6,23 +6,17 @@ import json
 from functools import cache
 from pathlib import Path
 
-from pausedata.core.cache import cache_folder
 from pausedata.core.errors import UnreachableError, UsageError
 from pausedata.core.network import COMMIT
 from pausedata.core.progress import Progress, Silent
 from pausedata.hub.client import Repository
 from pausedata.hub.pull import pull_from
-from pausedata.hub.reference import Reference
+from pausedata.hub.reference import Reference, cached_folder
 from pausedata.hub.snapshot import snapshot
 from pausedata.store import absent, files
-from pausedata.store.dataset import read_pointer
 from pausedata.store.manifest import TableEntry
+from pausedata.store.pointer import read_pointer
 from pausedata.store.staging import when_free
-
-
-def is_cached(root: Path) -> bool:
-    """Whether ``root`` is a copy in the cache."""
-    return root.absolute().parent.parent == _folder()
 
 
 def local_copy(reference: Reference, progress: Progress | None = None) -> Path:
@@ -34,7 +28,7 @@ def local_copy(reference: Reference, progress: Progress | None = None) -> Path:
     listener = progress or Silent()
     repository = Repository(reference.repo, listener)
     commit = _commit(repository, reference, listener)
-    root = _folder() / reference.repo.replace("/", "--") / commit
+    root = cached_folder() / reference.repo.replace("/", "--") / commit
     looked = cache(lambda: snapshot(repository, commit))
     if read_pointer(root) is None:
         when_free(lambda: pull_from(repository, looked(), root, listener, only=[]), listener)
@@ -51,7 +45,7 @@ def local_copy(reference: Reference, progress: Progress | None = None) -> Path:
 def _commit(repository: Repository, reference: Reference, progress: Progress) -> str:
     if COMMIT.fullmatch(reference.revision or ""):
         return str(reference.revision)
-    remembered = _folder() / reference.repo.replace("/", "--") / "revisions.json"
+    remembered = cached_folder() / reference.repo.replace("/", "--") / "revisions.json"
     key = reference.revision or "main"
     try:
         commit = repository.commit_of(reference.revision).sha
@@ -73,7 +67,3 @@ def _read(path: Path) -> dict[str, str]:
         return {}
     known = known if isinstance(known, dict) else {}
     return {k: sha for k, sha in known.items() if COMMIT.fullmatch(str(sha))}
-
-
-def _folder() -> Path:
-    return cache_folder() / "hub"

@@ -21,17 +21,11 @@ from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
 from pausedata.hub.snapshot import Snapshot, snapshot
 from pausedata.store import absent, files
 from pausedata.store.commit import commit_lock, point_at, prepare_folder, write_pointer
-from pausedata.store.dataset import (
-    POINTER,
-    Version,
-    open_version,
-    read_pointer,
-    read_version,
-    version_folder,
-)
+from pausedata.store.dataset import Version, open_version, read_version
 from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import CARD, FileEntry, Manifest, Origin, Pointer, TableEntry
 from pausedata.store.marks import MANIFEST
+from pausedata.store.pointer import POINTER, read_pointer, version_folder
 from pausedata.store.repair import all_versions
 from pausedata.store.staging import Stage, Staging, when_free
 
@@ -243,7 +237,7 @@ def _is_whole(folder: Path, entry: FileEntry) -> bool:
 
 def _siblings(root: Path) -> list[Path]:
     """Other commits of the same repository, where ``root`` is in the cache."""
-    from pausedata.hub.cached import is_cached
+    from pausedata.hub.reference import is_cached
 
     return [p for p in root.parent.iterdir() if p != root and p.is_dir()] if is_cached(root) else []
 

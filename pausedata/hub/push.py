@@ -18,10 +18,11 @@ from pausedata.hub.scan import Hit, Scanner
 from pausedata.hub.send import Plan, send
 from pausedata.hub.there import There, check_card, check_goes_on, check_tag, check_visibility, look
 from pausedata.store.commit import commit_lock, write_pointer
-from pausedata.store.dataset import Version, open_version, read_pointer
+from pausedata.store.dataset import Version, open_version
 from pausedata.store.integrity import ADVICE, problems_of
 from pausedata.store.manifest import CARD, Origin
 from pausedata.store.marks import MANIFEST
+from pausedata.store.pointer import read_pointer
 
 _HITS = 5  # findings that are told of
 

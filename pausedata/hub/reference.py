@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pausedata.core.cache import cache_folder
 from pausedata.core.errors import UsageError
+from pausedata.core.names import is_repo
 from pausedata.core.network import COMMIT
-from pausedata.core.progress import Progress
 
 SCHEME = "hf://"
-_ID = re.compile(r"[A-Za-z0-9_]([\w.-]{0,94}\w)?/[A-Za-z0-9_]([\w.-]{0,94}\w)?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]{0,199}", re.ASCII)
 
 
@@ -25,11 +24,6 @@ class Reference:
 
     def __str__(self) -> str:
         return SCHEME + self.repo + (f"@{self.revision}" if self.revision else "")
-
-
-def is_repo(text: str) -> bool:
-    """Whether ``text`` is an id of the Hub's, of a model or a dataset."""
-    return bool(_ID.fullmatch(text)) and ".." not in text and "--" not in text
 
 
 def checked_repo(text: str) -> str:
@@ -67,11 +61,11 @@ def reference(text: str | Path) -> Reference | None:
     return Reference(checked_repo(repo), checked_revision(revision) if at else None)
 
 
-def located(path: str | Path, progress: Callable[[], Progress] | None = None) -> Path:
-    """The folder of a dataset; of one on the Hub (``hf://…``) that of its copy in the cache."""
-    named = reference(path)
-    if named is None:
-        return Path(path)
-    from pausedata.hub.cached import local_copy
+def is_cached(root: Path) -> bool:
+    """Whether ``root`` is a copy in the cache."""
+    return root.absolute().parent.parent == cached_folder()
 
-    return local_copy(named, progress() if progress else None)
+
+def cached_folder() -> Path:
+    """Where copies of datasets of the Hub are."""
+    return cache_folder() / "hub"

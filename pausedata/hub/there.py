@@ -8,8 +8,9 @@ from pathlib import Path
 from pausedata.core.errors import ConflictError, DataError, UsageError
 from pausedata.hub.client import Commit, Repository
 from pausedata.hub.snapshot import Snapshot, snapshot
-from pausedata.store.dataset import Version, read_pointer, read_version, version_folder
+from pausedata.store.dataset import Version, read_version
 from pausedata.store.manifest import CARD
+from pausedata.store.pointer import read_pointer, version_folder
 
 _HUBS_OWN = {".gitattributes"}  # in a repository that nobody has put anything into
 

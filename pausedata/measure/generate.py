@@ -15,7 +15,9 @@ from pausedata.measure import answers
 from pausedata.measure.answers import Outcome
 from pausedata.measure.examples import Pair
 from pausedata.measure.figures import RESAMPLES, ratio_intervals
-from pausedata.models.ref import ModelRef, context_length
+from pausedata.models.cache import in_cache, load_tokenizer
+from pausedata.models.ref import ModelRef
+from pausedata.models.shape import context_length
 
 Record = dict[str, Any]  # one example: both texts, whether they are right, pauses, tokens
 
@@ -101,10 +103,13 @@ class Writer:
         device: str,
     ) -> None:
         """Load ``model``; UsageError where that fails."""
-        from pausedata.scorers.transformers import load_for_generating
+        import torch
+
+        from pausedata.models.load import load_model, torch_device
 
         self._asked, self._pause_token = asked, pause_token
-        self.model, self.tokenizer = load_for_generating(model, dtype, device)
+        self.model: Any = load_model(in_cache(model), getattr(torch, dtype), torch_device(device))
+        self.tokenizer: Any = load_tokenizer(model)
         self._ends = sorted(_ends(self.model, self.tokenizer))
         if not self._ends:
             raise UsageError(

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pausedata.measure.figures import Figures
 from pausedata.measure.measured import Measured
-from pausedata.measure.rules import Rules
 from pausedata.measure.sequential import RunningTest
+from pausedata.pipeline.rules import Rules
 
 Verdict = Literal["go", "no-go", "not-enough-data"]
 

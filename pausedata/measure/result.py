@@ -10,7 +10,7 @@ from pausedata.inference.eligibility import Answer, Eligibility
 from pausedata.measure.figures import Figures
 from pausedata.measure.generate import Generating, Record
 from pausedata.measure.judge import Judged
-from pausedata.measure.rules import Rules
+from pausedata.pipeline.rules import Rules
 
 
 @dataclass(frozen=True)

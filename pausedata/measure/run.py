@@ -27,15 +27,16 @@ from pausedata.measure.judge import Watch, judge
 from pausedata.measure.likelihood import measure_pairs
 from pausedata.measure.measured import Measured
 from pausedata.measure.result import Generated, Measurement, Part
-from pausedata.measure.rules import Rules
-from pausedata.models.ref import ModelRef, context_length
+from pausedata.models.ref import ModelRef
+from pausedata.models.shape import context_length
 from pausedata.pipeline import runs
 from pausedata.pipeline.change import existing
 from pausedata.pipeline.recipe import Model, Scoring
 from pausedata.pipeline.resolve import Tokenizers, find_model, recorded_pins
+from pausedata.pipeline.rules import Rules
 from pausedata.pipeline.runs import RunSpec
 from pausedata.pipeline.work import Outcome, Work
-from pausedata.scorers import Scorer, memory
+from pausedata.scorers import Scorer
 from pausedata.store.shards import read_shard, shard_name
 from pausedata.store.staging import Pins, Stage, when_free
 from pausedata.store.tables import schema_of
@@ -237,7 +238,7 @@ class _Measuring:
                 if model is None:
                     continue
                 spec = self._spec(model)
-                memory.check(spec, longest)
+                spec.check_memory(longest)
                 self.progress.say(f"loading {spec.label}")
                 loaded.append(spec.load(self.root / "staging", longest, self.progress))
             both = [loaded[0], loaded[-1]] if loaded else []

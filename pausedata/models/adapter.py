@@ -1,6 +1,6 @@
 """A LoRA adapter's folder: what tells it from a model, its base, and what names it.
 
-Nothing here loads weights: `pausedata.scorers.adapter` does.
+Nothing here loads weights: `pausedata.models.merge` does.
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ from filelock import FileLock, Timeout
 
 from pausedata.core.cache import cache_folder
 from pausedata.core.errors import DataError, UsageError, first_line, missing_extra
-from pausedata.models import ref as models
-from pausedata.models.ref import ModelRef, quiet
+from pausedata.core.progress import ignore_message
+from pausedata.models.ref import ModelRef, quiet, read_tokenizer, resolve_revision
+from pausedata.models.shape import parameter_count
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.models.weights import weights_sha256
-from pausedata.scorers import ignore_message
 from pausedata.store.files import sync, sync_tree, usual_modes, write_json
 from pausedata.store.holds import check_locks
 
@@ -85,7 +85,7 @@ def converted(ref: ModelRef, say: Say = ignore_message) -> Path:
     if ref.kind == "folder":
         return ref.path
     if ref.base is not None:  # what a branch names today would be taken for what it names later
-        ref = replace(ref, base=models.resolve_revision(ref.base))
+        ref = replace(ref, base=resolve_revision(ref.base))
     origin, need = _origin(ref), _need(ref)
 
     def make(folder: Path) -> None:
@@ -93,7 +93,7 @@ def converted(ref: ModelRef, say: Say = ignore_message) -> Path:
             f"converting {ref.name} once into the cache ({need / 1e9:.1f} GB in {cache_folder()}) …"
         )
         _save_model(ref, folder)
-        _save_tokenizer(models.load_tokenizer(ref), folder, ref.name)
+        _save_tokenizer(load_tokenizer(ref), folder, ref.name)
 
     return _kept("models", origin, make, need, say)
 
@@ -117,15 +117,15 @@ def cached_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
     read: list[PreTrainedTokenizerFast] = []
 
     def make(folder: Path) -> None:
-        read.append(models.read_tokenizer(ref))
+        read.append(read_tokenizer(ref))
         if not _save_tokenizer(read[0], folder, ref.name):
             raise NoCacheError(f"{ref.name}: its tokenizer cannot be saved as it is")
 
     try:
         folder = _kept("tokenizers", _origin(ref), make, _BESIDE_WEIGHTS, ignore_message)
     except NoCacheError:
-        return read[0] if read else models.read_tokenizer(ref)
-    return models.read_tokenizer(ModelRef("folder", ref.name, folder))
+        return read[0] if read else read_tokenizer(ref)
+    return read_tokenizer(ModelRef("folder", ref.name, folder))
 
 
 def _origin(ref: ModelRef) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _save_model(ref: ModelRef, folder: Path) -> None:
     """Write the model in float32 to ``folder``, as `save_pretrained` would one of its own."""
     import torch
 
-    from pausedata.scorers.transformers import load_model
+    from pausedata.models.load import load_model
 
     loaded = load_model(in_cache(ref) if ref.base else ref, torch.float32, torch.device("cpu"))
     config = copy.deepcopy(loaded.config)
@@ -174,7 +174,7 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, name: str)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         tokenizer.save_pretrained(temporary)
         try:
-            again = models.read_tokenizer(ModelRef("folder", name, Path(temporary)))
+            again = read_tokenizer(ModelRef("folder", name, Path(temporary)))
         except UsageError:
             return False
         if not _alike(tokenizer, again):
@@ -229,7 +229,7 @@ def _release() -> str:
 
 
 def _need(ref: ModelRef) -> int:
-    return 4 * (models.parameter_count(ref) or 0) + _BESIDE_WEIGHTS
+    return 4 * (parameter_count(ref) or 0) + _BESIDE_WEIGHTS
 
 
 def _make(folder: Path, note: dict[str, Any], make: Callable[[Path], None], need: int) -> None:
@@ -308,3 +308,17 @@ def _not_written(folder: Path, reason: str) -> NoCacheError:
         f"the cache of models, {folder.parent}, cannot be written: {reason}. Set PAUSEDATA_CACHE "
         "to a folder that can."
     )
+
+
+def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
+    """The model's tokenizer as transformers loads it; `models.tokenizer.Tokenizer` wraps it.
+
+    That of a GGUF file, which takes half a minute to read, is kept in a cache. UsageError where
+    there is none, or one that gives no character offsets (a "slow" one); UnreachableError where
+    the Hub does not answer or asks for a login.
+    """
+    ref = ref.tokenizer_holder()
+    if ref.kind != "gguf":
+        return read_tokenizer(ref)
+
+    return cached_tokenizer(ref)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pausedata import exporters, strategies
-from pausedata.core.errors import UsageError, listing, nearest
+from pausedata.core.errors import UsageError, listing
 from pausedata.pipeline.recipe import Export, Placement
 from pausedata.pipeline.steps import place as place_step
-from pausedata.store.dataset import KINDS, Version
-
-SHOWN = 12  # of the names that there are, in an error
+from pausedata.store.dataset import KINDS, Version, missing
 
 
 def tables_read(name: str, spec: Placement, default_run: str | None) -> list[str]:
@@ -49,17 +47,6 @@ def check_references(
                 )
             if table.partition("/")[0] in KINDS and table not in there:
                 raise UsageError(f"{where}: {missing(table, there)}")
-
-
-def missing(table: str, tables: Iterable[str]) -> str:
-    """That there is no such run or placement, and which there are."""
-    kind, _, own = table.partition("/")
-    there = [t.split("/", 1)[1] for t in tables if t.startswith(f"{kind}/")]
-    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
-    return (
-        f"there is no {KINDS[kind]} '{own}'.{nearest(own, there)} "
-        f"There: {listing(there[:SHOWN])}{more}."
-    )
 
 
 def in_order(placements: Mapping[str, Placement], at: str = "") -> list[str]:

@@ -15,13 +15,15 @@ from typing import Any, TypeVar
 
 from pausedata import sources
 from pausedata.core.errors import UnreachableError, UsageError
-from pausedata.models import ref as models
-from pausedata.models.ref import ModelRef
+from pausedata.models.cache import load_tokenizer
+from pausedata.models.ref import ModelRef, cached_commit, resolve_revision
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.models.tokens import TokenBuilder, TokenRules
-from pausedata.pipeline.recipe import ChatPrompt, ColumnPrompt, LoadedRecipe, Model, Recipe, Scoring
+from pausedata.pipeline.recipe import LoadedRecipe, Model, Recipe, Scoring
 from pausedata.scorers import choose_backend, resolve_backend
-from pausedata.sources import OpenSource, UnreachedSource, hub, is_local_hub
+from pausedata.sources import OpenSource, UnreachedSource, hub
+from pausedata.sources.records import is_local_hub
+from pausedata.sources.spec import ChatPrompt, ColumnPrompt
 from pausedata.sources.templates import Renderer
 from pausedata.store.dataset import Version
 from pausedata.store.files import canonical_json, digest
@@ -42,7 +44,7 @@ class Tokenizers:
             raise self._unreachable[model]
         if model not in self._loaded:
             try:
-                self._loaded[model] = Tokenizer(models.load_tokenizer(model))
+                self._loaded[model] = Tokenizer(load_tokenizer(model))
             except UnreachableError as error:
                 self.give_up(model, error)
                 raise
@@ -238,7 +240,7 @@ def survey(
     def cached_model(spec: Model, error: UnreachableError) -> ModelRef:
         ref = ModelRef.parse(spec.id, spec.revision, loaded.folder)
         on_hub = ref.base or ref
-        commit = models.cached_commit(on_hub)
+        commit = cached_commit(on_hub)
         if commit is not None:
             unknown[-1] += f" What is told of it is of the copy in the cache, {commit[:12]}."
             on_hub = replace(on_hub, revision=commit)
@@ -351,7 +353,7 @@ def find_model(
         return ref, {}
     revision = pins.resolve(
         f"model.revision {on_hub.name}@{on_hub.revision or ''}",
-        lambda: models.resolve_revision(on_hub).revision,
+        lambda: resolve_revision(on_hub).revision,
         anew=anew,
     )
     pinned = replace(on_hub, revision=revision)

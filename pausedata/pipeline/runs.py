@@ -19,9 +19,10 @@ from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.steps.carry import CarriedScores
 from pausedata.pipeline.steps.cross_check import CrossCheck
 from pausedata.pipeline.work import Work
-from pausedata.scorers import Scorer, memory
+from pausedata.scorers import Job, Scorer, memory
 from pausedata.scorers.address import check_address
-from pausedata.store.dataset import Table, Version, read_version, version_folder, version_numbers
+from pausedata.store.dataset import Table, Version, read_version
+from pausedata.store.pointer import version_folder, version_numbers
 from pausedata.store.staging import Pins
 
 # Backends whose scores are no better than the engine behind them.
@@ -73,7 +74,7 @@ class RunSpec:
 
         A server is asked; of another backend settings, devices and memory are looked at.
         """
-        memory.check(self, longest)
+        self.check_memory(longest)
         if self.backend == "server":
             self.load(Path(), longest, Silent()).close()
 
@@ -82,20 +83,27 @@ class RunSpec:
 
         What an engine says goes to a file in ``logs``.
         """
-        return scorers.load_scorer(
-            self.backend,
-            self.model,
-            dtype=self.dtype,
-            device=self.scoring.device,
-            batch_tokens=self.scoring.batch_tokens,
-            engine=self.scoring.engine,
-            engines=self.scoring.engines,
-            url=self.scoring.url,
-            longest=longest,
-            logs=logs,
-            say=progress.say,
-            warn=progress.warn,
-        )
+        listeners: dict[str, Any] = {"logs": logs, "say": progress.say, "warn": progress.warn}
+        return scorers.load_scorer(self.backend, self.model, **self._settings(longest), **listeners)
+
+    def job(self, longest: int) -> Job:
+        """What a scorer of examples of at most ``longest`` tokens would be made for."""
+        return Job(self.model, **self._settings(longest))
+
+    def check_memory(self, longest: int) -> None:
+        """UsageError where the model's weights take more memory than there is."""
+        memory.check(self.backend, self.job(longest))
+
+    def _settings(self, longest: int) -> dict[str, Any]:
+        return {
+            "dtype": self.dtype,
+            "device": self.scoring.device,
+            "batch_tokens": self.scoring.batch_tokens,
+            "engine": self.scoring.engine,
+            "engines": self.scoring.engines,
+            "url": self.scoring.url,
+            "longest": longest,
+        }
 
 
 @dataclass(frozen=True)
@@ -248,7 +256,7 @@ def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
     def load(logs: Path) -> Scorer:  # called where a score is missing
         if spec.why and not any(table.startswith("scores/") for table in work.made):  # once
             work.progress.say(f"scoring.backend auto: {spec.backend} ({spec.why})")
-        memory.check(spec, longest)
+        spec.check_memory(longest)
         work.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
         return spec.load(logs, longest, work.progress)
 

@@ -10,7 +10,7 @@ from typing import Any
 from pausedata import exporters, strategies
 from pausedata.core.errors import UnreachableError, UsageError
 from pausedata.core.progress import Progress
-from pausedata.exporters.export_rows import Origin
+from pausedata.exporters.origin import Origin
 from pausedata.exporters.refused import Refused
 from pausedata.hub.card import quick_card
 from pausedata.models.tokenizer import Tokenizer

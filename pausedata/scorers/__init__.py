@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pausedata.core.errors import DataError, UsageError, listing, nearest
+from pausedata.core.progress import ignore_message
 from pausedata.scorers import installed
 
 if TYPE_CHECKING:
@@ -64,10 +65,6 @@ class Scores:
 
 def ignore_progress(tokens: int) -> None:
     """An ``on_tokens`` that does nothing."""
-
-
-def ignore_message(message: str) -> None:
-    """A ``say`` or ``warn`` that does nothing."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pausedata.core.errors import UsageError
-from pausedata.scorers import ignore_message, installed
+from pausedata.core.progress import ignore_message
+from pausedata.scorers import installed
 
 _QUERY = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits")
 _QUERY_SECONDS = 10.0

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from pausedata.core.errors import UsageError
-from pausedata.models import ref as models
-from pausedata.models.ref import Shape
-from pausedata.scorers import devices
+from pausedata.core.system_memory import available, readable
+from pausedata.models.shape import Shape, model_shape
+from pausedata.scorers import Job, devices
 from pausedata.scorers.engine_settings import check_settings, installed_settings
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES, PACK_BYTES, VLLM_STEP_TOKENS
-
-if TYPE_CHECKING:
-    from pausedata.pipeline.runs import RunSpec
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Python, torch and transformers with what they make at first use, measured with SmolLM2 on a CPU.
@@ -67,20 +62,19 @@ class Layout:
     most: int | None
 
 
-def layout(spec: RunSpec) -> Layout:
-    """The devices that ``spec`` is scored on, here and now.
+def layout(backend: str, job: Job) -> Layout:
+    """The devices that ``backend`` does ``job`` on, here and now.
 
     UsageError where the settings ask for devices that are not there.
     """
-    scoring = spec.scoring
-    if spec.backend == "server":
+    if backend == "server":
         return Layout("server", ["the server's"], 1, None, None)
-    if spec.backend == "vllm":
-        check_settings(scoring.engine, installed_settings())
-        shared = devices.share_out(scoring.device, scoring.engine, scoring.engines)
-        share = float(scoring.engine.get("gpu_memory_utilization", _UTILIZATION))
+    if backend == "vllm":
+        check_settings(job.engine, installed_settings())
+        shared = devices.share_out(job.device, job.engine, job.engines)
+        share = float(job.engine.get("gpu_memory_utilization", _UTILIZATION))
     else:
-        shared, share = _one_device(scoring.device), 1.0
+        shared, share = _one_device(job.device), 1.0
     used = [gpu for group in shared for gpu in group]
     if used:
         known = [gpu.memory_bytes for gpu in used if gpu.memory_bytes]
@@ -89,10 +83,10 @@ def layout(spec: RunSpec) -> Layout:
         there = round(min(known) * share) if len(known) == len(used) else None
         most = round(max(n for n in every if n) * share) if all(every) else None
         return Layout("cuda", [gpu.label for gpu in used], len(shared), there, most)
-    if scoring.device in ("auto", "cpu") or spec.backend == "vllm":
+    if job.device in ("auto", "cpu") or backend == "vllm":
         there = available()
         return Layout("cpu", ["cpu"], len(shared), there, there)
-    return Layout(scoring.device.partition(":")[0], [scoring.device], 1, None, None)
+    return Layout(job.device.partition(":")[0], [job.device], 1, None, None)
 
 
 def _one_device(device: str) -> list[list[devices.Gpu]]:
@@ -111,39 +105,39 @@ def _torch_is_for_cpus() -> bool:
         return False
 
 
-def expected(spec: RunSpec, place: Layout, longest: int) -> Memory | None:
-    """The memory that scoring examples of at most ``longest`` tokens takes at ``place``.
+def expected(backend: str, job: Job, place: Layout) -> Memory | None:
+    """The memory that ``backend`` takes for ``job`` at ``place``.
 
     None where nothing says how large the model is, and for a server, whose memory is its own.
     """
     if place.kind == "server":
         return None
-    shape = models.shape(spec.model)
+    shape = model_shape(job.model)
     if shape is None:
         return None
-    if spec.backend == "vllm":
-        parts, certain = _of_vllm(spec, place, shape, longest)
+    if backend == "vllm":
+        parts, certain = _of_vllm(job, place, shape)
     else:
-        parts, certain = _of_transformers(spec, place, shape, longest), shape.certain
+        parts, certain = _of_transformers(job, place, shape), shape.certain
     return Memory(place.kind, parts, place.there, place.most, certain)
 
 
-def batch_tokens(spec: RunSpec, kind: str) -> int | None:
+def batch_tokens(backend: str, job: Job, kind: str) -> int | None:
     """About how many tokens go through the model at once on a device of ``kind``.
 
     None where the server decides.
     """
-    if spec.backend == "server":
+    if backend == "server":
         return None
-    if spec.backend == "vllm":
-        asked = spec.scoring.engine.get("max_num_batched_tokens") or spec.scoring.batch_tokens
+    if backend == "vllm":
+        asked = job.engine.get("max_num_batched_tokens") or job.batch_tokens
         return asked or VLLM_STEP_TOKENS["cpu" if kind == "cpu" else "v2"]
-    return spec.scoring.batch_tokens or DEFAULT_BATCH_TOKENS.get(kind, DEFAULT_BATCH_TOKENS["cpu"])
+    return job.batch_tokens or DEFAULT_BATCH_TOKENS.get(kind, DEFAULT_BATCH_TOKENS["cpu"])
 
 
-def _of_transformers(spec: RunSpec, place: Layout, shape: Shape, longest: int) -> dict[str, int]:
-    size, budget = _BYTES[spec.dtype], batch_tokens(spec, place.kind) or 0
-    tokens = max(budget, longest)  # a longer example is a batch of its own
+def _of_transformers(job: Job, place: Layout, shape: Shape) -> dict[str, int]:
+    size, budget = _BYTES[job.dtype], batch_tokens("transformers", job, place.kind) or 0
+    tokens = max(budget, job.longest or 0)  # a longer example is a batch of its own
     head = 4 * shape.vocabulary * shape.hidden
     # As in scorers.heads: a CPU's head is packed, or a float32 copy; a GPU's is the model's own.
     copied = place.kind == "cpu" and (size < 4 or head <= PACK_BYTES)
@@ -158,11 +152,9 @@ def _of_transformers(spec: RunSpec, place: Layout, shape: Shape, longest: int) -
     }
 
 
-def _of_vllm(
-    spec: RunSpec, place: Layout, shape: Shape, longest: int
-) -> tuple[dict[str, int], bool]:
-    size, engine = _BYTES[spec.dtype], spec.scoring.engine
-    budget = batch_tokens(spec, place.kind) or 0
+def _of_vllm(job: Job, place: Layout, shape: Shape) -> tuple[dict[str, int], bool]:
+    size, engine = _BYTES[job.dtype], job.engine
+    budget = batch_tokens("vllm", job, place.kind) or 0
     # On the CPU the parts of a model, and all engines, share the machine's memory.
     cut = devices.per_engine(engine) if place.kind == "cuda" else 1
     each = {
@@ -170,7 +162,7 @@ def _of_vllm(
         "logits": _LOGITS_COPIES * 4 * shape.vocabulary * budget,
         "activations": size * budget * _row_of_activations(shape) // cut,
         # A prompt that is not whole in a batch waits for the next with what it has so far.
-        "KV cache in use": size * shape.kv * (budget + longest) // cut,
+        "KV cache in use": size * shape.kv * (budget + (job.longest or 0)) // cut,
         "engine": _VLLM,
     }
     count = place.engines if place.kind == "cpu" else 1
@@ -183,71 +175,34 @@ def _row_of_activations(shape: Shape) -> int:
     return 8 * shape.hidden + 3 * shape.intermediate
 
 
-def check(spec: RunSpec, longest: int) -> None:
+def check(backend: str, job: Job) -> None:
     """UsageError where the weights alone take more than the memory there is.
 
     What is only likely not to fit is left to the try: an estimate must stop nobody.
     """
-    place = layout(spec)
-    refuse(spec, place, expected(spec, place, longest))
+    place = layout(backend, job)
+    refuse(backend, job, place, expected(backend, job, place))
 
 
-def refuse(spec: RunSpec, place: Layout, memory: Memory | None) -> None:
+def refuse(backend: str, job: Job, place: Layout, memory: Memory | None) -> None:
     """As `check`, of what was worked out before."""
     if memory is None or memory.most is None or not memory.certain:
         return
     weights = memory.parts["weights"]
     if weights <= memory.most:
         return
-    todo = ["`model.dtype: bfloat16`"] if spec.dtype == "float32" else []
+    todo = ["`model.dtype: bfloat16`"] if job.dtype == "float32" else []
     where = "free on this machine"
     if memory.kind == "cuda":
         where = "on a GPU here"
-        if spec.backend == "vllm":
+        if backend == "vllm":
             todo.append("`engine.tensor_parallel_size`, to cut it over several GPUs")
     elif place.engines > 1:
         where += f" for {place.engines} engines"
         todo.append("fewer `scoring.engines`")
     todo += ["a smaller model", "another `scoring.device`"]
     raise UsageError(
-        f"{spec.model.name} does not fit: its weights alone take {readable(weights)} in "
-        f"{spec.dtype}, and {readable(memory.most)} are {where}. "
+        f"{job.model.name} does not fit: its weights alone take {readable(weights)} in "
+        f"{job.dtype}, and {readable(memory.most)} are {where}. "
         f"Try {', '.join(todo[:-1])} or {todo[-1]}."
     )
-
-
-def readable(size: float) -> str:
-    """Bytes in GiB, or in MiB below one, for people."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
-
-
-def available() -> int | None:
-    """Bytes of this machine's memory, swap included, that can be had now; None: nothing says.
-
-    In a container no more than its limit.
-    """
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        known = {name: int(rest.split()[0]) << 10 for name, _, rest in _fields(lines)}
-        free = known["MemAvailable"] + known["SwapFree"]
-    except (OSError, ValueError, KeyError, IndexError):
-        return _by_psutil()
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return free
-    return min(free, int(limit)) if limit.isdecimal() else free
-
-
-def _fields(lines: list[str]) -> list[tuple[str, str, str]]:
-    return [line.partition(":") for line in lines]
-
-
-def _by_psutil() -> int | None:
-    """As `available`, where there is no /proc; psutil comes with the transformers extra."""
-    try:
-        import psutil
-    except ImportError:
-        return None
-    found: Any = psutil
-    return found.virtual_memory().available + found.swap_memory().free

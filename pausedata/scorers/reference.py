@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pausedata.core.errors import DataError, UsageError, missing_extra
-from pausedata.scorers import Example, ignore_message
+from pausedata.core.progress import ignore_message
+from pausedata.core.system_memory import available, readable
+from pausedata.scorers import Example
 from pausedata.scorers.agreement import Reference
 
 try:
@@ -18,10 +20,10 @@ except ImportError as error:
     need = missing_extra("torch and transformers", "transformers", "The cross-check")
     raise UsageError(f"{need}; or score unchecked: scoring.cross_check: 0") from error
 
-from pausedata.models import ref as models
 from pausedata.models.cache import in_cache
-from pausedata.scorers import memory
-from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, TransformersScorer, load_model
+from pausedata.models.load import load_model
+from pausedata.models.shape import parameter_count
+from pausedata.scorers.transformers import DEFAULT_BATCH_TOKENS, TransformersScorer
 
 if TYPE_CHECKING:
     from pausedata.models.ref import ModelRef
@@ -76,10 +78,10 @@ class ReferenceModel:
 
 def lacks_memory(model: ModelRef) -> str | None:
     """Why the model surely does not fit in this machine's memory; None where it may."""
-    free, parameters = memory.available(), models.parameter_count(model)
+    free, parameters = available(), parameter_count(model)
     if free is None or parameters is None or 4 * parameters <= _MOST_OF_MEMORY * free:
         return None
     return (
-        f"{model.name} takes {memory.readable(4 * parameters)} in float32, "
-        f"{memory.readable(free)} of memory are free"
+        f"{model.name} takes {readable(4 * parameters)} in float32, "
+        f"{readable(free)} of memory are free"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -23,8 +22,8 @@ except ImportError as error:
     raise missing_extra("torch and transformers", "transformers", "Scoring") from error
 
 from pausedata.models.cache import in_cache
-from pausedata.models.ref import load_tokenizer, needs_own_code, own_code, quiet
-from pausedata.scorers.adapter import merge_adapter
+from pausedata.models.load import does_not_fit, is_out_of_memory, load_model, torch_device
+from pausedata.models.ref import quiet
 from pausedata.scorers.heads import Head, LinearHead, choose_head, vocabulary_of
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS, LOGITS_BYTES
 from pausedata.scorers.statistics import TokenStatistics
@@ -32,7 +31,6 @@ from pausedata.scorers.statistics import TokenStatistics
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pausedata.models.ref import ModelRef
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -74,102 +72,15 @@ def load(job: Job) -> TransformersScorer:
         )
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError(f"scoring.batch_tokens must be at least 1, not {batch_tokens}.")
-    where = _device(job.device)
+    where = torch_device(job.device)
     loaded = load_model(in_cache(job.model, job.say), getattr(torch, dtype), where)
     budget = batch_tokens or DEFAULT_BATCH_TOKENS.get(where.type, 512)
     try:
         return TransformersScorer(loaded, budget)
     except Exception as error:
-        if _is_out_of_memory(error):
-            raise _does_not_fit(getattr(job.model, "name", "the model"), where) from error
+        if is_out_of_memory(error):
+            raise does_not_fit(getattr(job.model, "name", "the model"), where) from error
         raise
-
-
-def load_for_generating(model: ModelRef, dtype: str, device: str) -> tuple[Any, Any]:
-    """A causal language model, not altered as for scoring, and its tokenizer.
-
-    UsageError for a wrong argument or a model that cannot be loaded.
-    """
-    loaded = load_model(in_cache(model), getattr(torch, dtype), _device(device))
-    return loaded, load_tokenizer(model)
-
-
-def _device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU; UsageError for what is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        hint = nearest(name, {"auto", "cpu", "cuda", "mps"} - {name})
-        raise UsageError(
-            f"scoring.device: no device '{name}' on this machine.{hint} "
-            "`auto` takes the GPU if there is one."
-        ) from error
-    return device
-
-
-def load_model(model: ModelRef, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model in evaluation mode; UsageError in one line where that fails."""
-    where, keywords = model.from_pretrained_args()
-    name = getattr(model, "name", where)
-    try:
-        with quiet(), _no_gguf_bar():
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                where, dtype=dtype, **keywords
-            )
-            if model.kind == "adapter" and model.path is not None:
-                loaded = merge_adapter(loaded, model.path)
-            elif getattr(loaded, "_hf_peft_config_loaded", False):
-                # transformers put it on a base, or on these weights, which nothing would record.
-                raise UsageError(
-                    f"{name} is a LoRA adapter: download it (hf download {name} --local-dir …) and "
-                    "name that folder."
-                    if model.path is None
-                    else f"{name} holds a model and a LoRA adapter: give each its own folder."
-                )
-            return loaded.eval().to(device)
-    except UsageError:
-        raise
-    except Exception as error:  # transformers raises whatever the part that fails raises
-        if _is_out_of_memory(error):
-            raise _does_not_fit(name, device) from error
-        if isinstance(error, ImportError):
-            raise missing_extra("gguf and accelerate", "transformers", f"Loading {name}") from error
-        if needs_own_code(error):
-            raise own_code(name) from error
-        line = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UsageError(f"{name} cannot be loaded as a causal language model: {line}") from error
-
-
-@contextmanager
-def _no_gguf_bar() -> Iterator[None]:
-    """Stop the bar of a GGUF file's conversion, for which transformers has no setting."""
-    try:
-        module: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-        bar = module.tqdm
-    except (ImportError, AttributeError):  # made in another way by another version
-        yield
-        return
-    module.tqdm = lambda iterable=(), *_, **__: iterable
-    try:
-        yield
-    finally:
-        module.tqdm = bar
-
-
-def _does_not_fit(name: str, device: torch.device) -> UsageError:
-    return UsageError(
-        f"{name} does not fit in the memory of {device}: choose a smaller model, "
-        "`model.dtype: bfloat16` or another `scoring.device`."
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 class TransformersScorer:
@@ -230,7 +141,7 @@ class TransformersScorer:
                 try:
                     scores = self._score_batch(chosen)
                 except Exception as error:
-                    if not _is_out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                     raise DataError(
                         f"out of memory on {self._device} with {len(batch)} examples of up to "

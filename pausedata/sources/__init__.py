@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pausedata.pipeline.recipe import Source
-from pausedata.sources.records import BadRow, OpenSource, Row, UnreachedSource
+from pausedata.sources.records import BadRow, OpenSource, Row, UnreachedSource, is_local_hub
+from pausedata.sources.spec import Source
 
 __all__ = ["BadRow", "OpenSource", "Row", "UnreachedSource", "is_local_hub", "open_source"]
 
@@ -23,8 +23,3 @@ def open_source(source: Source, folder: Path, revision: str | None = None) -> Op
     from pausedata.sources.hub import HubSource
 
     return HubSource(source, folder, revision)
-
-
-def is_local_hub(hub: str) -> bool:
-    """Whether ``source.hub`` is a folder laid out like a Hub dataset, not the id of one."""
-    return hub.startswith((".", "/", "~"))

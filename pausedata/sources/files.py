@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pausedata.core.errors import UsageError, nearest
-from pausedata.pipeline.recipe import Source
 from pausedata.sources.readers import Problem, parquet_rows, reader_for
 from pausedata.sources.records import BadRow, OpenSource, Row
+from pausedata.sources.spec import Source
 
 
 class FilesSource(OpenSource):

@@ -26,11 +26,10 @@ from pausedata.core.network import (
     kinds,
     refuses_token,
 )
-from pausedata.pipeline.recipe import Source
-from pausedata.sources import is_local_hub
 from pausedata.sources.files import fingerprint
 from pausedata.sources.readers import one_line, parquet_rows
-from pausedata.sources.records import BadRow, OpenSource, Row
+from pausedata.sources.records import BadRow, OpenSource, Row, is_local_hub
+from pausedata.sources.spec import Source
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 

@@ -80,3 +80,8 @@ class UnreachedSource(OpenSource):
     def count(self, split: str) -> int | None:
         """Raises UnreachableError."""
         raise self.error
+
+
+def is_local_hub(hub: str) -> bool:
+    """Whether ``source.hub`` is a folder laid out like a Hub dataset, not the id of one."""
+    return hub.startswith((".", "/", "~"))

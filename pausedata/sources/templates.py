@@ -14,10 +14,10 @@ from typing import Any
 import jinja2
 
 from pausedata.core.errors import PausedataError, UsageError, listing, nearest
-from pausedata.pipeline.recipe import ChatPrompt, ColumnPrompt, Prompt, Source
 from pausedata.sources.jinja import GLOBALS, Template, UnfitValue
 from pausedata.sources.readers import one_line, writable
 from pausedata.sources.records import BadRow, Row
+from pausedata.sources.spec import ChatPrompt, ColumnPrompt, Prompt, Source
 
 Chat = Callable[[list[dict[str, Any]]], str]
 

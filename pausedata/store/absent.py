@@ -50,7 +50,7 @@ def supply_with(root: Path, supplier: Supplier) -> None:
 
 def supply(root: Path, name: str, entry: TableEntry) -> None:
     """Have the table here; UsageError that says how to fetch it where nobody does so."""
-    from pausedata.store.dataset import read_pointer
+    from pausedata.store.pointer import read_pointer
 
     with _supplying:  # threads that read shards side by side ask for the same
         pointer = read_pointer(root)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from pausedata import __version__
 from pausedata.core.errors import (
     DataError,
-    NewerFormatError,
     PausedataError,
     UsageError,
     listing,
@@ -28,22 +25,27 @@ from pausedata.store import absent
 from pausedata.store.holds import Hold, take
 from pausedata.store.integrity import is_inside, require_placed, require_whole
 from pausedata.store.manifest import (
-    FORMAT,
-    READER,
     FileEntry,
     Manifest,
     Pointer,
     ShardEntry,
     TableEntry,
 )
+from pausedata.store.pointer import (
+    POINTER,
+    _brief,
+    check_format,
+    existing_pointer,
+    read_pointer,
+    version_folder,
+    version_numbers,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-POINTER = "pausedata.json"
 # The kinds of table that there may be several of, and what one of them is called.
 KINDS = {"scores": "run", "placements": "placement", "exports": "export", "gates": "gate"}
-_RELEASE = re.compile(r"\d+(\.\d+)*")  # what may stand in a command that we tell people to run
 
 _TRIES = 5  # a reader that loses the version it was going to open to `gc`, this often in a row
 
@@ -268,48 +270,6 @@ def recorded_sha256(root: Path, number: int) -> str | None:
     return None
 
 
-def existing_pointer(root: Path) -> Pointer:
-    """What ``pausedata.json`` says; UsageError where there is no dataset."""
-    pointer = read_pointer(root)
-    if pointer is None:
-        what = "no such folder" if not root.exists() else "not a pausedata dataset"
-        numbers = version_numbers(root)
-        if numbers not in ([], [1]):
-            raise DataError(
-                f"{root}: {POINTER} is missing, and there are versions {numbers[0]} to "
-                f"{numbers[-1]}. `pausedata build` with the dataset's recipe puts it back."
-            )
-        started = (root / "staging").is_dir()
-        todo = (
-            "Its first build is unfinished: run `pausedata build` again."
-            if started
-            else "`pausedata build` makes one."
-        )
-        raise UsageError(f"{root}: {what} (no {POINTER}). {todo}")
-    return pointer
-
-
-def read_pointer(root: Path) -> Pointer | None:
-    """What ``pausedata.json`` says, or None where there is none."""
-    path = root / POINTER
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except IsADirectoryError:
-        raise DataError(
-            f"{path}: is a folder. Move it away; `pausedata build` finds the versions."
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: damaged: not UTF-8.") from None
-    try:
-        data = json.loads(text)
-        check_format(data, path)
-        return Pointer.model_validate(data)
-    except (ValueError, ValidationError) as error:
-        raise DataError(f"{path}: damaged: {_brief(error)}") from None
-
-
 def read_version(root: Path, folder: Path, expected: str | None = None) -> Version:
     """The version in ``folder``, held; DataError where ``expected`` is not its manifest's hash."""
     path = folder / "manifest.json"
@@ -334,33 +294,6 @@ def read_version(root: Path, folder: Path, expected: str | None = None) -> Versi
         raise DataError(f"{path}: damaged: {_brief(error)}") from None
 
 
-def check_format(data: object, path: Path) -> None:
-    """Refuse what another release has to read, saying so."""
-    if not isinstance(data, dict):
-        raise ValueError("not a JSON object")
-    name, reader = data.get("format"), data.get("min_reader", 1)
-    if not isinstance(reader, int):
-        raise ValueError(f"min_reader is {reader!r}, not a number")
-    if name == FORMAT and reader <= READER:
-        return
-    if isinstance(name, str) and name.startswith("pausedata/"):
-        raise NewerFormatError(
-            f"{path}: format {name}, reader {reader}; this is pausedata {__version__}, which reads "
-            f"{FORMAT}, reader {READER}. {_upgrade(data)}"
-        )
-    raise ValueError(f"its format is {name!r}, not {FORMAT!r}")
-
-
-def _upgrade(data: dict[Any, Any]) -> str:
-    """Which release reads what a later one wrote, as far as it says."""
-    release = data.get("min_release")
-    if isinstance(release, str) and _RELEASE.fullmatch(release):
-        return f"It needs pausedata {release} or newer: pip install -U 'pausedata>={release}'"
-    made = data.get("created_by")
-    by = f" (it was made by {made})" if isinstance(made, str) else ""
-    return f"Upgrade: pip install -U pausedata{by}"
-
-
 def check_output(path: Path) -> None:
     """UsageError unless ``path`` can be written to without harm to a dataset."""
     if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
@@ -373,21 +306,15 @@ def check_output(path: Path) -> None:
             )
 
 
-def version_folder(root: Path, number: int) -> Path:
-    """``versions/0003``."""
-    return root / "versions" / f"{number:04d}"
+SHOWN = 12  # of the names that there are, in an error
 
 
-def version_numbers(root: Path) -> list[int]:
-    """The numbers of the versions that are there, ascending."""
-    folder = root / "versions"
-    if not folder.is_dir():
-        return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
-
-
-def _brief(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(str(s) for s in first['loc'])}: {first['msg']}"
-    return str(error)
+def missing(table: str, tables: Iterable[str]) -> str:
+    """That there is no such run or placement, and which there are."""
+    kind, _, own = table.partition("/")
+    there = [t.split("/", 1)[1] for t in tables if t.startswith(f"{kind}/")]
+    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+    return (
+        f"there is no {KINDS[kind]} '{own}'.{nearest(own, there)} "
+        f"There: {listing(there[:SHOWN])}{more}."
+    )

@@ -27,13 +27,8 @@ from filelock import FileLock
 from pausedata.core.errors import UsageError
 from pausedata.store import files, holds
 from pausedata.store.commit import COMMIT_LOCK, commit_lock, current_version
-from pausedata.store.dataset import (
-    POINTER,
-    open_version,
-    read_pointer,
-    version_folder,
-    version_numbers,
-)
+from pausedata.store.dataset import open_version
+from pausedata.store.pointer import POINTER, read_pointer, version_folder, version_numbers
 
 HOUR = 3600.0
 # Unfinished scores are hours of a GPU: they wait longer for someone to come back to them.

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pausedata.core.options import NO_LIMIT
-from pausedata.strategies.eligible import Eligible
+from pausedata.strategies.patterns import checked_pattern
 from pausedata.strategies.text import Text
 
 Int = np.ndarray[Any, np.dtype[np.int64]]
@@ -24,6 +24,55 @@ MOST_PAUSES = 32_767  # at one position: `count` is int16
 SCORES = frozenset({"logprob", "rank", "entropy"})  # what a run stores for each token
 COLUMNS = SCORES | {"text", "special"}  # of a batch, that are there only where they are read
 MOST_TOKENS = NO_LIMIT  # of a response: positions are int32
+
+
+Kind = Literal["special", "eos", "whitespace", "punctuation", "first"]
+
+
+class Eligible(BaseModel):
+    """Tokens that may be chosen. Without any key it is every one, as in the paper."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    without: list[Kind] = Field(
+        default_factory=list,
+        description="left out: special tokens, the EOS that was added, tokens of whitespace or "
+        "of punctuation (Unicode P*, with whitespace or without) alone, the first token",
+    )
+    inside: str | None = Field(
+        default=None,
+        description="a regular expression: tokens that share no character with a match of it in "
+        "the response are left out",
+    )
+
+    @field_validator("inside")
+    @classmethod
+    def _is_pattern(cls, pattern: str | None) -> str | None:
+        return pattern if pattern is None else checked_pattern(pattern)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Columns of the batch that decide it."""
+        by_text = self.inside is not None or {"eos", "whitespace", "punctuation"} & {*self.without}
+        return frozenset(
+            {*(["text"] if by_text else []), *(["special"] if "special" in self.without else [])}
+        )
+
+    def tokens(self, batch: Batch) -> Bool:
+        """Which tokens these rules let through: [tokens]."""
+        allowed: Any = np.ones(len(batch.begins_character), np.bool_)
+        for kind in self.without:
+            if kind == "first":
+                allowed &= batch.position > 0
+            elif kind == "special":
+                assert batch.special is not None
+                allowed &= ~batch.special
+            else:
+                assert batch.text is not None
+                allowed &= ~getattr(batch.text, f"is_{kind}")
+        if self.inside is not None:
+            assert batch.text is not None
+            allowed &= batch.text.inside(self.inside)
+        return allowed
 
 
 class Parameters(BaseModel):

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from pausedata import exporters
 from pausedata.core.errors import UsageError, listing
-from pausedata.exporters.export_rows import ExportRows, Origin
+from pausedata.exporters.export_rows import ExportRows
+from pausedata.exporters.origin import Origin
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.store.dataset import Version, open_version
 

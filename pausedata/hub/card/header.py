@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from pausedata.core.names import is_repo
 from pausedata.hub.card.own import Own
-from pausedata.hub.reference import is_repo
 from pausedata.store.manifest import Manifest, TableEntry
 
 _SIZES = [(10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7, "10M"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pausedata.analysis import provenance as origin
+from pausedata.analysis import provenance
 from pausedata.core.names import NAME_PATTERN
 from pausedata.hub.card.header import config_names, patterns
 from pausedata.hub.card.own import HERE, Own
@@ -41,9 +41,9 @@ def page(
     text = _template().render(
         manifest=manifest,
         license=own.front.get("license"),
-        source=origin.source(manifest),
-        runs=[origin.run(manifest, name) for name in manifest.names("scores")],
-        limit=origin.length_limit(manifest),
+        source=provenance.source(manifest),
+        runs=[provenance.run(manifest, name) for name in manifest.names("scores")],
+        limit=provenance.length_limit(manifest),
         figures=figures,
         pictures=_pictures(figures) if figures else {},
         tables=[(name, manifest.tables[name], _origin(manifest.tables[name])) for name in named],
@@ -103,7 +103,7 @@ def _origin(entry: TableEntry) -> str:
         given = ", ".join(f"{key} {value}" for key, value in parameters.items())
         return f"{code(inputs['strategy'])}{run}" + (f": {escaped(given)}" if given else "")
     if "result" in entry.provenance:
-        return escaped(origin.gate(entry))
+        return escaped(provenance.gate(entry))
     if "placement" in inputs:
         masked = entry.provenance.get("pause_label_masked", True)
         return f"placement {code(told(inputs['placement']))}, format {code(inputs['format'])}" + (

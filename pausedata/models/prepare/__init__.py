@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pausedata.core.errors import UnreachableError, UsageError, first_line, missing_extra
-from pausedata.models.cache import converted
+from pausedata.core.progress import ignore_message
+from pausedata.models.cache import converted, load_tokenizer
 from pausedata.models.prepare.rows import Init
 from pausedata.models.prepare.token import Token, find_token, save_tokenizer, token_id_of
 from pausedata.models.prepare.weights import INDEX, Changed, Wanted, rewrite
-from pausedata.models.ref import FETCHED, ModelRef, load_tokenizer, resolve_revision
+from pausedata.models.ref import FETCHED, ModelRef, resolve_revision
 from pausedata.models.tokenizer import Tokenizer
-from pausedata.scorers import ignore_message
 from pausedata.store.files import sync, sync_tree, usual_modes, write_json
 
 # Of a model's folder what is not part of the model as it is prepared.

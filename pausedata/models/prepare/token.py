@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pausedata.core.errors import UsageError, first_line
-from pausedata.models.ref import ModelRef, load_tokenizer, quiet
+from pausedata.models.cache import load_tokenizer
+from pausedata.models.ref import ModelRef, quiet
 from pausedata.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.work import Work, differences
 from pausedata.store.choice import told
-from pausedata.store.dataset import KINDS, Table, Version, open_version, read_pointer
+from pausedata.store.dataset import KINDS, Table, Version, open_version
+from pausedata.store.pointer import read_pointer
 
 
 def plan(

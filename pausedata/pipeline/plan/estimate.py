@@ -12,14 +12,14 @@ from itertools import islice
 import numpy as np
 
 from pausedata.core.errors import UnreachableError
-from pausedata.models import ref as models
 from pausedata.models.ref import ModelRef
+from pausedata.models.shape import parameter_count
 from pausedata.models.tokens import Rejected, TokenBuilder, Tokenized
 from pausedata.pipeline.plan.sizes import SampleTables
-from pausedata.pipeline.recipe import ColumnPrompt
 from pausedata.pipeline.resolve import Resolved
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.sources import BadRow, Row
+from pausedata.sources.spec import ColumnPrompt
 from pausedata.sources.templates import Rendered, Renderer
 from pausedata.store.dataset import Version
 from pausedata.store.tables import examples_with_messages, schema_of
@@ -136,7 +136,7 @@ def scoring_time(tokens: int, model: ModelRef, base: Version | None) -> tuple[fl
         if facts.get("seconds") and facts.get("scored_tokens"):
             pace = facts["seconds"] / facts["scored_tokens"]
             return tokens * pace, f"at the pace of run '{run}'"
-    parameters = models.parameter_count(model)
+    parameters = parameter_count(model)
     if parameters is None:
         return None
     seconds = tokens * 2 * parameters / _flops()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pausedata.core.system_memory import readable
 from pausedata.pipeline.runs import RunSpec
 from pausedata.scorers import memory
 
@@ -47,11 +48,11 @@ class Forecast:
         }
         if self.memory is not None:
             parts = ", ".join(
-                f"{name} {memory.readable(size)}" for name, size in self.memory.items() if size
+                f"{name} {readable(size)}" for name, size in self.memory.items() if size
             )
-            there = f" of {memory.readable(self.memory_there)}" if self.memory_there else ""
+            there = f" of {readable(self.memory_there)}" if self.memory_there else ""
             each = " a GPU" if len(self.devices) > 1 else ""
-            total = memory.readable(sum(self.memory.values()))
+            total = readable(sum(self.memory.values()))
             found[f"memory {self.run}"] = f"about {total}{there}{each}: {parts}"
         if self.cross_check:
             found[f"check {self.run}"] = (
@@ -68,11 +69,12 @@ def forecast(
     UsageError for devices that are not there and, where it is ``sure`` that there is something to
     score, for a model that does not fit.
     """
-    place = memory.layout(spec)
-    expected = memory.expected(spec, place, longest)
+    job = spec.job(longest)
+    place = memory.layout(spec.backend, job)
+    expected = memory.expected(spec.backend, job, place)
     if sure:
-        memory.refuse(spec, place, expected)
-    budget = memory.batch_tokens(spec, place.kind)
+        memory.refuse(spec.backend, job, place, expected)
+    budget = memory.batch_tokens(spec.backend, job, place.kind)
     return Forecast(
         run=spec.name,
         backend=spec.backend,

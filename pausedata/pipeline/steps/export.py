@@ -17,8 +17,9 @@ from pausedata.core.ahead import ahead
 from pausedata.core.errors import DataError, listing
 from pausedata.core.progress import Progress
 from pausedata.exporters import Format, Options
-from pausedata.exporters.export_rows import ExportRows, Origin, Unit, names_of
+from pausedata.exporters.export_rows import ExportRows, Unit
 from pausedata.exporters.guide import readme, readme_name
+from pausedata.exporters.origin import Origin, names_of
 from pausedata.exporters.refused import LENGTH, REASONS, Refused
 from pausedata.exporters.tally import CHANGES, Change, Tally
 from pausedata.store import files

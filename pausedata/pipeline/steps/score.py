@@ -10,8 +10,8 @@ import numpy as np
 
 from pausedata.core.errors import DataError
 from pausedata.core.progress import Progress
-from pausedata.models import ref as models
 from pausedata.models.ref import ModelRef
+from pausedata.models.shape import context_length
 from pausedata.pipeline.recipe import Scoring
 from pausedata.pipeline.steps.carry import CarriedScores
 from pausedata.pipeline.steps.cross_check import CrossCheck
@@ -204,7 +204,7 @@ def check_context(tokens: Table, model: ModelRef) -> int:
 
     DataError where one is longer than the model's context, before any scoring.
     """
-    limit = models.context_length(model)
+    limit = context_length(model)
     longest, holder, too_long = 0, "", 0
     for shard in tokens.shards:
         rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])

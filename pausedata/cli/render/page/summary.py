@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from pausedata.analysis import diff
-from pausedata.analysis import provenance as origin
+from pausedata.analysis import diff, provenance
 from pausedata.analysis.stats import (
     ByPlace,
     PlacementsStats,
@@ -53,9 +52,9 @@ def summary(version: Version, progress: Progress) -> Summary:
         placements=placements,
         charts=_charts(figures, places),
         runs=[_compared(version, version.runs[0], run, progress) for run in version.runs[1:]],
-        source=origin.source(manifest),
-        models=[origin.run(manifest, name) for name in version.runs],
-        limit=origin.length_limit(manifest),
+        source=provenance.source(manifest),
+        models=[provenance.run(manifest, name) for name in version.runs],
+        limit=provenance.length_limit(manifest),
         recipe=yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=100),
     )
 
