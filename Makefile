@@ -168,9 +168,10 @@ test-browser: $(VENV)/.dev ## look at the report in a real, headless Chromium (C
 	$(BIN)/python -m pytest -m browser
 	@echo "screenshots: build/browser"
 
-lint: $(VENV)/.dev ## ruff: lint and format
+lint: $(VENV)/.dev ## ruff: lint and format; import-linter: what may import what
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/.dev ## pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -1,4 +1,7 @@
-"""The command line: parses, calls, prints. No logic of its own."""
+"""The command line: parses, calls, prints. No logic of its own.
+
+`main` runs it. A file for each group of commands; `render/` draws what they show.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from packaging.version import InvalidVersion, Version
 
 from pausedata import exporters, scorers, strategies
 from pausedata.cli.caches import caches
-from pausedata.core.errors import first_line
 from pausedata.core.plugins import PluginWarning
 from pausedata.core.system_memory import available
 from pausedata.hub.login import login
@@ -72,7 +71,7 @@ def examine() -> dict[str, Any]:
         for cache in there
         if cache.problem
     ]
-    device, broken = _device(bool(versions["torch"]))
+    device, broken = installed.torch_device(bool(versions["torch"]))
     if broken:
         advice.append("install torch anew, in the build for this machine: constraints.txt names it")
     hub = login()
@@ -178,20 +177,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _device(has_torch: bool) -> tuple[str, bool]:
-    """What torch would score on, and whether torch is broken."""
-    if not has_torch:
-        return "none: torch is not installed", False
-    try:
-        import torch
-    except Exception as error:  # a broken installation is what doctor is asked about
-        return f"torch cannot be imported: {first_line(error)}", True
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        return ", ".join(torch.cuda.get_device_name(i) for i in range(count)), False
-    return "cpu", False
 
 
 def _gib(size: int | None) -> float | None:

@@ -1,1 +1,6 @@
-"""core."""
+"""What every room may use: errors, names, options, progress, plug-ins. It knows nothing of pauses.
+
+`errors` (UsageError, DataError, ConflictError), `progress` (Progress, Silent), `registry` and
+`plugins` (things by name), `options` and `invalid` (pydantic models, and what is wrong with a
+value), `names`, `network`, `cache`, `stopping`.
+"""

@@ -1,4 +1,8 @@
-"""Placements to what each trainer reads; each format is registered with its options, typed."""
+"""Placements to what each trainer reads; each format is registered with its options, typed.
+
+`get` finds a format, `export_rows.ExportRows` makes its rows, `trainers` proves what a trainer has
+of them. A format is a file here, `base` says what one is.
+"""
 
 from __future__ import annotations
 

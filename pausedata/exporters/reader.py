@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from pausedata.core.errors import UsageError
 from pausedata.exporters.templates import MODEL_TEMPLATE
-from pausedata.models.tokenizer import Tokenizer
+from pausedata.models.tokenizer import Tokenizer, with_special_token
 
 
 class Reader:
@@ -21,10 +20,7 @@ class Reader:
         """``chat_template``: Jinja; None: the tokenizer's own. UsageError where the tokenizer
         gives the pause another id than ``pause_id``.
         """
-        from transformers import AddedToken
-
-        hf = copy.deepcopy(tokenizer.hf)
-        hf.add_tokens([AddedToken(pause, special=True, normalized=False)], special_tokens=True)
+        hf = with_special_token(tokenizer.hf, pause)
         if chat_template not in (None, MODEL_TEMPLATE):
             hf.chat_template = chat_template
         self.pause, self.pause_id = pause, pause_id

@@ -16,7 +16,7 @@ from pausedata.core import stopping
 from pausedata.core.errors import ConflictError, DataError, UsageError
 from pausedata.core.progress import Progress
 from pausedata.hub.client import Repository
-from pausedata.hub.reference import Reference
+from pausedata.hub.reference import Reference, is_cached
 from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
 from pausedata.hub.snapshot import Snapshot, snapshot
 from pausedata.store import absent, files
@@ -237,8 +237,6 @@ def _is_whole(folder: Path, entry: FileEntry) -> bool:
 
 def _siblings(root: Path) -> list[Path]:
     """Other commits of the same repository, where ``root`` is in the cache."""
-    from pausedata.hub.reference import is_cached
-
     return [p for p in root.parent.iterdir() if p != root and p.is_dir()] if is_cached(root) else []
 
 

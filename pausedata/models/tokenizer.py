@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -28,6 +29,15 @@ class VocabEntry(NamedTuple):
     token: str  #: as a person reads it; bytes that are no whole character as \\xNN
     bytes: bytes  #: what the token adds to the text's UTF-8
     special: bool
+
+
+def with_special_token(hf: PreTrainedTokenizerFast, text: str) -> PreTrainedTokenizerFast:
+    """A copy of a tokenizer in which ``text`` is one token, as trainers add one."""
+    from transformers import AddedToken
+
+    copied = copy.deepcopy(hf)
+    copied.add_tokens([AddedToken(text, special=True, normalized=False)], special_tokens=True)
+    return copied
 
 
 class Tokenizer:

@@ -1,6 +1,8 @@
 """Token log-probabilities: what a scorer takes and gives, and which backends there are.
 
-Importing this loads no torch: a backend is named here and imported when it is asked for.
+From here: `Example`, `Scores`, `Job`, `Scorer`, `load_scorer`; `memory` and `devices` say what
+fits, `reference` and `agreement` how far scores may be from a reference. Importing this loads no
+torch: a backend is named here and imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from pausedata.core.errors import DataError, UsageError, listing, nearest
 from pausedata.core.progress import ignore_message
-from pausedata.scorers import installed
+from pausedata.scorers import devices, installed
 
 if TYPE_CHECKING:
     from pausedata.models.ref import ModelRef
@@ -172,8 +174,6 @@ def choose_backend(device: str = "auto") -> tuple[str, str]:
 
     ``device`` is `scoring.device`: where that is not a GPU, transformers it is.
     """
-    from pausedata.scorers import devices  # which imports from here
-
     vllm = installed.find_vllm()
     if vllm is None:
         return "transformers", "vLLM is not installed"

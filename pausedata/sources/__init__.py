@@ -1,4 +1,8 @@
-"""Rows from the Hub or from files; :mod:`pausedata.sources.templates` makes examples of them."""
+"""Rows from the Hub or from files, and templates that make examples of them.
+
+`open_source` opens what a recipe's `source` (`spec.Source`) names; `templates.Renderer` makes
+prompts and responses of its rows.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pausedata.core.errors import UsageError
 from pausedata.store.manifest import Manifest, Pointer, TableEntry
+from pausedata.store.pointer import read_pointer
 
 # Fetches a table's files into the dataset. The store knows nothing of the Hub: who opens a dataset
 # whose tables are to be fetched when they are needed leaves the function that does it here.
@@ -50,8 +51,6 @@ def supply_with(root: Path, supplier: Supplier) -> None:
 
 def supply(root: Path, name: str, entry: TableEntry) -> None:
     """Have the table here; UsageError that says how to fetch it where nobody does so."""
-    from pausedata.store.pointer import read_pointer
-
     with _supplying:  # threads that read shards side by side ask for the same
         pointer = read_pointer(root)
         if pointer is None or entry.content not in pointer.absent.get(name, []):

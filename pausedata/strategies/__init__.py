@@ -1,7 +1,8 @@
 """Scores to positions: pure functions over a batch of examples, with no I/O.
 
 A strategy is registered with a typed model of its parameters; the command line, the recipe's
-schema and its errors all read that one place.
+schema and its errors all read that one place. `get` finds one, `of` parses its parameters; `base`
+says what a strategy gets and gives. A strategy is a file here.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from pausedata.core.errors import UsageError, first_line
 from pausedata.models.cache import load_tokenizer
 from pausedata.models.ref import ModelRef, quiet
-from pausedata.models.tokenizer import Tokenizer
+from pausedata.models.tokenizer import Tokenizer, with_special_token
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    pass
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,9 @@ def save_tokenizer(ref: ModelRef, token: Token, folder: Path) -> None:
 
     UsageError where it cannot be saved so that it comes back with the same ids.
     """
-    from transformers import AddedToken
-
-    before = Tokenizer(load_tokenizer(ref)).hash(token.text)
-    hf: PreTrainedTokenizerFast = load_tokenizer(ref)
-    hf.add_tokens([AddedToken(token.text, special=True, normalized=False)], special_tokens=True)
+    original = load_tokenizer(ref)
+    before = Tokenizer(original).hash(token.text)
+    hf = with_special_token(original, token.text)
     with quiet():
         hf.save_pretrained(str(folder))
     try:
