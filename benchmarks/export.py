@@ -26,7 +26,7 @@ from common import machine, peak_mib, tables_of
 
 from pausedata import exporters
 from pausedata.core.progress import Silent
-from pausedata.exporters.origin import Origin
+from pausedata.exporters.inputs import ExportInputs
 from pausedata.pipeline.steps.export import write_outside
 from pausedata.store import commit
 from pausedata.store.dataset import open_version
@@ -118,7 +118,7 @@ def export(root: Path, target: Path) -> None:
         raise AssertionError
 
     manifest = version.manifest
-    origin = Origin.of(manifest.name, manifest.pause, version.tables, "five", no_tokenizer)
+    origin = ExportInputs.of(manifest.name, manifest.pause, version.tables, "five", no_tokenizer)
     write_outside(target, format, options, origin, ["train"], 1, Silent())
 
 

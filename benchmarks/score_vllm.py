@@ -47,9 +47,9 @@ from pausedata.pipeline.work import Work
 from pausedata.scorers import Example
 from pausedata.scorers.sizes import VLLM_STEP_TOKENS
 from pausedata.scorers.vllm import VllmScorer
-from pausedata.scorers.vllm.engine import Answer, Engine
+from pausedata.scorers.vllm.engine import Engine, EngineScores
 from pausedata.scorers.vllm.loop import Message, serve
-from pausedata.scorers.vllm.outputs import Flat, Way, ids_of
+from pausedata.scorers.vllm.outputs import Flat, ScoreReader, ids_of
 from pausedata.store.commit import prepare_folder
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.shards import shard_name, write_shard
@@ -88,14 +88,14 @@ class HereEngine:
         )
         self._thread.start()
 
-    def score(self, examples: Sequence[Example], on_tokens: Callable[[int], None]) -> Answer:
+    def score(self, examples: Sequence[Example], on_tokens: Callable[[int], None]) -> EngineScores:
         """As `EngineProcess.score`."""
         key = next(self._keys)
         answers = self._answers[key] = queue.SimpleQueue()
         self._inbox.put(("score", key, examples))
         while (message := answers.get())[0] != "scores":
             on_tokens(message[2])
-        return Answer(key, message[2], message[3], self.facts)
+        return EngineScores(key, message[2], message[3], self.facts)
 
     def stop(self) -> None:
         """Stop the thread; the engine stays."""
@@ -163,7 +163,7 @@ def dataset(args: argparse.Namespace, root: Path) -> Version:
     return open_version(root)
 
 
-def sampling(way: Way, example: Example) -> Any:
+def sampling(way: ScoreReader, example: Example) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(max_tokens=1, temperature=0, detokenize=False, **way.parameters(example))
@@ -187,7 +187,7 @@ def read_plainly(example: Example, output: Any) -> list[float]:
     return [output.prompt_logprobs[k][ids[k]].logprob for k in range(start, len(ids))]
 
 
-def bare(llm: Any, examples: Sequence[Example], way: Way) -> list[Any]:
+def bare(llm: Any, examples: Sequence[Example], way: ScoreReader) -> list[Any]:
     """(b) What vLLM does for us, by itself."""
     prompts = [{"prompt_token_ids": ids_of(e).tolist()} for e in examples]
     return llm.generate(prompts, [sampling(way, e) for e in examples], use_tqdm=False)
@@ -235,7 +235,9 @@ def making(output: Any, flat: bool) -> Callable[[], Any]:
     return make
 
 
-def python_time(examples: list[Example], plainly: list[Any], ours: list[Any], way: Way) -> None:
+def python_time(
+    examples: list[Example], plainly: list[Any], ours: list[Any], way: ScoreReader
+) -> None:
     """Print what Python costs for each token apart from the model."""
     examples = examples[: len(ours)]
     tokens = sum(map(len, examples))

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pausedata.inference import PauseLogitsProcessor, PauseParams
-from pausedata.inference.decide import Answer, Verdict, is_unsure
+from pausedata.inference.decide import PauseDecision, PauseState, is_unsure
 from pausedata.models.prepare import prepare_model
 from pausedata.models.ref import ModelRef
 from pausedata.models.tokenizer import Pieces
@@ -67,7 +67,7 @@ class Pausing:
         others[:, self.pause] = 0
         logs = probabilities.clamp_min(1e-300).log()
         entropies = -(probabilities * logs).sum(-1)
-        pieces, answer, due = Pieces(self.tokenizer), Answer(params), []
+        pieces, answer, due = Pieces(self.tokenizer), PauseState(params), []
         for k, token in enumerate(row):
             highest, entropy = float(others[k].max()), float(entropies[k])
             unsure = is_unsure(params, highest, entropy)
@@ -75,7 +75,9 @@ class Pausing:
             if any(abs(limit - found) < CLOSE for limit, found in limits):
                 unsure = token == self.pause
             verdict = answer.verdict
-            due.append(verdict is Verdict.ALWAYS or (verdict is Verdict.IF_UNSURE and unsure))
+            due.append(
+                verdict is PauseDecision.ALWAYS or (verdict is PauseDecision.IF_UNSURE and unsure)
+            )
             if token == self.pause:
                 answer.add_pause()
             else:

@@ -12,7 +12,7 @@ import pytest
 from conftest import SMOLLM2, Run
 
 from pausedata.core.errors import UsageError
-from pausedata.core.held_out import a_fifth
+from pausedata.core.held_out import holdout_mask
 from pausedata.measure.calibrate import calibrate, parse_budget
 from pausedata.measure.calibrate.bounds import bounds
 from pausedata.measure.calibrate.counts import Counts
@@ -94,11 +94,11 @@ def test_counts_do_not_depend_on_how_tokens_come() -> None:
 
 
 def test_a_fifth_is_held_out_the_same_for_a_seed() -> None:
-    chosen = a_fifth(50, seed=3)
+    chosen = holdout_mask(50, seed=3)
     assert chosen.sum() == 10
-    assert (chosen == a_fifth(50, seed=3)).all()
-    assert (chosen != a_fifth(50, seed=4)).any()
-    assert not a_fifth(1, seed=0).any()
+    assert (chosen == holdout_mask(50, seed=3)).all()
+    assert (chosen != holdout_mask(50, seed=4)).any()
+    assert not holdout_mask(1, seed=0).any()
 
 
 def test_the_last_split_is_held_out_where_there_are_several(tmp_path: Path) -> None:

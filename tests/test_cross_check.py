@@ -28,7 +28,7 @@ from pausedata.models.ref import ModelRef
 from pausedata.models.shape import parameter_count
 from pausedata.pipeline.steps.cross_check import _within_budget
 from pausedata.scorers import Example, Job, Scores, installed
-from pausedata.scorers.agreement import BOUNDS, Reference, compare, shifted
+from pausedata.scorers.agreement import BOUNDS, ReferenceScores, compare, shifted
 from pausedata.scorers.installed import Vllm
 from pausedata.scorers.reference import ReferenceModel
 from pausedata.store.dataset import Version, open_version
@@ -359,7 +359,7 @@ IN_FLOAT32 = [
 def test_a_shift_by_one_token_fails_in_bfloat16_by_its_mean(by: int) -> None:
     """A single token may differ by nats in bfloat16, so that only the mean tells it surely."""
     nothing = np.ones(len(IN_FLOAT32), np.int32)
-    references = [Reference(np.array(IN_FLOAT32), nothing, nothing)]
+    references = [ReferenceScores(np.array(IN_FLOAT32), nothing, nothing)]
     scores = [Scores(np.array(IN_BFLOAT16, np.float32))]
     bound = BOUNDS["bfloat16"]
     found = compare(*(shifted(references, scores, by) if by else (references, scores)))
@@ -388,7 +388,7 @@ def test_reference_counts_ranks_within_the_tolerance(model_folder: Path) -> None
 
 
 def test_near_ties_may_change_places_and_nothing_else_may() -> None:
-    reference = Reference(np.array([-1.0, -2.0]), np.array([1, 4]), np.array([1, 6]))
+    reference = ReferenceScores(np.array([-1.0, -2.0]), np.array([1, 4]), np.array([1, 6]))
     logprob = np.array([-1.0, -2.0], np.float32)
     for rank in (4, 5, 6):
         found = compare([reference], [Scores(logprob, np.array([1, rank]))])

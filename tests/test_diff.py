@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from pausedata.analysis.diff import PlacementsDiff, RunsDiff, VersionsDiff, diff
 from pausedata.analysis.diff.join import join
-from pausedata.analysis.diff.placements import Pauses, PlacedExample
+from pausedata.analysis.diff.placements import PausePosition, PlacedExample
 from pausedata.analysis.diff.runs import RankOne
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.quantiles import quantiles
@@ -93,15 +93,18 @@ def test_the_most_changed_examples_are_shown_with_the_tokens_that_follow(root: P
         PlacedExample(
             id="e1",
             kept=0,
-            left=[Pauses(1, " sum", 2, 0), Pauses(3, " 4", 1, 0)],
-            came=[Pauses(0, " The", 0, 3), Pauses(5, None, 0, 1)],  # 5: after the last token
+            left=[PausePosition(1, " sum", 2, 0), PausePosition(3, " 4", 1, 0)],
+            came=[
+                PausePosition(0, " The", 0, 3),
+                PausePosition(5, None, 0, 1),
+            ],  # 5: after the last token
             recounted=[],
         ),
         PlacedExample(
             id="e3",
             kept=0,
-            left=[Pauses(0, ' "ok"', 1, 0)],
-            came=[Pauses(2, None, 0, 4)],
+            left=[PausePosition(0, ' "ok"', 1, 0)],
+            came=[PausePosition(2, None, 0, 4)],
             recounted=[],
         ),
     ]

@@ -20,7 +20,7 @@ from conftest import Run
 from handmade import commit_handmade
 from test_exports import TEST, TRAIN
 
-from pausedata.core.ahead import ahead
+from pausedata.core.prefetch import prefetch
 from pausedata.exporters.row_files import TYPES, RowFiles
 
 ROWS = [json.loads(line) for line in TRAIN]
@@ -225,7 +225,7 @@ def test_ahead_makes_one_more_and_passes_errors_on() -> None:
             yield number
         raise ValueError("at the end")
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert next(coming) == 0
     assert next(coming) == 1
     assert len(made) <= 3

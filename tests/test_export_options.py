@@ -23,8 +23,8 @@ from pausedata.analysis.verify import verify
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Silent
 from pausedata.exporters.export_rows import ExportRows
+from pausedata.exporters.inputs import ExportInputs
 from pausedata.exporters.mixture import draw
-from pausedata.exporters.origin import Origin
 from pausedata.exporters.pack import best_fit
 from pausedata.pipeline.change import export, place, remove
 from pausedata.pipeline.recipe import Export, Placement
@@ -161,7 +161,7 @@ def made(root: Path, examples: list[Any], each: int, **options: Any) -> list[dic
     pause = PauseEntry(token="[PAUSE]", id=PAUSE, id_is_new=True)
     format = exporters.get("tokenized")
     parsed = exporters.parse(format, options, "test")
-    rows = ExportRows(Origin.of("d", pause, read, "p", no_tokenizer), format, parsed)
+    rows = ExportRows(ExportInputs.of("d", pause, read, "p", no_tokenizer), format, parsed)
     return [row for unit in rows.units("train") for row in rows.make(unit).table.to_pylist()]
 
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from pausedata.core.errors import UsageError
 from pausedata.inference import Eligibility, PauseParams
-from pausedata.inference.decide import Answer, Verdict, is_unsure
+from pausedata.inference.decide import PauseDecision, PauseState, is_unsure
 from pausedata.inference.params import parse_params
 
 P = "[PAUSE]"
 
 
-def fed(params: PauseParams, pieces: Iterable[str | bytes]) -> Answer:
+def fed(params: PauseParams, pieces: Iterable[str | bytes]) -> PauseState:
     """An answer with these tokens."""
-    answer = Answer(params)
+    answer = PauseState(params)
     for piece in pieces:
         if piece == P:
             answer.add_pause()
@@ -33,7 +33,7 @@ def fed(params: PauseParams, pieces: Iterable[str | bytes]) -> Answer:
 
 def may(params: PauseParams, *pieces: str | bytes) -> bool:
     """Whether a pause may come after these tokens, where the model is unsure."""
-    return fed(params, pieces).verdict is Verdict.IF_UNSURE
+    return fed(params, pieces).verdict is PauseDecision.IF_UNSURE
 
 
 # The distribution
@@ -64,16 +64,16 @@ def test_unsure_is_below_the_threshold_or_above_that_of_entropy(
 def test_after_a_pause_comes_a_token() -> None:
     params = PauseParams()
     assert may(params)
-    assert fed(params, [P]).verdict is Verdict.NEVER
+    assert fed(params, [P]).verdict is PauseDecision.NEVER
     assert may(params, P, "a")
 
 
 def test_a_pause_at_the_prompts_end_is_one() -> None:
     """But counts towards no budget and begins no cool-down."""
-    answer = Answer(PauseParams(max_pauses=1, cooldown=5), after_pause=True)
-    assert answer.verdict is Verdict.NEVER
+    answer = PauseState(PauseParams(max_pauses=1, cooldown=5), after_pause=True)
+    assert answer.verdict is PauseDecision.NEVER
     answer.add_token(b"a")
-    assert answer.verdict is Verdict.IF_UNSURE and answer.pauses == 0
+    assert answer.verdict is PauseDecision.IF_UNSURE and answer.pauses == 0
 
 
 def test_the_budget_of_an_answer() -> None:
@@ -92,7 +92,12 @@ def test_the_cool_down_counts_tokens_after_the_last_pause() -> None:
 def test_several_tokens_at_a_place_come_without_asking() -> None:
     params = PauseParams(tokens=3, max_pauses=5)
     verdicts = [fed(params, [P] * n).verdict for n in range(4)]
-    assert verdicts == [Verdict.IF_UNSURE, Verdict.ALWAYS, Verdict.ALWAYS, Verdict.NEVER]
+    assert verdicts == [
+        PauseDecision.IF_UNSURE,
+        PauseDecision.ALWAYS,
+        PauseDecision.ALWAYS,
+        PauseDecision.NEVER,
+    ]
     # Two are left of the budget: too few for another place.
     assert not may(params, P, P, P, "a")
 
@@ -201,11 +206,11 @@ def test_whatever_the_model_is_unsure_of_the_limits_hold(
 ) -> None:
     if most:
         most = max(most, tokens)
-    answer = Answer(PauseParams(tokens=tokens, max_pauses=most, cooldown=cooldown))
+    answer = PauseState(PauseParams(tokens=tokens, max_pauses=most, cooldown=cooldown))
     shape = ""
     for here in unsure:
         verdict = answer.verdict
-        if verdict is Verdict.ALWAYS or (here and verdict is Verdict.IF_UNSURE):
+        if verdict is PauseDecision.ALWAYS or (here and verdict is PauseDecision.IF_UNSURE):
             answer.add_pause()
             shape += "P"
         else:
@@ -223,9 +228,9 @@ def test_a_copy_goes_its_own_way() -> None:
     other = answer.copy()
     answer.add_token(b"#")
     other.add_pause()
-    assert (answer.verdict, answer.pauses) == (Verdict.NEVER, 0)
+    assert (answer.verdict, answer.pauses) == (PauseDecision.NEVER, 0)
     other.add_token(b"a")
-    assert (other.verdict, other.pauses) == (Verdict.IF_UNSURE, 1)
+    assert (other.verdict, other.pauses) == (PauseDecision.IF_UNSURE, 1)
 
 
 # Bad input

@@ -156,8 +156,8 @@ def test_who_is_started_to_ignore_ctrl_c_ignores_it(recipe: Recipe) -> None:
 
 def test_a_library_user_keeps_python_s_own_ctrl_c() -> None:
     handler = signal.getsignal(signal.SIGINT)
-    with stopping.gently():
-        stopping.safe_point()
+    with stopping.graceful_shutdown():
+        stopping.raise_if_stopped()
         assert signal.getsignal(signal.SIGINT) is handler
     assert not stopping.asked()
 

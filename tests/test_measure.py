@@ -247,10 +247,10 @@ def test_groups_are_told_and_judged_each_and_written_as_an_eligibility_rule(
 def test_a_group_that_does_not_gain_is_told_to_go_without() -> None:
     from pausedata.core.held_out import HeldOut
     from pausedata.measure.judge import Judged
-    from pausedata.measure.result import Measurement, Part
+    from pausedata.measure.result import MeasuredPart, Measurement
 
-    def part(verdict: Any) -> Part:
-        return Part(figures=None, judged=Judged(verdict, []))  # type: ignore[arg-type]
+    def part(verdict: Any) -> MeasuredPart:
+        return MeasuredPart(figures=None, judged=Judged(verdict, []))  # type: ignore[arg-type]
 
     groups = {"sets": part("no-go"), "sums": part("go"), "few": part("not-enough-data")}
     found = Measurement(

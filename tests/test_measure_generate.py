@@ -19,7 +19,7 @@ from test_measure import (  # noqa: F401
 
 from pausedata.core.errors import UsageError
 from pausedata.measure import run as measuring
-from pausedata.measure.generate import Generating, Way, summary, way_of
+from pausedata.measure.generate import Generating, PauseInsertion, summary, way_of
 from pausedata.store.dataset import open_version
 
 WORDS = ("--generate", "--task", "gsm8k", "--examples", "6", "--max-new-tokens", "12")
@@ -189,18 +189,21 @@ def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
 @pytest.mark.parametrize(
     ("inputs", "way"),
     [
-        ({"strategy": "append", "parameters": {"tokens": 10}}, Way("behind-prompt", 10)),
-        ({"strategy": "none", "parameters": {}}, Way("nowhere")),
-        ({"strategy": "lowest_logprob", "parameters": {"positions": 5}}, Way("if-unsure")),
-        ({"strategy": "random", "parameters": {"tokens": 2}}, Way("if-unsure", 2)),
-        ({"strategy": "every_word", "parameters": {}}, Way("after-words")),
+        ({"strategy": "append", "parameters": {"tokens": 10}}, PauseInsertion("behind-prompt", 10)),
+        ({"strategy": "none", "parameters": {}}, PauseInsertion("nowhere")),
+        (
+            {"strategy": "lowest_logprob", "parameters": {"positions": 5}},
+            PauseInsertion("if-unsure"),
+        ),
+        ({"strategy": "random", "parameters": {"tokens": 2}}, PauseInsertion("if-unsure", 2)),
+        ({"strategy": "every_word", "parameters": {}}, PauseInsertion("after-words")),
         (
             {"strategy": "every_word", "parameters": {"every_n_tokens": 4}},
-            Way("after-words", 1, 4),
+            PauseInsertion("after-words", 1, 4),
         ),
     ],
 )
-def test_how_pauses_get_into_answers_follows_the_strategy(inputs: Any, way: Way) -> None:
+def test_how_pauses_get_into_answers_follows_the_strategy(inputs: Any, way: PauseInsertion) -> None:
     assert way_of(inputs, Generating("gsm8k")) == way
 
 

@@ -55,7 +55,7 @@ def run_of(ref: ModelRef, backend: str, dtype: str = "bfloat16", **scoring: Any)
     return RunSpec("base", ref, dtype, backend, Scoring(**scoring))
 
 
-def layout(spec: RunSpec) -> memory.Layout:
+def layout(spec: RunSpec) -> memory.DeviceLayout:
     return memory.layout(spec.backend, spec.job(2048))
 
 

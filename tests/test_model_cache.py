@@ -485,12 +485,12 @@ def disk_full(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_locks(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pausedata.store import holds
+    from pausedata.store import read_locks
 
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(holds.fcntl, "flock", refuse)
+    monkeypatch.setattr(read_locks.fcntl, "flock", refuse)
 
 
 @pytest.mark.parametrize("why", [in_the_way, no_room, disk_full, no_locks])

@@ -25,7 +25,7 @@ from pausedata.analysis.verify import verify
 from pausedata.core.progress import Silent
 from pausedata.store.dataset import open_version
 from pausedata.store.files import usual_modes
-from pausedata.store.marks import marks
+from pausedata.store.known_damage import marks
 from pausedata.store.pointer import version_numbers
 
 pytest.importorskip("fcntl")

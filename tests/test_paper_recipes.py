@@ -14,7 +14,7 @@ from pausedata.analysis.verify import verify
 from pausedata.core.progress import Silent
 from pausedata.pipeline.recipe import load_recipe
 from pausedata.sources import Row
-from pausedata.sources.templates import Rendered, Renderer
+from pausedata.sources.templates import RenderedRow, Renderer
 from pausedata.store.dataset import Version, open_version
 
 PAPER = ROOT / "recipes" / "paper"
@@ -73,12 +73,12 @@ def path_of(model: str, data: str) -> Path:
     return PAPER / f"{model}_{data}.yaml"
 
 
-def rendered(model: str, data: str, row: dict[str, Any]) -> Rendered:
+def rendered(model: str, data: str, row: dict[str, Any]) -> RenderedRow:
     """The example that the recipe makes of a row."""
     recipe = load_recipe(path_of(model, data)).recipe
     renderer = Renderer(recipe.prompt, recipe.response, recipe.source)
     (example,) = renderer.render(Row("train", 0, row, "row"))
-    assert isinstance(example, Rendered)
+    assert isinstance(example, RenderedRow)
     return example
 
 

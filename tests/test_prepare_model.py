@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from pausedata.core.errors import DataError, UsageError
-from pausedata.models.prepare import Prepared, prepare_model
+from pausedata.models.prepare import PreparedModel, prepare_model
 from pausedata.models.ref import ModelRef
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.store.dataset import open_version
@@ -35,7 +35,7 @@ from pausedata.store.dataset import open_version
 TEXTS = ["A roast needs 40 minutes.", " 2.3 * 40 = 92\n\n", "[PAUS E] 🍖 naïve", "<|im_end|>"]
 
 
-def prepared(model: Path, out: Path, **options: Any) -> Prepared:
+def prepared(model: Path, out: Path, **options: Any) -> PreparedModel:
     return prepare_model(ModelRef.parse(str(model), None, Path()), out, **options)
 
 

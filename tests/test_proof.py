@@ -18,15 +18,15 @@ from test_properties import no_tokenizer
 
 from pausedata import exporters
 from pausedata.exporters.export_rows import ExportRows
-from pausedata.exporters.origin import Origin
-from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way
-from pausedata.exporters.trainers.proof import Check, prove
+from pausedata.exporters.inputs import ExportInputs
+from pausedata.exporters.trainers.base import Finding, LoadPath, TensorRow, Trainer, TrainerInput
+from pausedata.exporters.trainers.trainer_check import Check, prove
 from pausedata.store.dataset import open_version
 
 no = -100
-A = Row([1, 10, 2, 3, P, P, 10, 4, 15], [no, no, no, 3, no, no, 10, 4, 15])
-B = Row([5, 11, 12, 13, 14, P, P, 6, 15], [no, 11, 12, 13, 14, no, no, 6, 15])
-C = Row([7, 10, 8, P, P, 9, 15], [no, no, no, no, no, 9, 15])
+A = TensorRow([1, 10, 2, 3, P, P, 10, 4, 15], [no, no, no, 3, no, no, 10, 4, 15])
+B = TensorRow([5, 11, 12, 13, 14, P, P, 6, 15], [no, 11, 12, 13, 14, no, no, 6, 15])
+C = TensorRow([7, 10, 8, P, P, 9, 15], [no, no, no, no, no, 9, 15])
 
 Tell = Callable[..., dict[str, Check]]
 
@@ -42,15 +42,15 @@ def tell(tmp_path: Path) -> Tell:
     """The checks, by what they are of, of a trainer that has these rows."""
     commit_handmade(tmp_path / "data")
     version = open_version(tmp_path / "data")
-    origin = Origin.of("data", version.manifest.pause, version.tables, "low", no_tokenizer)
+    origin = ExportInputs.of("data", version.manifest.pause, version.tables, "low", no_tokenizer)
     format = exporters.get("tokenized")
     made = Rows(origin, format, exporters.parse(format, {}, "test"))
 
-    def call(*has: Row | Fact, ordered: bool = True) -> dict[str, Check]:
-        def load(given: Given) -> Iterator[Row | Fact]:
+    def call(*has: TensorRow | Finding, ordered: bool = True) -> dict[str, Check]:
+        def load(given: TrainerInput) -> Iterator[TensorRow | Finding]:
             yield from has
 
-        trainer = Trainer("own", (), ("tokenized",), (Way("own", load, ordered),))
+        trainer = Trainer("own", (), ("tokenized",), (LoadPath("own", load, ordered),))
         (proof,) = prove(trainer, made, "train", tmp_path / "unread")
         assert proof.holds == (not any(check.differ for check in proof.checks))
         return {check.what: check for check in proof.checks}
@@ -103,7 +103,7 @@ def test_a_row_twice(tell: Tell) -> None:
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_row_cut_is_compared_as_far_as_it_goes(tell: Tell, ordered: bool) -> None:
-    cut = Row(B.input_ids[:4], B.labels[:4])
+    cut = TensorRow(B.input_ids[:4], B.labels[:4])
     assert wrong(tell(A, cut, C, ordered=ordered)) == {
         "rows: none cut": (1, "row 1: 4 tokens of 9"),
         "rows: the planned ids": (1, f"row 1: from token 4 on [], not {[14, P, P, 6]}"),
@@ -112,7 +112,7 @@ def test_a_row_cut_is_compared_as_far_as_it_goes(tell: Tell, ordered: bool) -> N
 
 def test_other_ids_and_the_labels_before_them(tell: Tell) -> None:
     """Behind other ids labels say nothing: which token they are of is not known."""
-    other = Row([1, 10, 2, 3, 9, 9, P, P, 10], [no, no, no, no, 9, 9, P, P, 10])
+    other = TensorRow([1, 10, 2, 3, 9, 9, P, P, 10], [no, no, no, no, 9, 9, P, P, 10])
     assert wrong(tell(other, B, C)) == {
         "rows: the planned ids": (1, f"row 0: from token 4 on {[9, 9, P, P]}, not {[P, P, 10, 4]}"),
         "other tokens: loss where planned": (1, "row 0, token 3: label -100, not 3"),
@@ -120,25 +120,25 @@ def test_other_ids_and_the_labels_before_them(tell: Tell) -> None:
 
 
 def test_a_pause_that_bears_loss(tell: Tell) -> None:
-    trained = Row(C.input_ids, [no, no, no, P, P, 9, 15])
+    trained = TensorRow(C.input_ids, [no, no, no, P, P, 9, 15])
     assert wrong(tell(A, B, trained)) == {
         "pauses: no loss": (2, f"row 2, token 3: label {P}, not -100")
     }
 
 
 def test_a_prompt_that_bears_loss(tell: Tell) -> None:
-    assert wrong(tell(A, Row(B.input_ids, [5, *B.labels[1:]]), C)) == {
+    assert wrong(tell(A, TensorRow(B.input_ids, [5, *B.labels[1:]]), C)) == {
         "other tokens: no loss where planned": (1, "row 1, token 0: label 5, not -100")
     }
 
 
 def test_labels_that_are_too_few(tell: Tell) -> None:
     """The tokens behind them would not be trained on, and no label says so."""
-    assert wrong(tell(A, B, Row(C.input_ids, C.labels[:5]))) == {
+    assert wrong(tell(A, B, TensorRow(C.input_ids, C.labels[:5]))) == {
         "rows: none cut": (1, "row 2: 5 labels of 7")
     }
 
 
 def test_what_else_was_tried_counts(tell: Tell) -> None:
-    found = tell(A, B, C, Fact("a step of training, its loss finite", False, "nan"))
+    found = tell(A, B, C, Finding("a step of training, its loss finite", False, "nan"))
     assert wrong(found) == {"a step of training, its loss finite": (1, "nan")}

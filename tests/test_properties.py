@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pausedata import exporters, strategies
 from pausedata.analysis.verify import verify
 from pausedata.core.progress import Silent
-from pausedata.exporters.origin import Origin
+from pausedata.exporters.inputs import ExportInputs
 from pausedata.pipeline.steps import export as export_step
 from pausedata.pipeline.steps import place as place_step
 from pausedata.store.dataset import Table, open_version
@@ -101,7 +101,7 @@ def _placed_and_exported(
     format = exporters.get(format_name)
     options = exporters.parse(format, {}, "test")
     read = tables | {"examples": tokens, "vocab": tokens, "placements/p": placement}
-    origin = Origin.of("d", pause, read, "p", no_tokenizer)
+    origin = ExportInputs.of("d", pause, read, "p", no_tokenizer)
     inputs = export_step.inputs(format, options, origin)
     return placement, export_step.export(Staging(root), "e", inputs, origin, Silent())
 

@@ -18,7 +18,7 @@ import pausedata
 from pausedata.core.errors import UsageError
 from pausedata.dataset import Dataset
 from pausedata.query.views import VIEWS
-from pausedata.store import holds
+from pausedata.store import read_locks
 from tests.small_dataset import SHARDS, make_dataset
 
 # Tokens of each run, and the least log-probability of each example in run base.
@@ -52,7 +52,7 @@ def damage(root: Path, shard: str) -> None:
 def held(root: Path) -> bool:
     """Whether ``gc`` would leave version 1 alone."""
     gc.collect()
-    with holds.excluding(root / "versions" / "0001" / "manifest.json") as state:
+    with read_locks.excluding(root / "versions" / "0001" / "manifest.json") as state:
         return state == "held"
 
 

@@ -17,7 +17,7 @@ from pausedata.pipeline.change import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.files import sha256_of
-from pausedata.store.marks import marks
+from pausedata.store.known_damage import marks
 
 FIRST = "train-00000-of-00003.parquet"
 

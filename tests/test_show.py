@@ -13,8 +13,8 @@ from conftest import start
 from rich.color import ColorSystem
 from rich.console import Console
 
-from pausedata.cli.render.layout import Piece, lay_out, texts
-from pausedata.cli.render.scale import SCALE, Look
+from pausedata.cli.render.layout import StyledText, lay_out, texts
+from pausedata.cli.render.scale import SCALE, Theme
 from pausedata.cli.render.show import Choice, show
 from pausedata.cli.render.visible import visible
 from pausedata.query.choose import choose
@@ -202,9 +202,9 @@ def test_a_difference_stands_once_for_each_placement(version: Version) -> None:
 # Any terminal
 
 
-def look(**options: Any) -> Look:
+def look(**options: Any) -> Theme:
     console = Console(file=io.StringIO(), force_terminal=True, no_color=False, **options)
-    return Look(console, console.options)
+    return Theme(console, console.options)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ TEXTS = [
 @pytest.mark.parametrize("width", [None, 6])
 def test_marks_stand_under_what_they_are_of(text: str, width: int | None) -> None:
     """Every code point is a token of its own here; widths are those that wcwidth knows."""
-    pieces = [Piece(character, mark="12"[k % 2], weight=k) for k, character in enumerate(text)]
+    pieces = [StyledText(character, mark="12"[k % 2], weight=k) for k, character in enumerate(text)]
     lines = [line.plain for line in texts(lay_out(pieces, width), marks=True)]
     for shown, marks in zip(lines[::2], lines[1::2], strict=True):
         assert wcwidth.wcswidth(shown) == len(marks)
@@ -265,18 +265,25 @@ def test_marks_stand_under_what_they_are_of(text: str, width: int | None) -> Non
 
 
 def test_lines_break_between_words_where_they_can() -> None:
-    pieces = [Piece("one"), Piece(" two"), Piece("[PAUSE]", whole=True), Piece(" three数数")]
+    pieces = [
+        StyledText("one"),
+        StyledText(" two"),
+        StyledText("[PAUSE]", whole=True),
+        StyledText(" three数数"),
+    ]
     lines = ["".join(cell.text for cell in line) for line in lay_out(pieces, 8)]
     assert lines == ["one two", "[PAUSE] ", "three数", "数"]
 
 
 def test_a_character_of_several_tokens_has_the_look_of_the_most_surprising() -> None:
-    [[cell]] = lay_out([Piece("e", mark="1", weight=0.5), Piece("\u0301", mark="5", weight=4.0)])
+    [[cell]] = lay_out(
+        [StyledText("e", mark="1", weight=0.5), StyledText("\u0301", mark="5", weight=4.0)]
+    )
     assert (cell.text, cell.width, cell.piece.mark) == ("e\u0301", 1, "5")
 
 
 def test_a_combining_character_behind_a_pause_does_not_join_it() -> None:
-    pieces = [Piece("e"), Piece("[PAUSE]", whole=True), Piece("\u0301x")]
+    pieces = [StyledText("e"), StyledText("[PAUSE]", whole=True), StyledText("\u0301x")]
     [line] = lay_out(pieces)
     assert [cell.text for cell in line] == ["e", "[PAUSE]", "◌\u0301", "x"]
 

@@ -174,10 +174,10 @@ def test_it_needs_neither_a_clever_terminal_nor_a_history(version, tmp_path, env
     ],
 )  # fmt: skip
 def test_what_can_stand_at_the_cursor_is_completed(version, text, first):
-    from pausedata.cli.prompt import Names
+    from pausedata.cli.prompt import NameCompleter
 
     session = Session(version, {"other": version})
-    found = [c.text.strip() for c in Names(session).get_completions(Document(text), None)]
+    found = [c.text.strip() for c in NameCompleter(session).get_completions(Document(text), None)]
     assert found[: len(first)] == first
     assert first or not found
     assert not [word for word in found if word.startswith("_")]

@@ -22,8 +22,8 @@ from test_diff import random_shards
 from test_verify import edit_manifest, edit_rows
 
 from pausedata.analysis.stats import (
-    Chosen,
     ExportStats,
+    PlacedTokens,
     PlacementStats,
     RunStats,
     SplitStats,
@@ -68,7 +68,7 @@ def test_what_a_placement_chose(tmp_path: Path) -> None:
     found = placements_stats(make_dataset(tmp_path / "d"))
     assert (found.run, found.examples, found.tokens) == ("base", 5, 15)
     assert found.mean_logprob == -38.0625 / 15
-    assert found.placements["three"] == Chosen(
+    assert found.placements["three"] == PlacedTokens(
         strategy="lowest_logprob",
         parameters={},
         run="base",

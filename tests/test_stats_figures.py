@@ -21,7 +21,7 @@ from test_verify import edit_manifest, edit_rows
 
 from pausedata.analysis.stats import ScoreStats, Stats, manifest_stats, stats
 from pausedata.analysis.stats.counted import PROBABILITIES, QUANTILES
-from pausedata.cli.render.figures import Column, SideBySide, draw_bar
+from pausedata.cli.render.figures import Column, ParallelColumns, draw_bar
 from pausedata.cli.render.stats import render_stats
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.quantiles import Cells
@@ -34,7 +34,7 @@ def lines_of(found: Any, width: int = 100, encoding: str = "utf-8") -> list[str]
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding)
     Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(
-        found if isinstance(found, SideBySide) else render_stats(found)
+        found if isinstance(found, ParallelColumns) else render_stats(found)
     )
     stream.flush()
     return [line.rstrip() for line in raw.getvalue().decode(encoding).splitlines()]
@@ -442,21 +442,21 @@ def test_bars_are_of_what_the_stream_can_show() -> None:
     assert [draw_bar(x, 4) for x in (0, 0.001, 0.5, 0.53125, 1)] == ["", "▏", "██", "██▏", "████"]
     assert [draw_bar(x, 4, False) for x in (0, 0.001, 0.5, 1)] == ["", ".", "##", "####"]
     columns = [Column("run", ["50%", "100%"], [0.5, 1.0])]
-    grid = SideBySide([Column("bin", ["a", "b"])], columns)
+    grid = ParallelColumns([Column("bin", ["a", "b"])], columns)
     assert lines_of(grid, 18) == ["bin  run", "a     50% ████", "b    100% ████████"]
     assert lines_of(grid, 18, "ascii") == ["bin  run", "a     50% ####", "b    100% ########"]
 
 
 def test_columns_that_do_not_fit_stand_below_and_long_heads_are_folded() -> None:
     columns = [Column(name, ["1.5"]) for name in ("a-long-name", "b", "c")]
-    assert lines_of(SideBySide([Column("q", ["50%"])], columns), 30) == [
+    assert lines_of(ParallelColumns([Column("q", ["50%"])], columns), 30) == [
         "q    a-long-name            b",
         "50%          1.5          1.5",
         "",
         "q              c",
         "50%          1.5",
     ]
-    assert lines_of(SideBySide([Column("q", ["50%"])], columns), 12) == [
+    assert lines_of(ParallelColumns([Column("q", ["50%"])], columns), 12) == [
         "q    a-long-", "        name", "50%      1.5", "", "q          b", "50%      1.5", "",
         "q          c", "50%      1.5",
     ]  # fmt: skip

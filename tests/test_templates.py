@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pausedata.core.errors import UsageError
 from pausedata.sources import BadRow, Row, open_source
 from pausedata.sources.spec import ChatPrompt, ColumnPrompt, Message, Source
-from pausedata.sources.templates import Rendered, Renderer
+from pausedata.sources.templates import RenderedRow, Renderer
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -32,7 +32,7 @@ def renderer(prompt: Any = "{{ q }}", response: str | None = "{{ a }}", **source
     return Renderer(prompt, response, Source(files=["rows.jsonl"], **source), chat)
 
 
-def render(render_with: Renderer, *rows: dict[str, Any]) -> list[Rendered | BadRow]:
+def render(render_with: Renderer, *rows: dict[str, Any]) -> list[RenderedRow | BadRow]:
     return [
         result
         for n, columns in enumerate(rows)
@@ -40,9 +40,9 @@ def render(render_with: Renderer, *rows: dict[str, Any]) -> list[Rendered | BadR
     ]
 
 
-def one(render_with: Renderer, columns: dict[str, Any]) -> Rendered:
+def one(render_with: Renderer, columns: dict[str, Any]) -> RenderedRow:
     (result,) = render(render_with, columns)
-    assert isinstance(result, Rendered), result
+    assert isinstance(result, RenderedRow), result
     return result
 
 
@@ -61,7 +61,7 @@ GOOD = {"q": "question", "a": "answer"}
 def test_a_row_becomes_an_example() -> None:
     made = renderer("Question: {{ q }}\nAnswer:", " {{ a }}\n")
     assert made.variables == {"q", "a"}
-    assert one(made, GOOD | {"more": 1}) == Rendered(
+    assert one(made, GOOD | {"more": 1}) == RenderedRow(
         id=None,
         split="train",
         row=0,
@@ -183,7 +183,7 @@ def test_a_variable_that_is_no_column() -> None:
     assert isinstance(later[1], BadRow)
     assert later[1].reason == "missing_column"
     assert "no column 'a'" in later[1].detail
-    assert isinstance(later[2], Rendered)
+    assert isinstance(later[2], RenderedRow)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_the_last_assistant_turn_is_the_response() -> None:
 def test_each_assistant_turn_can_be_an_example() -> None:
     row = {"id": "c1", "messages": turns("s:hi", "u:1", "a:2", "u:3", "a:4")}
     made = render(column("each", id="id"), row)
-    assert [(m.id, m.row, m.prompt, m.response) for m in made if isinstance(m, Rendered)] == [
+    assert [(m.id, m.row, m.prompt, m.response) for m in made if isinstance(m, RenderedRow)] == [
         ("c1", 0, "<system>hi<user>1<assistant>", "2"),
         ("c1-2", 0, "<system>hi<user>1<assistant>2<user>3<assistant>", "4"),
     ]
@@ -396,13 +396,13 @@ def test_keep_names_a_column_that_is_none() -> None:
     with pytest.raises(UsageError, match=r"source\.keep: no column 'lvl'.*'level'"):
         render(renderer(keep=["lvl"]), GOOD | {"level": 3})
     rows = render(renderer(keep=["level"]), GOOD | {"level": 3}, GOOD)
-    assert [row.meta for row in rows if isinstance(row, Rendered)] == ['{"level": 3}', "{}"]
+    assert [row.meta for row in rows if isinstance(row, RenderedRow)] == ['{"level": 3}', "{}"]
 
 
 # --- real rows -------------------------------------------------------------------------------
 
 
-def _real(name: str, prompt: str, response: str, **source: Any) -> Iterator[Rendered | BadRow]:
+def _real(name: str, prompt: str, response: str, **source: Any) -> Iterator[RenderedRow | BadRow]:
     if not (SHARED / name).exists():
         pytest.skip(f"{SHARED / name} is not here")
     given = Source(files=[name], **source)
@@ -434,6 +434,6 @@ def _real(name: str, prompt: str, response: str, **source: Any) -> Iterator[Rend
 )
 def test_real_rows(name: str, prompt: str, response: str, source: Any, first: Any) -> None:
     made = list(_real(name, prompt, response, **source))
-    assert all(isinstance(example, Rendered) for example in made)
-    assert isinstance(made[0], Rendered)
+    assert all(isinstance(example, RenderedRow) for example in made)
+    assert isinstance(made[0], RenderedRow)
     assert made[0].id == first

@@ -19,10 +19,10 @@ from pausedata import exporters
 from pausedata.core.progress import Silent
 from pausedata.exporters import trainers
 from pausedata.exporters.export_rows import ExportRows
-from pausedata.exporters.origin import Origin
+from pausedata.exporters.inputs import ExportInputs
 from pausedata.exporters.trainers import trl
-from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way
-from pausedata.exporters.trainers.proof import Proof, prove
+from pausedata.exporters.trainers.base import Finding, LoadPath, TensorRow, Trainer, TrainerInput
+from pausedata.exporters.trainers.trainer_check import TrainerCheck, prove
 from pausedata.pipeline.build import build
 from pausedata.pipeline.recipe import load_recipe
 from pausedata.pipeline.steps.export import write_outside
@@ -127,7 +127,7 @@ def _exported(
 ) -> tuple[ExportRows, Path]:
     format = exporters.get(format_name)
     options = exporters.parse(format, given, "test")
-    origin = Origin.of(
+    origin = ExportInputs.of(
         *(version.manifest.name, version.manifest.pause, version.tables, "five"),
         lambda: tokenizer_of(dataset, version, version.tables, Silent(), str(SMOLLM2)),
     )
@@ -135,21 +135,21 @@ def _exported(
     return ExportRows(origin, format, options), target
 
 
-def proof_of(rows: tuple[ExportRows, Path], way: Way) -> dict[str, tuple[int, int]]:
+def proof_of(rows: tuple[ExportRows, Path], way: LoadPath) -> dict[str, tuple[int, int]]:
     """(compared, differ) of each check, for one way alone."""
     proof = _proof(rows, way)
     assert not proof.holds
     return {check.what: (check.compared, check.differ) for check in proof.checks}
 
 
-def all_hold(rows: tuple[ExportRows, Path], way: Way) -> bool:
+def all_hold(rows: tuple[ExportRows, Path], way: LoadPath) -> bool:
     """Whether everything is as planned."""
     proof = _proof(rows, way)
     assert proof.holds, proof.checks
     return proof.holds
 
 
-def _proof(rows: tuple[ExportRows, Path], way: Way) -> Proof:
+def _proof(rows: tuple[ExportRows, Path], way: LoadPath) -> TrainerCheck:
     name = rows[0].format.name
     trainer = Trainer(name="test", packages=(), formats=(name,), ways=(way,))
     (proof,) = prove(trainer, rows[0], "train", rows[1])
@@ -168,7 +168,7 @@ def test_trls_default_length_cuts(dataset: Path, tmp_path: Path) -> None:
         {"chat_template": "model", "system": long, "prompt_label": "train"},
         tmp_path / "long.jsonl",
     )
-    found = proof_of(rows, Way("default", lambda given: trl.load(given, max_length=default)))
+    found = proof_of(rows, LoadPath("default", lambda given: trl.load(given, max_length=default)))
     assert found["rows: none cut"] == (72, 72)
     assert found["rows: the planned ids"] == (72, 72)
     compared, differ = found["other tokens: loss where planned"]
@@ -177,7 +177,7 @@ def test_trls_default_length_cuts(dataset: Path, tmp_path: Path) -> None:
 
 def test_trl_drops_rows_of_which_it_left_no_label(rows: tuple[ExportRows, Path]) -> None:
     """Cut within the prompt a row has nothing to train on, and is gone without a word."""
-    found = proof_of(rows, Way("short", lambda given: trl.load(given, max_length=80)))
+    found = proof_of(rows, LoadPath("short", lambda given: trl.load(given, max_length=80)))
     compared, gone = found["rows: as many as planned"]
     assert compared == 72 and 0 < gone < 72
 
@@ -188,14 +188,14 @@ def test_a_completion_mask_alone_keeps_no_loss_off(
 ) -> None:
     """TRL reads `completion_mask` where `completion_only_loss=True` says so, and only there."""
 
-    def load(given: Given) -> Iterator[Row | Fact]:
+    def load(given: TrainerInput) -> Iterator[TensorRow | Finding]:
         masked = given.rows().map(
             lambda row: {"completion_mask": [int(label != -100) for label in row["labels"]]},
             remove_columns=["labels", "attention_mask"],
         )
         return trl.load(given, masked, completion_only_loss=told)
 
-    way = Way("completion_mask", load)
+    way = LoadPath("completion_mask", load)
     if told:
         assert all_hold(rows, way)
         return
@@ -212,13 +212,13 @@ def test_a_collator_for_language_modeling_trains_prompt_and_pauses(
     """transformers' own: it makes labels of the ids, and the pauses are among them."""
     from transformers import DataCollatorForLanguageModeling
 
-    def load(given: Given) -> Iterator[Row]:
+    def load(given: TrainerInput) -> Iterator[TensorRow]:
         collate = DataCollatorForLanguageModeling(given.tokenizer, mlm=False)
         for row in given.rows():
             batch = collate([{key: row[key] for key in ("input_ids", "attention_mask")}])
-            yield Row(batch["input_ids"][0].tolist(), batch["labels"][0].tolist())
+            yield TensorRow(batch["input_ids"][0].tolist(), batch["labels"][0].tolist())
 
-    found = proof_of(rows, Way("collator", load))
+    found = proof_of(rows, LoadPath("collator", load))
     assert found["rows: the planned ids"][1] == 0
     pauses, trained = found["pauses: no loss"]
     assert pauses == trained == 72 * 5
@@ -235,7 +235,7 @@ def test_packed_rows_in_a_batch_with_a_mask_see_each_other(dataset: Path, tmp_pa
     )
     row = json.loads(path.read_text().splitlines()[0])
     assert len(row["seq_lengths"]) > 1
-    given = Given(rows.format, rows.options, path, "train", rows.reader, 512, tmp_path)
+    given = TrainerInput(rows.format, rows.options, path, "train", rows.reader, 512, tmp_path)
     model = given.model().eval()
     tensors = {key: torch.tensor([row[key]]) for key in ("input_ids", "position_ids")}
     with torch.no_grad():
@@ -259,7 +259,7 @@ def test_text_with_trl_trains_the_pauses(dataset: Path, tmp_path: Path) -> None:
         tmp_path / "train.jsonl",
     )
     rows.format = replace(rows.format, pause_label_masked=True)
-    found = proof_of((rows, path), Way("text", trl.load))
+    found = proof_of((rows, path), LoadPath("text", trl.load))
     assert found["pauses: no loss"] == (72 * 5, 72 * 5)
 
 
@@ -268,7 +268,7 @@ def test_a_length_too_short_drops_rows_in_axolotl(dataset: Path, tmp_path: Path)
     from pausedata.exporters.trainers import axolotl
 
     made = _exported(dataset, open_version(dataset), "tokenized", {}, tmp_path / "train.jsonl")
-    way = Way("short", lambda given: axolotl.load(given, sequence_len=150), ordered=False)
+    way = LoadPath("short", lambda given: axolotl.load(given, sequence_len=150), ordered=False)
     found = proof_of(made, way)
     compared, missing = found["rows: as many as planned"]
     assert 0 < missing < compared

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pausedata.pipeline.steps import units
-from pausedata.pipeline.steps.units import Sharing, plan_units
+from pausedata.pipeline.steps.units import WorkQueue, plan_units
 from pausedata.scorers import EngineLostError
 from pausedata.scorers.transformers import TransformersScorer
 from pausedata.store.dataset import open_version
@@ -68,7 +68,7 @@ class Engines:
         return task
 
     def run(self, tasks: int) -> list[int]:
-        return list(Sharing(self.act, lambda: self.lanes).run(range(tasks), lambda: None))
+        return list(WorkQueue(self.act, lambda: self.lanes).run(range(tasks), lambda: None))
 
 
 @settings(deadline=None)  # threads wait for others of a busy machine
@@ -88,7 +88,7 @@ def test_what_a_lost_engine_had_is_given_to_another() -> None:
 def test_a_task_that_loses_two_engines_is_the_culprit_and_the_others_are_done() -> None:
     engines, done = Engines(4, {2: 9}), []
     with pytest.raises(EngineLostError, match="lost by 2"):
-        for task in Sharing(engines.act, lambda: engines.lanes).run(range(9), lambda: None):
+        for task in WorkQueue(engines.act, lambda: engines.lanes).run(range(9), lambda: None):
             done.append(task)
     assert sorted(done) == [0, 1, 3, 4, 5, 6, 7, 8]
     assert engines.lanes == 2
@@ -113,7 +113,7 @@ def test_engines_that_end_by_themselves_are_missed_at_the_next_task(done: int) -
     engines.lanes = int(done > 0)
     with pytest.raises(EngineLostError, match="it was killed"):
         for number, _ in enumerate(
-            Sharing(act, lambda: engines.lanes).run(range(9), lambda: None), 1
+            WorkQueue(act, lambda: engines.lanes).run(range(9), lambda: None), 1
         ):
             engines.lanes = int(number < done)
     assert len(taken) <= done + 2
@@ -128,7 +128,7 @@ def test_tasks_are_taken_up_as_lanes_are_free() -> None:
             taken.append(k)
             yield k
 
-    sharing = Sharing[int, int](lambda task: task, lambda: 2)
+    sharing = WorkQueue[int, int](lambda task: task, lambda: 2)
     for number, _ in enumerate(sharing.run(tasks(), lambda: None), 1):
         assert len(taken) <= number + 3
 
@@ -137,7 +137,7 @@ def test_tasks_are_taken_up_as_lanes_are_free() -> None:
 def test_an_error_stops_the_others_and_what_was_done_is_given_first(
     error: type[BaseException],
 ) -> None:
-    sharing: Sharing[int, int]
+    sharing: WorkQueue[int, int]
     stopped, abandoned, second = threading.Event(), threading.Event(), threading.Event()
 
     def act(task: int) -> int:
@@ -153,7 +153,7 @@ def test_an_error_stops_the_others_and_what_was_done_is_given_first(
             stopped.set()
             raise
 
-    sharing = Sharing(act, lambda: 2)
+    sharing = WorkQueue(act, lambda: 2)
     with pytest.raises(error):
         list(sharing.run(range(5), abandoned.set))
     assert stopped.is_set() and abandoned.is_set()

@@ -8,10 +8,10 @@ from typing import Any
 
 from pausedata.analysis.provenance import gate
 from pausedata.core.errors import DataError
-from pausedata.store.choice import told
+from pausedata.store.choice import describe_choice
 from pausedata.store.dataset import Version, read_version
+from pausedata.store.known_damage import marks
 from pausedata.store.manifest import Manifest, Pointer
-from pausedata.store.marks import marks
 from pausedata.store.pointer import existing_pointer, version_folder, version_numbers
 
 
@@ -236,7 +236,7 @@ def _origin(manifest: Manifest, name: str) -> str:
         run = f" of {inputs['run']}" if inputs.get("run") else ""
         return f"{inputs['strategy']}{run}"
     if kind == "exports" and "format" in inputs:
-        return f"{inputs['format']} of {told(inputs['placement'])}"
+        return f"{inputs['format']} of {describe_choice(inputs['placement'])}"
     if kind == "gates":
         return gate(manifest.tables[name])
     return ""

@@ -15,8 +15,8 @@ from pausedata.core.progress import Progress
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Table, Version, read_version
 from pausedata.store.integrity import problems_of
+from pausedata.store.known_damage import MANIFEST, marks
 from pausedata.store.manifest import CARD, ShardEntry
-from pausedata.store.marks import MANIFEST, marks
 from pausedata.store.pointer import version_folder, version_numbers
 from pausedata.store.tables import is_known, list_parts, schema_of
 

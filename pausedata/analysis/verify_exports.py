@@ -11,8 +11,8 @@ from pausedata import exporters
 from pausedata.core.errors import PausedataError, UsageError, first_line
 from pausedata.core.progress import Progress
 from pausedata.exporters.export_rows import ExportRows
-from pausedata.exporters.origin import Origin
-from pausedata.exporters.tally import CHANGES, Change, read_changes
+from pausedata.exporters.inputs import ExportInputs
+from pausedata.exporters.tally import CHANGES, RowChange, read_changes
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.store.dataset import Table, Version
 
@@ -29,7 +29,7 @@ def export_problems(version: Version, name: str, progress: Progress) -> Iterator
     format, options = known
     try:
         manifest = version.manifest
-        origin = Origin.of(
+        origin = ExportInputs.of(
             manifest.name, manifest.pause, version.tables, inputs["placement"], _no_tokenizer
         )
         rows = ExportRows(
@@ -66,7 +66,7 @@ def _made_again(table: Table, rows: ExportRows) -> Iterator[str]:
         yield f"{shard.path}: is no shard of this export"
 
 
-def settled(folder: Path, stems: Mapping[str, str]) -> dict[str, Change]:
+def settled(folder: Path, stems: Mapping[str, str]) -> dict[str, RowChange]:
     """What an export in ``folder`` says became of its text rows, by split and id.
 
     ``stems``: split → what its files are named by.

@@ -156,7 +156,7 @@ def verify(dataset: DatasetPath, version: AtVersion = None, json: AsJson = False
     from pausedata.analysis.verify import verify as check
     from pausedata.analysis.verify import verify_others
     from pausedata.store.dataset import open_version
-    from pausedata.store.marks import marks
+    from pausedata.store.known_damage import marks
 
     opened = open_version(dataset, version)
     listener = progress()

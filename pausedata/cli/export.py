@@ -32,10 +32,10 @@ from pausedata.core.errors import UsageError, listing
 
 if TYPE_CHECKING:
     from pausedata.exporters import Format, Options
-    from pausedata.exporters.origin import Origin
+    from pausedata.exporters.inputs import ExportInputs
     from pausedata.exporters.tally import Tally
     from pausedata.exporters.trainers.base import Trainer
-    from pausedata.exporters.trainers.proof import Proof
+    from pausedata.exporters.trainers.trainer_check import TrainerCheck
     from pausedata.store.choice import Choice
     from pausedata.store.dataset import Version
 
@@ -203,7 +203,7 @@ def export(
         )
         made = _exported(outcome, key)
     result = made.shown
-    proofs: list[Proof] = []
+    proofs: list[TrainerCheck] = []
     if trainer is not None:
         number = result["version"] or version
         origin = _origin(dataset, open_version(dataset, number), choice, tokenizer)
@@ -363,12 +363,12 @@ def _by_split(tallies: Mapping[str, Tally], paths: list[Path]) -> dict[str, Path
     return dict(zip(tallies, paths * len(tallies), strict=False))
 
 
-def _origin(dataset: Path, version: Version, choice: Choice, tokenizer: str | None) -> Origin:
-    from pausedata.exporters.origin import Origin
+def _origin(dataset: Path, version: Version, choice: Choice, tokenizer: str | None) -> ExportInputs:
+    from pausedata.exporters.inputs import ExportInputs
     from pausedata.pipeline.steps.tokenizer import tokenizer_of
 
     listener = progress()
-    return Origin.of(
+    return ExportInputs.of(
         version.manifest.name,
         version.manifest.pause,
         version.tables,
@@ -388,15 +388,15 @@ def _trainer(name: str, format: Format) -> Trainer:
 
 
 def _prove(
-    trainer: Trainer, made: _Made, origin: Origin, format: Format, options: Options
-) -> list[Proof]:
+    trainer: Trainer, made: _Made, origin: ExportInputs, format: Format, options: Options
+) -> list[TrainerCheck]:
     """What comes of the trainer's reading what was written, split by split."""
     from pausedata.analysis.verify_exports import settled
     from pausedata.exporters.export_rows import ExportRows
-    from pausedata.exporters.trainers.proof import prove
+    from pausedata.exporters.trainers.trainer_check import prove
 
     rows = ExportRows(origin, format, options, settled(made.folder, made.stems))
-    found: list[Proof] = []
+    found: list[TrainerCheck] = []
     with (
         progress().step(f"checking with {trainer.name}", len(made.files), "splits") as advance,
         contextlib.redirect_stdout(sys.stderr),  # trainers talk

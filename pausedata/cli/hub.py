@@ -66,11 +66,11 @@ def push(
     Example: pausedata push build/gsm8k my-org/gsm8k-dit --public --tag v1
     """
     from pausedata.cli.render.hub import describe_push, push_json
-    from pausedata.hub.push import Asked
+    from pausedata.hub.push import PushOptions
     from pausedata.hub.push import push as publish
     from pausedata.hub.reference import checked_repo
 
-    asked = Asked(
+    asked = PushOptions(
         repo,
         only=_tables(only),
         public=None if private is None else not private,
@@ -116,13 +116,13 @@ def pull(
     """
     from pausedata.cli.render.hub import describe_pull, pull_json
     from pausedata.hub.pull import pull as fetch
-    from pausedata.hub.reference import Reference, checked_repo, checked_revision, reference
+    from pausedata.hub.reference import HubReference, checked_repo, checked_revision, reference
 
-    named = reference(repo) or Reference(checked_repo(repo))
+    named = reference(repo) or HubReference(checked_repo(repo))
     if revision is not None:
         if named.revision not in (None, revision):
             raise UsageError(f"{repo} names a revision, and --revision another. Give one.")
-        named = Reference(named.repo, checked_revision(revision))
+        named = HubReference(named.repo, checked_revision(revision))
     if_stopped("files that were fetched are kept")
     pulled = fetch(named, folder, progress(), _tables(only))
     if json:

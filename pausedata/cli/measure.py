@@ -168,7 +168,7 @@ def measure(
     """
     from json import dumps
 
-    from pausedata.measure.run import Asked
+    from pausedata.measure.run import MeasureOptions
     from pausedata.measure.run import measure as find
     from pausedata.pipeline.runs import check_dtype
     from pausedata.store.dataset import check_output
@@ -200,7 +200,7 @@ def measure(
         raise UsageError("--task and --answers are for answers: give --generate too.")
     if answers is not None:
         check_output(answers)
-    asked = Asked(
+    asked = MeasureOptions(
         model=model,
         placement=placement,
         baseline=baseline,

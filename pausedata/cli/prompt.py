@@ -78,7 +78,7 @@ class Shell:
 
     def loop(self) -> None:
         """Read and answer until Ctrl-D or ``.quit``."""
-        asker = _asker(Names(self.session))
+        asker = _asker(NameCompleter(self.session))
         version = self.session.version
         say(f"{version.root.name}, version {version.number}. .help says more, Ctrl-D leaves.")
         while not self.left:
@@ -159,7 +159,7 @@ class Shell:
         self.left = True
 
 
-class Names(Completer):
+class NameCompleter(Completer):
     """Completes what a query can name where the cursor stands."""
 
     def __init__(self, session: Session) -> None:

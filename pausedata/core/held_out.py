@@ -32,7 +32,7 @@ def choose(splits: list[str], split: str | None, seed: int) -> HeldOut:
     return HeldOut(split or splits[-1], seed if len(splits) == 1 else None)
 
 
-def a_fifth(examples: int, seed: int) -> NDArray[np.bool_]:
+def holdout_mask(examples: int, seed: int) -> NDArray[np.bool_]:
     """A fifth of ``examples``, none where there is but one, chosen by ``seed``: [examples]."""
     chosen = np.zeros(examples, np.bool_)
     count = max(1, examples // HELD_OUT) if examples > 1 else 0

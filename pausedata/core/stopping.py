@@ -1,9 +1,10 @@
 """Ctrl-C: in work that has safe points the first one waits for the next of them.
 
-A step that keeps what it finishes says so with `gently`: a stop that is asked for there comes when
-what is under way is kept. Everywhere else (a model that loads, a query, a prompt, rows being read)
-there is nothing to wait for, and Ctrl-C raises KeyboardInterrupt at once, as in any program. All
-that is written bears a stop at any moment; a gentle one loses no work, and that is all.
+A step that keeps what it finishes says so with `graceful_shutdown`: a stop that is asked for there
+comes when what is under way is kept, at `raise_if_stopped`. Everywhere else (a model that loads, a
+query, a prompt, rows being read) there is nothing to wait for, and Ctrl-C raises KeyboardInterrupt
+at once, as in any program. All that is written bears a stop at any moment; a gentle one loses no
+work, and that is all.
 
 Nothing here happens unless `listen` was called, as the command line does.
 """
@@ -19,7 +20,7 @@ STOPPING = "stopping at the next safe point (Ctrl-C again stops now) …"
 
 
 class _State:
-    gentle = 0  # how many `gently` blocks the main thread is in
+    gentle = 0  # how many `graceful_shutdown` blocks the main thread is in
     asked = False  # whether a stop was asked for in one of them
     say: Callable[[str], None] | None = None
 
@@ -35,7 +36,7 @@ def listen(say: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def gently() -> Iterator[None]:
+def graceful_shutdown() -> Iterator[None]:
     """Work that comes to a safe point soon: the first Ctrl-C waits for it, the second does not.
 
     The end of the block is such a point. Raises KeyboardInterrupt there if a stop was asked for.
@@ -49,7 +50,7 @@ def gently() -> Iterator[None]:
             _State.asked = False
         raise
     _State.gentle -= 1
-    safe_point()
+    raise_if_stopped()
 
 
 def asked() -> bool:
@@ -57,7 +58,7 @@ def asked() -> bool:
     return _State.asked
 
 
-def safe_point() -> None:
+def raise_if_stopped() -> None:
     """Raise KeyboardInterrupt if a stop was asked for: what was finished is kept."""
     if _State.asked:
         if not _State.gentle:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pausedata.exporters.layout import Layout
+from pausedata.exporters.layout import FileLayout
 from pausedata.exporters.sequences import Sequences
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Format:
     name: str
     options: type[Options]
     schema: Callable[[Any], pa.Schema]  # by options
-    layout: Layout
+    layout: FileLayout
     readers: str  # the trainers that read it
     loss: str  # what bears loss, in a sentence
     pause_label_masked: bool = True  # as long as pause_label is `ignore`

@@ -19,7 +19,7 @@ _PROBE = "What7is7heard"
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedChat:
     """Examples and tokens with other prompts, and ends of turns in place of EOS."""
 
     examples: pa.Table
@@ -60,7 +60,7 @@ def render(
     ends: Int,
     system: str | None,
     reader: Reader,
-) -> Rendered:
+) -> RenderedChat:
     """Every prompt through the reader's chat template; a plain text becomes the user's turn.
 
     ``system`` takes the place of a system message that is there.
@@ -82,7 +82,7 @@ def render(
         tokens = _replace(tokens, name, values)
     examples = _replace(examples, "prompt", prompts)
     now = np.where(ends > 0, len(reader.turn_end_ids), 0)
-    return Rendered(examples, tokens, messages, now, ends)
+    return RenderedChat(examples, tokens, messages, now, ends)
 
 
 def _check_heard(messages: Messages, reader: Reader) -> None:

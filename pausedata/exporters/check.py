@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pausedata.exporters.base import Text
-from pausedata.exporters.examples import Example, Place
+from pausedata.exporters.examples import ExportExample, Place
 from pausedata.exporters.reader import Reader
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckedExample:
     """What became of one example: its places, perhaps moved, or why it cannot be written."""
 
     places: list[Place]
@@ -32,21 +32,23 @@ class Checker:
         self._text, self._options, self._reader = text, options, reader
         self._tail = reader.turn_tail_ids if text.chat else []
 
-    def check(self, examples: Sequence[Example], places: Sequence[list[Place]]) -> list[Verdict]:
+    def check(
+        self, examples: Sequence[ExportExample], places: Sequence[list[Place]]
+    ) -> list[CheckedExample]:
         """A verdict for each example with its places; with ``on_mismatch: move`` they may move."""
         written = list(zip(examples, places, strict=True))
         read = self._read(written)
         verdicts = []
         for (example, own), ids in zip(written, read, strict=True):
             if ids is not None and self._fits(example, own, ids):
-                verdicts.append(Verdict(own))
+                verdicts.append(CheckedExample(own))
             elif self._options.on_mismatch == "move" and (moved := self._moved(example, own)):
-                verdicts.append(Verdict(moved))
+                verdicts.append(CheckedExample(moved))
             else:
                 verdicts.append(self._refused(example, own, ids))
         return verdicts
 
-    def _read(self, written: Sequence[tuple[Example, list[Place]]]) -> list[list[int] | None]:
+    def _read(self, written: Sequence[tuple[ExportExample, list[Place]]]) -> list[list[int] | None]:
         """The ids that each gives as text; None where a place cannot stand in text."""
         able = [all(example.can_stand(p) for p, _ in places) for example, places in written]
         rows = [
@@ -57,10 +59,10 @@ class Checker:
         found = iter(self._text.read_back(rows, self._reader, self._options) if rows else [])
         return [next(found) if can else None for can in able]
 
-    def _fits(self, example: Example, places: list[Place], ids: list[int]) -> bool:
+    def _fits(self, example: ExportExample, places: list[Place], ids: list[int]) -> bool:
         return ids == example.ids(places, self._reader.pause_id) + self._tail
 
-    def _moved(self, example: Example, places: list[Place]) -> list[Place] | None:
+    def _moved(self, example: ExportExample, places: list[Place]) -> list[Place] | None:
         """The same pauses, each at the nearest place that survives; None where that is no way.
 
         Of two places as near, the earlier. Pauses that meet stand together.
@@ -93,10 +95,12 @@ class Checker:
         (ids,) = self._read([(example, moved)])
         return moved if ids is not None and self._fits(example, moved, ids) else None
 
-    def _refused(self, example: Example, places: list[Place], ids: list[int] | None) -> Verdict:
+    def _refused(
+        self, example: ExportExample, places: list[Place], ids: list[int] | None
+    ) -> CheckedExample:
         planned = example.ids(places, self._reader.pause_id)
         if ids is None:
-            return Verdict(places, reason="place_not_in_text", planned=tuple(planned))
+            return CheckedExample(places, reason="place_not_in_text", planned=tuple(planned))
         (plain,) = self._read([(example, [])])
         if not example.appended:
             reason = "no_end"  # the trainer will add one
@@ -104,4 +108,4 @@ class Checker:
             reason = "pause_changes_tokens"
         else:
             reason = "text_changes_tokens"
-        return Verdict(places, reason, tuple(planned), tuple(ids))
+        return CheckedExample(places, reason, tuple(planned), tuple(ids))

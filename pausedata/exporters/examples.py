@@ -19,7 +19,7 @@ Place = tuple[int, int]  # the position of a response token, and how many pauses
 
 
 @dataclass(frozen=True)
-class Example:
+class ExportExample:
     """One example, of which pauses may be put anywhere."""
 
     id: str
@@ -74,7 +74,7 @@ def read_examples(
     messages: Sequence[list[dict[str, Any]]],
     ends: np.ndarray,
     specials: Mapping[int, str],
-) -> Iterator[Example]:
+) -> Iterator[ExportExample]:
     """The examples of tables that hold the same ones; ``ends``: appended tokens of each.
 
     ``specials``: the special tokens' texts, by id.
@@ -90,7 +90,7 @@ def read_examples(
     for k, ((first, last), (front, back)) in enumerate(zip(bounds, prompts, strict=True)):
         prompt, ids = prompt_ids[front:back].tolist(), response_ids[first:last].tolist()
         appended = ids[len(ids) - int(ends[k]) :]
-        yield Example(
+        yield ExportExample(
             texts["id"][k],
             _opening(prompt, texts["prompt"][k], specials),
             texts["prompt"][k],

@@ -14,24 +14,24 @@ import pyarrow.compute as pc
 
 from pausedata.core.errors import UsageError
 from pausedata.exporters import Format, Sequences, insert_pauses
-from pausedata.exporters.chat import Rendered, render
-from pausedata.exporters.check import Checker, Verdict
+from pausedata.exporters.chat import RenderedChat, render
+from pausedata.exporters.check import CheckedExample, Checker
 from pausedata.exporters.examples import (
-    Example,
+    ExportExample,
     Place,
     as_placement,
     read_examples,
     read_messages,
     read_places,
 )
+from pausedata.exporters.inputs import ExportInputs
 from pausedata.exporters.labels import bears_loss
 from pausedata.exporters.length import Fitted, fit
 from pausedata.exporters.mixture import draw, mixed
-from pausedata.exporters.origin import Origin
 from pausedata.exporters.pack import WINDOW, pack
 from pausedata.exporters.reader import Reader
 from pausedata.exporters.refused import LENGTH, mismatch
-from pausedata.exporters.tally import Change, Tally
+from pausedata.exporters.tally import RowChange, Tally
 from pausedata.store.choice import epochs_of
 from pausedata.store.dataset import Table, check_shards
 from pausedata.store.manifest import ShardEntry
@@ -40,7 +40,7 @@ from pausedata.store.tables import list_parts
 
 
 @dataclass(frozen=True)
-class Unit:
+class ExportUnit:
     """A shard of the export: examples ``first`` to ``last`` of a split, with their placements."""
 
     file: str  # the shard's file name
@@ -58,7 +58,7 @@ class Made:
     sequences: Sequences  # in token ids, as the trainer should have them; packed if asked for
     table: pa.Table  # the format's rows
     tally: Tally
-    changes: list[Change]
+    changes: list[RowChange]
 
 
 # What is read where nothing else is needed: a column not read is time saved.
@@ -71,10 +71,10 @@ class ExportRows:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: ExportInputs,
         format: Format,
         options: Any,
-        settled: Mapping[str, Change] | None = None,
+        settled: Mapping[str, RowChange] | None = None,
     ) -> None:
         """``settled``: what a stored export says became of its text rows, by label and id; they
         are not read back again then, which would need the tokenizer.
@@ -121,7 +121,7 @@ class ExportRows:
         epochs = epochs_of(self.origin.choice)
         return {split + added: split for added, _ in epochs for split in found}
 
-    def units(self, label: str) -> list[Unit]:
+    def units(self, label: str) -> list[ExportUnit]:
         """The shards of one of ``labels``, in order.
 
         Those of the tokens; of packed rows, which may not depend on shards, portions of a fixed
@@ -135,20 +135,20 @@ class ExportRows:
             rows = bounds[-1][1] if bounds else 0
             bounds = [(a, min(a + WINDOW, rows)) for a in range(0, max(rows, 1), WINDOW)]
         return [
-            Unit(shard_name(label, k, len(bounds)), label, split, weights[label], first, last)
+            ExportUnit(shard_name(label, k, len(bounds)), label, split, weights[label], first, last)
             for k, (first, last) in enumerate(bounds)
         ]
 
-    def make(self, unit: Unit) -> Made:
+    def make(self, unit: ExportUnit) -> Made:
         """One shard's rows. Refused where `error` is what is to be done with a row."""
-        tally, changes = Tally(), list[Change]()
+        tally, changes = Tally(), list[RowChange]()
         texts = self._rendered_anew or self.format.text is not None
         named = self._limit is not None or len(unit.weights) > 1
         columns = None if self._needs_ends else ["id", *_IDS] if named else _IDS
         tokens = self._read(self.origin.tokens, unit, columns)
         ends = self._ends(tokens) if self._needs_ends else np.zeros(tokens.num_rows, np.int64)
         examples: pa.Table | None = None
-        anew: Rendered | None = None
+        anew: RenderedChat | None = None
         messages: list[list[dict[str, Any]]] = []
         if texts:
             examples = self._read(self.origin.examples, unit)
@@ -218,7 +218,7 @@ class ExportRows:
             or getattr(options, "overlong", "error") == "truncate"
         )
 
-    def _read(self, table: Table, unit: Unit, columns: list[str] | None = None) -> pa.Table:
+    def _read(self, table: Table, unit: ExportUnit, columns: list[str] | None = None) -> pa.Table:
         """The unit's rows of a table."""
         shards = self._shards_of(table, unit.split)
         begins = [shard.first_row for _, shard in shards]
@@ -248,7 +248,7 @@ class ExportRows:
             ]
         return self._shards[key]
 
-    def _placement(self, unit: Unit, tokens: pa.Table) -> pa.Table:
+    def _placement(self, unit: ExportUnit, tokens: pa.Table) -> pa.Table:
         tables = [self._read(self.origin.placements[name], unit, _PLACES) for name in unit.weights]
         if len(tables) == 1:
             return tables[0]
@@ -282,7 +282,7 @@ class ExportRows:
         ends: np.ndarray,
         placement: pa.Table,
         tally: Tally,
-        changes: list[Change],
+        changes: list[RowChange],
         label: str,
         ids: list[str],
     ) -> Made:
@@ -302,15 +302,15 @@ class ExportRows:
         made: list[dict[str, Any]] = []
         final: list[list[Place]] = []
         rest: list[int] = []
-        own_changes: list[Change] = []
+        own_changes: list[RowChange] = []
         verdicts = self._verdicts(own, places, label)
         for k, (example, before, verdict) in enumerate(zip(own, places, verdicts, strict=True)):
             if verdict.reason is not None:
-                own_changes.append(Change(example.id, "skipped", verdict.reason))
+                own_changes.append(RowChange(example.id, "skipped", verdict.reason))
                 continue
             if verdict.places != before:
                 pair = [list(p) for p in verdict.places], [list(p) for p in before]
-                own_changes.append(Change(example.id, "moved", None, *pair))
+                own_changes.append(RowChange(example.id, "moved", None, *pair))
             row = text.render(example.text(verdict.places, self.origin.pause.token), self.options)
             made.append(dict(row))
             final.append(verdict.places)
@@ -332,15 +332,15 @@ class ExportRows:
         return Made(sequences, table, tally, in_order)
 
     def _verdicts(
-        self, examples: list[Example], places: list[list[Place]], label: str
-    ) -> list[Verdict]:
+        self, examples: list[ExportExample], places: list[list[Place]], label: str
+    ) -> list[CheckedExample]:
         """For each example the places that it is written with, or why it is left out."""
         if self._settled is not None:
             found = [self._settled.get(f"{label}\0{example.id}") for example in examples]
             return [
-                Verdict(own, reason=change.reason if change else None)
+                CheckedExample(own, reason=change.reason if change else None)
                 if change is None or change.places is None
-                else Verdict([(p, c) for p, c in change.places])
+                else CheckedExample([(p, c) for p, c in change.places])
                 for own, change in zip(places, found, strict=True)
             ]
         assert self.format.text is not None

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pausedata.exporters.base import Format, Guide, Section
 from pausedata.exporters.tally import Tally
 from pausedata.exporters.usage import how_to_use
-from pausedata.store.choice import told
+from pausedata.store.choice import describe_choice
 
 if TYPE_CHECKING:
-    from pausedata.exporters.origin import Origin
+    from pausedata.exporters.inputs import ExportInputs
 
 MARK = "<!-- written by pausedata export -->"
 
@@ -21,7 +21,7 @@ MARK = "<!-- written by pausedata export -->"
 def readme(
     format: Format,
     options: Any,
-    origin: Origin,
+    origin: ExportInputs,
     tallies: Mapping[str, Tally],
     paths: Sequence[Path],
     folder: Path,
@@ -40,7 +40,7 @@ def readme(
         MARK,
         f"# {origin.dataset}: `{format.name}`",
         "",
-        f"Version {version}, placement {told(origin.choice)}; for {format.readers}.",
+        f"Version {version}, placement {describe_choice(origin.choice)}; for {format.readers}.",
         "",
         "| split | file | rows | tokens | pauses | bear loss | longest row |",
         "|---|---|---:|---:|---:|---:|---:|",

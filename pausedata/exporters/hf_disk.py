@@ -21,7 +21,7 @@ from pausedata.core.errors import UsageError
 from pausedata.exporters import tokenized
 from pausedata.exporters.base import Format, Guide, Section, TokenOptions
 from pausedata.exporters.guide import others
-from pausedata.exporters.layout import UNREADABLE, Layout, Shards
+from pausedata.exporters.layout import UNREADABLE, FileLayout, Shards
 from pausedata.exporters.tally import CHANGES
 from pausedata.exporters.usage import quoted
 from pausedata.store import files
@@ -38,7 +38,7 @@ class HfDisk(TokenOptions):
     """As tokenized, as a folder of Arrow files that datasets.load_from_disk maps into memory."""
 
 
-class ArrowFolder(Layout):
+class ArrowFolder(FileLayout):
     """A ``DatasetDict`` on disk: a folder for each split, and ``dataset_dict.json``."""
 
     inside = "hf"

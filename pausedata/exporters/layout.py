@@ -16,7 +16,7 @@ Shards = Iterable[pa.Table]
 UNREADABLE = (OSError, PausedataError, ValueError, KeyError, TypeError, pa.ArrowException)
 
 
-class Layout(ABC):
+class FileLayout(ABC):
     """The trainer's files of one format; rows come split by split, shard by shard.
 
     A *stem* is what a split's files are named by: the split, or the file that a user named.
@@ -25,7 +25,7 @@ class Layout(ABC):
     inside: str  # the files' folder in the dataset, under exports/NAME; empty: that one itself
 
     @abstractmethod
-    def outside(self, target: Path, type: str | None, shard_rows: int | None) -> Layout:
+    def outside(self, target: Path, type: str | None, shard_rows: int | None) -> FileLayout:
         """The layout of ``export -o target --type … --shard-rows …``; UsageError where none is."""
 
     @abstractmethod

@@ -9,7 +9,7 @@ import numpy as np
 
 from pausedata.exporters.refused import overlong
 from pausedata.exporters.sequences import Flags, Int, Sequences
-from pausedata.exporters.tally import Change
+from pausedata.exporters.tally import RowChange
 
 NO_RESPONSE = "no_response_left"
 
@@ -20,7 +20,7 @@ class Fitted:
 
     sequences: Sequences
     kept: Int  # the numbers of the examples that are left
-    changes: list[Change] = field(default_factory=list)
+    changes: list[RowChange] = field(default_factory=list)
 
 
 def fit(
@@ -48,14 +48,14 @@ def fit(
         first = int(numbers[0])
         raise overlong(ids[first], int(lengths[first]), limit, len(numbers), len(ids), may_cut)
     if policy == "skip":
-        changes = [Change(ids[k], "skipped", "overlong") for k in numbers.tolist()]
+        changes = [RowChange(ids[k], "skipped", "overlong") for k in numbers.tolist()]
         return Fitted(sequences.take(np.flatnonzero(~over)), np.flatnonzero(~over), changes)
     shorter = sequences.only(_cut(sequences, over, limit))
     solid = ~(shorter.is_prompt | shorter.is_pause)
     before = np.concatenate([[0], np.cumsum(solid)])
     bare = over & (np.diff(before[shorter.offsets]) == 0)
     changes = [
-        Change(ids[k], "skipped", NO_RESPONSE) if bare[k] else Change(ids[k], "truncated")
+        RowChange(ids[k], "skipped", NO_RESPONSE) if bare[k] else RowChange(ids[k], "truncated")
         for k in numbers.tolist()
     ]
     kept = np.flatnonzero(~bare)

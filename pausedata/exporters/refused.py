@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pausedata.core.errors import DataError
 
 if TYPE_CHECKING:
-    from pausedata.exporters.check import Verdict
+    from pausedata.exporters.check import CheckedExample
     from pausedata.exporters.reader import Reader
 
 _WHY = {
@@ -61,7 +61,7 @@ def overlong(
     )
 
 
-def mismatch(wrong: Sequence[tuple[str, Verdict]], among: int, reader: Reader) -> Refused:
+def mismatch(wrong: Sequence[tuple[str, CheckedExample]], among: int, reader: Reader) -> Refused:
     """Rows of text that would arrive as other ids than planned: (id, verdict) of each."""
     id, verdict = wrong[0]
     return Refused(
@@ -74,7 +74,7 @@ def mismatch(wrong: Sequence[tuple[str, Verdict]], among: int, reader: Reader) -
     )
 
 
-def _difference(verdict: Verdict, reader: Reader) -> str:
+def _difference(verdict: CheckedExample, reader: Reader) -> str:
     assert verdict.reason is not None
     why = _WHY[verdict.reason]
     planned, read = verdict.planned, verdict.read

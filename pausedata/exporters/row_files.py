@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pausedata.core.errors import UsageError, listing
 from pausedata.exporters.jsonl import json_lines
-from pausedata.exporters.layout import UNREADABLE, Layout, Shards
+from pausedata.exporters.layout import UNREADABLE, FileLayout, Shards
 from pausedata.exporters.usage import quoted
 from pausedata.store.files import replacing
 from pausedata.store.shards import open_shard, regrouped, write_rows
@@ -75,7 +75,7 @@ TYPES = {
 
 
 @dataclass(frozen=True)
-class RowFiles(Layout):
+class RowFiles(FileLayout):
     """``SPLIT.jsonl``; outside a dataset other types too, and several files a split."""
 
     type: FileType = TYPES["jsonl"]

@@ -12,7 +12,7 @@ from pausedata.exporters.sequences import Flags, Sequences
 
 
 @dataclass(frozen=True)
-class Change:
+class RowChange:
     """An example that is not exported as it was planned; JSON-able by ``vars``."""
 
     id: str
@@ -25,11 +25,11 @@ class Change:
 CHANGES = ".changes.jsonl"  # behind a split's stem: the changes of that split, if there are any
 
 
-def read_changes(path: Path) -> list[Change]:
+def read_changes(path: Path) -> list[RowChange]:
     """The changes that a file of them lists; none where there is no file."""
     if not path.exists():
         return []
-    return [Change(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+    return [RowChange(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Tally:
         self.loss_tokens += int(loss.sum())
         self.longest = max(self.longest, int(sequences.lengths.max(initial=-behind)) + behind)
 
-    def note(self, changes: Iterable[Change]) -> None:
+    def note(self, changes: Iterable[RowChange]) -> None:
         """Count what became of examples that are not as planned."""
         for change in changes:
             if change.what == "skipped":

@@ -35,7 +35,7 @@ _PACKED = make_schema(
 )
 
 
-class Tokenized(TokenOptions):
+class TokenizedFormat(TokenOptions):
     """input_ids, attention_mask and unshifted labels; no loss on the prompt and on pauses."""
 
 
@@ -138,7 +138,7 @@ def _axolotl(guide: Guide) -> Section:
 
 FORMAT = Format(
     name="tokenized",
-    options=Tokenized,
+    options=TokenizedFormat,
     schema=schema,
     rows=rows,
     layout=RowFiles(),

@@ -11,15 +11,15 @@ from pausedata.core.network import COMMIT
 from pausedata.core.progress import Progress, Silent
 from pausedata.hub.client import Repository
 from pausedata.hub.pull import pull_from
-from pausedata.hub.reference import Reference, cached_folder
+from pausedata.hub.reference import HubReference, cached_folder
 from pausedata.hub.snapshot import snapshot
-from pausedata.store import absent, files
+from pausedata.store import files, not_downloaded
 from pausedata.store.manifest import TableEntry
 from pausedata.store.pointer import read_pointer
 from pausedata.store.staging import when_free
 
 
-def local_copy(reference: Reference, progress: Progress | None = None) -> Path:
+def local_copy(reference: HubReference, progress: Progress | None = None) -> Path:
     """The folder of a dataset of the Hub, in the cache: at first the manifest alone.
 
     What a command reads is fetched then. What ``place`` and ``export`` add is in the cache, on top
@@ -38,11 +38,11 @@ def local_copy(reference: Reference, progress: Progress | None = None) -> Path:
             raise UsageError(f"{reference}: '{name}' was not pushed there.")
         when_free(lambda: pull_from(repository, looked(), root, listener, only=[name]), listener)
 
-    absent.supply_with(root, supply)
+    not_downloaded.fetch_with(root, supply)
     return root
 
 
-def _commit(repository: Repository, reference: Reference, progress: Progress) -> str:
+def _commit(repository: Repository, reference: HubReference, progress: Progress) -> str:
     if COMMIT.fullmatch(reference.revision or ""):
         return str(reference.revision)
     remembered = cached_folder() / reference.repo.replace("/", "--") / "revisions.json"

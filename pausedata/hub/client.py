@@ -86,7 +86,7 @@ class Repository:
 
     def commit_of(self, revision: str | None) -> Commit:
         """The commit that ``revision`` (None: main) stands for; UsageError where there is none."""
-        info = self._patiently(
+        info = self._with_retries(
             lambda: self._api.repo_info(self.repo, repo_type="dataset", revision=revision), revision
         )
         if info.sha is None:
@@ -116,12 +116,12 @@ class Repository:
                 entry.lfs.sha256 if entry.lfs is not None else None,
                 entry.blob_id,
             )
-            for entry in self._patiently(listed, commit)
+            for entry in self._with_retries(listed, commit)
         }
 
     def tags(self) -> dict[str, str]:
         """The commit of each tag."""
-        refs = self._patiently(
+        refs = self._with_retries(
             lambda: self._api.list_repo_refs(self.repo, repo_type="dataset"), None
         )
         return {tag.name: tag.target_commit for tag in refs.tags}
@@ -132,7 +132,7 @@ class Repository:
 
         with quiet():
             return Path(
-                self._patiently(
+                self._with_retries(
                     lambda: hf_hub_download(
                         self.repo,
                         path,
@@ -152,7 +152,7 @@ class Repository:
 
     def create(self, private: bool) -> None:
         """Make the repository."""
-        self._patiently(
+        self._with_retries(
             lambda: self._api.create_repo(
                 self.repo, private=private, repo_type="dataset", exist_ok=True
             ),
@@ -162,7 +162,7 @@ class Repository:
     def upload(self, additions: Sequence[Any], pr: bool) -> None:
         """Send the bytes of large files ahead of their commit; what the Hub has is not sent."""
         with quiet():
-            self._patiently(
+            self._with_retries(
                 lambda: self._api.preupload_lfs_files(
                     self.repo, additions, repo_type="dataset", create_pr=pr, num_threads=4
                 ),
@@ -204,9 +204,9 @@ class Repository:
                 exist_ok=True,
             )
 
-        self._patiently(made, None)
+        self._with_retries(made, None)
 
-    def _patiently(self, call: Callable[[], Result], revision: str | None) -> Result:
+    def _with_retries(self, call: Callable[[], Result], revision: str | None) -> Result:
         """What ``call`` gives, tried again while the trouble may pass; safe to do twice."""
         with self._explained(revision):
             return Retrying(
@@ -258,13 +258,13 @@ class Repository:
         if status in (409, 412):
             return ConflictError(f"{repo} was changed by somebody else meanwhile.")
         if status in _PASSING:
-            return TroubleError(
+            return HubUnavailableError(
                 f"the Hub cannot answer for {repo} now: {_trouble(error)}. Run the command again "
                 "later: it goes on where it was.",
                 _asked(error),
             )
         if has_no_answer(error) or ("HTTPError" in names and status is None):
-            return TroubleError(
+            return HubUnavailableError(
                 f"the Hub does not answer for {repo} ({type(chain(error)[-1]).__name__}). Check "
                 "the network and HF_ENDPOINT, then run the command again: it goes on where it was."
             )
@@ -275,7 +275,7 @@ class NoRepositoryError(UsageError):
     """There is no such repository, or it may not be seen."""
 
 
-class TroubleError(UnreachableError):
+class HubUnavailableError(UnreachableError):
     """The Hub may answer another time; ``wait``: the seconds that it asks for."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:

@@ -16,15 +16,15 @@ from pausedata.core import stopping
 from pausedata.core.errors import ConflictError, DataError, UsageError
 from pausedata.core.progress import Progress
 from pausedata.hub.client import Repository
-from pausedata.hub.reference import Reference, is_cached
+from pausedata.hub.reference import HubReference, is_cached
 from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
 from pausedata.hub.snapshot import Snapshot, snapshot
-from pausedata.store import absent, files
+from pausedata.store import files, not_downloaded
 from pausedata.store.commit import commit_lock, point_at, prepare_folder, write_pointer
 from pausedata.store.dataset import Version, open_version, read_version
 from pausedata.store.integrity import problems_of
+from pausedata.store.known_damage import MANIFEST
 from pausedata.store.manifest import CARD, FileEntry, Manifest, Origin, Pointer, TableEntry
-from pausedata.store.marks import MANIFEST
 from pausedata.store.pointer import POINTER, read_pointer, version_folder
 from pausedata.store.repair import all_versions
 from pausedata.store.staging import Stage, Staging, when_free
@@ -46,7 +46,7 @@ class Pulled:
 
 
 def pull(
-    reference: Reference,
+    reference: HubReference,
     root: Path,
     progress: Progress,
     only: Collection[str] | None = None,
@@ -189,7 +189,7 @@ def _fetch(
 
     title = f"fetching {what}"
     with (
-        stopping.gently(),
+        stopping.graceful_shutdown(),
         progress.step(title, size, "bytes") as advance,
         ThreadPoolExecutor(_TOGETHER) as pool,
     ):
@@ -197,7 +197,7 @@ def _fetch(
         try:
             for future in futures:
                 advance(future.result())
-                stopping.safe_point()  # files under way are waited for below
+                stopping.raise_if_stopped()  # files under way are waited for below
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -312,9 +312,9 @@ def _told(
 ) -> Pointer:
     """The pointer, saying which tables are here, and which are not."""
     for name, entry in here.items():
-        pointer = absent.without(pointer, name, entry.content)
+        pointer = not_downloaded.without(pointer, name, entry.content)
     for name, entry in left.items():
-        pointer = absent.with_(pointer, name, entry.content)
+        pointer = not_downloaded.with_(pointer, name, entry.content)
     return pointer
 
 

@@ -14,21 +14,28 @@ from pausedata.hub.card.header import base_models
 from pausedata.hub.client import Repository
 from pausedata.hub.reference import checked_repo, checked_tag
 from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
+from pausedata.hub.remote_state import (
+    There,
+    check_card,
+    check_goes_on,
+    check_tag,
+    check_visibility,
+    look,
+)
 from pausedata.hub.scan import Hit, Scanner
-from pausedata.hub.send import Plan, send
-from pausedata.hub.there import There, check_card, check_goes_on, check_tag, check_visibility, look
+from pausedata.hub.send import UploadPlan, send
 from pausedata.store.commit import commit_lock, write_pointer
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.integrity import ADVICE, problems_of
+from pausedata.store.known_damage import MANIFEST
 from pausedata.store.manifest import CARD, Origin
-from pausedata.store.marks import MANIFEST
 from pausedata.store.pointer import read_pointer
 
 _HITS = 5  # findings that are told of
 
 
 @dataclass(frozen=True)
-class Asked:
+class PushOptions:
     """What a push is to do. ``only``: tables; ``public``: None leaves that of a repository as it is
     and makes a new one private; ``tag``: None stands for ``vN``.
     """
@@ -45,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Item:
+class Upload:
     """A file to send."""
 
     path: str
@@ -58,7 +65,7 @@ class Pushed:
 
     repo: str
     version: int
-    send: list[Item]
+    send: list[Upload]
     delete: list[str]
     kept: int  # files that are there already
     tag: str | None
@@ -74,7 +81,7 @@ class Pushed:
         return sum(item.bytes for item in self.send)
 
 
-def push(root: Path, asked: Asked, progress: Progress, *, dry_run: bool = False) -> Pushed:
+def push(root: Path, asked: PushOptions, progress: Progress, *, dry_run: bool = False) -> Pushed:
     """Publish the current version of the dataset at ``root``.
 
     Nothing is sent before the files are known to be whole, what they hold was looked through for
@@ -110,7 +117,7 @@ def push(root: Path, asked: Asked, progress: Progress, *, dry_run: bool = False)
     pushed = Pushed(
         repo,
         version.number,
-        [Item(path, plan.sizes[path]) for path in plan.adds],
+        [Upload(path, plan.sizes[path]) for path in plan.adds],
         plan.delete,
         plan.kept,
         tag,
@@ -158,11 +165,11 @@ def _with_all_that_is_sent(version: Version, tables: list[str], there: There) ->
 
 def _plan(
     version: Version, tables: list[str], listed: list[str], there: There, card: bytes
-) -> Plan:
+) -> UploadPlan:
     """What of ``tables`` has to be sent, and what goes: files there that are of no table that is
     ``listed`` in the end.
     """
-    plan = Plan()
+    plan = UploadPlan()
     loose = version.manifest.loose_files()
     for entries in (loose, *(version.table(name).entry.all_files() for name in tables)):
         for entry in entries:
@@ -183,7 +190,7 @@ def _plan(
     return plan
 
 
-def _check_whole(version: Version, plan: Plan) -> None:
+def _check_whole(version: Version, plan: UploadPlan) -> None:
     entries = [entry for entry in version.files() if entry.path in plan.adds and entry.path != CARD]
     if found := problems_of(version.folder, entries):
         path, why = next(iter(found.items()))
@@ -217,7 +224,7 @@ def _found(
     version: Version,
     tables: list[str],
     listed: Collection[str],
-    plan: Plan,
+    plan: UploadPlan,
     said: Mapping[str, str],
     progress: Progress,
 ) -> Iterator[Hit]:

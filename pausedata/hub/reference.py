@@ -16,7 +16,7 @@ _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]{0,199}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Reference:
+class HubReference:
     """A repository of the Hub, and a branch, tag or commit of it (None: main)."""
 
     repo: str
@@ -51,14 +51,14 @@ def checked_tag(text: str | None, default: str) -> str:
     return name
 
 
-def reference(text: str | Path) -> Reference | None:
+def reference(text: str | Path) -> HubReference | None:
     """What ``hf://ORG/NAME[@REV]`` names; None where ``text`` is a path of this machine."""
     # A Path has but one of the slashes left.
     match = re.fullmatch(r"hf:/{1,2}(.*)", str(text))
     if match is None:
         return None
     repo, at, revision = match[1].partition("@")
-    return Reference(checked_repo(repo), checked_revision(revision) if at else None)
+    return HubReference(checked_repo(repo), checked_revision(revision) if at else None)
 
 
 def is_cached(root: Path) -> bool:

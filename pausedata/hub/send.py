@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from pausedata.core import stopping
 from pausedata.core.errors import ConflictError
 from pausedata.core.progress import Progress
-from pausedata.hub.client import LONGEST_WAIT_S, Commit, Repository, TroubleError
+from pausedata.hub.client import LONGEST_WAIT_S, Commit, HubUnavailableError, Repository
+from pausedata.hub.remote_state import There
 from pausedata.hub.snapshot import snapshot
-from pausedata.hub.there import There
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _TRIES = 5  # of a commit whose answer was lost
 
 
 @dataclass
-class Plan:
+class UploadPlan:
     """What has to be sent, by path, and what goes."""
 
     adds: dict[str, Path | bytes] = field(default_factory=dict)
@@ -44,7 +44,7 @@ def send(
     repository: Repository,
     version: Version,
     there: There,
-    plan: Plan,
+    plan: UploadPlan,
     *,
     public: bool,
     pr: bool,
@@ -70,18 +70,18 @@ def send(
     ]
     title = f"sending to {repository.repo}"
     with (
-        stopping.gently(),
+        stopping.graceful_shutdown(),
         progress.step(title, sum(plan.sizes.values()), "bytes") as advance,
     ):
         for group in _groups(adds, plan):
             repository.upload(group, pr)
             advance(sum(plan.sizes[add.path_in_repo] for add in group))
-            stopping.safe_point()
+            stopping.raise_if_stopped()
     deletions = [CommitOperationDelete(path) for path in plan.delete]
     for left in reversed(range(_TRIES)):
         try:
             return repository.commit([*adds, *deletions], message, head.sha, pr)
-        except TroubleError as error:
+        except HubUnavailableError as error:
             # Perhaps it was made, and the answer alone was lost.
             if not pr and (made := _made(repository, version, plan, head)) is not None:
                 return made, None
@@ -98,7 +98,7 @@ def send(
     raise AssertionError("the last try returns or raises")
 
 
-def _made(repository: Repository, version: Version, plan: Plan, before: Commit) -> str | None:
+def _made(repository: Repository, version: Version, plan: UploadPlan, before: Commit) -> str | None:
     """The commit on top of ``before`` that brought all that ``plan`` has to bring."""
     now = repository.commit_of(None)
     if now.sha == before.sha:
@@ -113,7 +113,7 @@ def _made(repository: Repository, version: Version, plan: Plan, before: Commit) 
     return now.sha if there and found.sha256 == version.sha256 else None
 
 
-def _groups(adds: list[CommitOperationAdd], plan: Plan) -> Iterator[list[CommitOperationAdd]]:
+def _groups(adds: list[CommitOperationAdd], plan: UploadPlan) -> Iterator[list[CommitOperationAdd]]:
     """Portions of ``adds``, without files whose bytes are in one before."""
     first = {plan.sha256s[add.path_in_repo]: add for add in reversed(adds)}
     group: list[CommitOperationAdd] = []

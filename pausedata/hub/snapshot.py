@@ -15,8 +15,8 @@ from pausedata.hub.remote import (
     sha256_of,
     tables_there,
 )
+from pausedata.store.known_damage import MANIFEST
 from pausedata.store.manifest import FileEntry, Manifest
-from pausedata.store.marks import MANIFEST
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Whether a pause may come next: pure, and the same for every engine.
 
-An engine keeps an `Answer` for each answer that it generates, feeds it with the tokens as they
-come, and asks it for a `Verdict`. Where that is `IF_UNSURE`, the model's next-token distribution
-decides: `is_unsure`.
+An engine keeps a `PauseState` for each answer that it generates, feeds it with the tokens as they
+come, and asks it for a `PauseDecision`. Where that is `IF_UNSURE`, the model's next-token
+distribution decides: `is_unsure`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 from pausedata.inference.params import PauseParams
 
 
-class Verdict(Enum):
+class PauseDecision(Enum):
     """What may come next in an answer."""
 
     NEVER = "never"  #: no pause
@@ -29,7 +29,7 @@ def is_unsure(params: PauseParams, highest: float, entropy: float) -> bool:
     return highest < params.threshold or (limit is not None and entropy > limit)
 
 
-class Answer:
+class PauseState:
     """What of an answer's tokens so far decides whether a pause may come next."""
 
     def __init__(self, params: PauseParams, after_pause: bool = False) -> None:
@@ -47,9 +47,9 @@ class Answer:
         self._ends = [mark.encode() for mark in params.never_after]
         self._parts = [(a.encode(), b.encode()) for a, b in params.never_inside]
 
-    def copy(self) -> Answer:
+    def copy(self) -> PauseState:
         """One that goes on in another way from here."""
-        other = object.__new__(Answer)
+        other = object.__new__(PauseState)
         other.__dict__.update(self.__dict__)  # nothing in it is changed in place
         return other
 
@@ -88,18 +88,18 @@ class Answer:
             text = text[place + len(mark) :]
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> PauseDecision:
         """What may come next."""
         params = self.params
         if self._run:
-            return Verdict.ALWAYS if self._run < params.tokens else Verdict.NEVER
+            return PauseDecision.ALWAYS if self._run < params.tokens else PauseDecision.NEVER
         if self._blocked or self._over or self._inside is not None:
-            return Verdict.NEVER
+            return PauseDecision.NEVER
         if params.max_pauses is not None and self.pauses + params.tokens > params.max_pauses:
-            return Verdict.NEVER
+            return PauseDecision.NEVER
         if self.pauses and self._since < params.cooldown:
-            return Verdict.NEVER
-        return Verdict.NEVER if _is_cut(self._character) else Verdict.IF_UNSURE
+            return PauseDecision.NEVER
+        return PauseDecision.NEVER if _is_cut(self._character) else PauseDecision.IF_UNSURE
 
 
 def _end(text: bytes, marks: list[bytes]) -> bytes:

@@ -14,7 +14,7 @@ try:
 except ImportError as error:
     raise missing_extra("torch and transformers", "transformers", "PauseLogitsProcessor") from error
 
-from pausedata.inference.decide import Answer
+from pausedata.inference.decide import PauseState
 from pausedata.inference.params import PauseParams, parse_params
 from pausedata.inference.tensors import put_pauses
 from pausedata.inference.token import check_rows, find_pause, pieces_of
@@ -91,7 +91,7 @@ class PauseLogitsProcessor(LogitsProcessor):
             raise UsageError("PauseLogitsProcessor: requests is empty: one for each prompt.")
         self._ids = torch.empty(0, 0, dtype=torch.long)  # what the last call was given
         self._prompt = 0  # tokens of it that are the prompt
-        self._answers: list[Answer] = []  # one for each row
+        self._answers: list[PauseState] = []  # one for each row
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores [rows, vocabulary] of the token after ``input_ids`` [rows, tokens]."""
@@ -107,13 +107,13 @@ class PauseLogitsProcessor(LogitsProcessor):
         )
         return scores
 
-    def _follow(self, ids: torch.Tensor) -> list[Answer]:
+    def _follow(self, ids: torch.Tensor) -> list[PauseState]:
         """The rows' answers with the newest token of each; new ones for a new `generate`."""
         answers = self._answers_before(ids)
         if answers is None:
             self._prompt = ids.shape[1]
             ends = (ids[:, -1] == self._pause).tolist()
-            answers = [Answer(p, e) for p, e in zip(self._of_rows(len(ids)), ends, strict=True)]
+            answers = [PauseState(p, e) for p, e in zip(self._of_rows(len(ids)), ends, strict=True)]
         else:
             for answer, token in zip(answers, ids[:, -1].tolist(), strict=True):
                 if token == self._pause:
@@ -124,7 +124,7 @@ class PauseLogitsProcessor(LogitsProcessor):
         self._ids, self._answers = ids.clone(), answers
         return answers
 
-    def _answers_before(self, ids: torch.Tensor) -> list[Answer] | None:
+    def _answers_before(self, ids: torch.Tensor) -> list[PauseState] | None:
         """The rows' answers without the newest token; None where this is a new `generate`."""
         before = self._ids
         if before.shape != (len(ids), ids.shape[1] - 1) or before.device != ids.device:

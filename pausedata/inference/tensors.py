@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pausedata.inference.decide import Verdict
+from pausedata.inference.decide import PauseDecision
 from pausedata.inference.params import PauseParams
 
 
@@ -16,7 +16,7 @@ def put_pauses(
     pause: int,
     rows: Sequence[int],
     params: Sequence[PauseParams],
-    verdicts: Sequence[Verdict],
+    verdicts: Sequence[PauseDecision],
 ) -> None:
     """Force the pause where it is due, and forbid it elsewhere, in place.
 
@@ -32,8 +32,8 @@ def put_pauses(
     index = None if whole else torch.tensor(rows, device=device)
     part = logits if index is None else logits[index]
     free = part[:, pause] > -math.inf
-    forced = _tensor([v is Verdict.ALWAYS for v in verdicts], device)
-    asked = [v is Verdict.IF_UNSURE for v in verdicts]
+    forced = _tensor([v is PauseDecision.ALWAYS for v in verdicts], device)
+    asked = [v is PauseDecision.IF_UNSURE for v in verdicts]
     if any(asked):
         total = torch.logsumexp(part, dim=-1)
         entropies = [p.entropy_threshold for p in params]

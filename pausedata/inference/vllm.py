@@ -31,7 +31,7 @@ try:
 except ImportError:  # an older vLLM, which has one runner
     _second = object
 
-from pausedata.inference.decide import Answer
+from pausedata.inference.decide import PauseState
 from pausedata.inference.params import PauseParams, parse_params
 from pausedata.inference.tensors import put_pauses
 from pausedata.inference.token import check_rows, find_pause, pieces_of
@@ -50,7 +50,7 @@ class Request:
     params: PauseParams
     prompt: list[int] | None
     output: list[int]  # vLLM's own list, which grows
-    answer: Answer
+    answer: PauseState
     seen: int = 0  # how much of it the answer has
 
 
@@ -118,8 +118,8 @@ class PausesForVLLM(_first.LogitsProcessor, _second):
             return None
         return Request(params, prompt, output, self._answer(params, prompt))
 
-    def _answer(self, params: PauseParams, prompt: list[int] | None) -> Answer:
-        return Answer(params, after_pause=(prompt or [])[-1:] == [self._pause])
+    def _answer(self, params: PauseParams, prompt: list[int] | None) -> PauseState:
+        return PauseState(params, after_pause=(prompt or [])[-1:] == [self._pause])
 
     def _catch_up(self, request: Request) -> None:
         """Give the answer what was generated since the last call."""

@@ -24,7 +24,7 @@ MOST_GROUPS = 1000
 
 
 @dataclass(frozen=True)
-class Pair:
+class ExamplePair:
     """One example twice: with the pauses and without them."""
 
     id: str
@@ -42,12 +42,12 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class HeldOutExamples:
     """Held-out examples in a seeded order, so that any first of them are a random sample."""
 
     where: HeldOut
     there: int  # held-out examples, of which these are all or the first
-    pairs: list[Pair]
+    pairs: list[ExamplePair]
 
 
 def choose(
@@ -60,7 +60,7 @@ def choose(
     group_by: str | None = None,
     texts: bool = False,
     progress: Progress,
-) -> Chosen:
+) -> HeldOutExamples:
     """The held-out examples of ``version``, at most ``most``, with the pauses of ``placement``.
 
     ``group_by``: a column kept in ``meta``. With ``texts``, responses and meta too.
@@ -73,7 +73,7 @@ def choose(
     rows = [s.rows for s in tokens.shards]
     held = np.repeat(splits == where.split, rows)
     if where.seed is not None:
-        held &= held_out.a_fifth(len(held), where.seed)
+        held &= held_out.holdout_mask(len(held), where.seed)
     order = np.random.default_rng([seed, 1]).permutation(np.flatnonzero(held))
     if not len(order):
         raise DataError(
@@ -82,7 +82,7 @@ def choose(
     wanted = order[:most]
     pause = version.manifest.pause.id
     needs_examples = texts or group_by is not None
-    found: dict[int, Pair] = {}
+    found: dict[int, ExamplePair] = {}
     first = 0
     with progress.step("reading examples", len(wanted), "examples") as advance:
         for number, shard in enumerate(tokens.shards):
@@ -106,12 +106,12 @@ def choose(
     pairs = [found[row] for row in wanted.tolist()]
     if group_by is not None:
         pairs = _grouped(pairs, group_by)
-    return Chosen(where, len(order), pairs)
+    return HeldOutExamples(where, len(order), pairs)
 
 
 def _pairs(
     tokens: pa.Table, placement: pa.Table, pause_id: int, told: list[dict[str, Any]]
-) -> Iterator[Pair]:
+) -> Iterator[ExamplePair]:
     sequences = insert_pauses(tokens, placement, pause_id)
     offsets = sequences.offsets
     for k, id in enumerate(tokens.column("id").to_pylist()):
@@ -120,7 +120,7 @@ def _pairs(
         prompt, response = ids[is_prompt], ids[~is_prompt]
         is_pause = sequences.is_pause[mine][~is_prompt]
         after = np.concatenate([[False], is_pause[:-1]])[~is_pause]
-        yield Pair(
+        yield ExamplePair(
             id,
             None,
             Example(prompt, response[~is_pause]),
@@ -131,7 +131,7 @@ def _pairs(
         )
 
 
-def _grouped(pairs: list[Pair], column: str) -> list[Pair]:
+def _grouped(pairs: list[ExamplePair], column: str) -> list[ExamplePair]:
     """The pairs with their groups."""
     metas = [json.loads(pair.meta) for pair in pairs]
     there = sorted({key for meta in metas for key in meta})

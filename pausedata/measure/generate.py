@@ -12,8 +12,8 @@ import numpy as np
 
 from pausedata.core.errors import DataError, UsageError
 from pausedata.measure import answers
-from pausedata.measure.answers import Outcome
-from pausedata.measure.examples import Pair
+from pausedata.measure.answers import GradedAnswer
+from pausedata.measure.examples import ExamplePair
 from pausedata.measure.figures import RESAMPLES, ratio_intervals
 from pausedata.models.cache import in_cache, load_tokenizer
 from pausedata.models.ref import ModelRef
@@ -44,7 +44,7 @@ class Generating:
 
 
 @dataclass(frozen=True)
-class Way:
+class PauseInsertion:
     """How pauses get into answers, so many at each place as the placement has."""
 
     where: Literal["nowhere", "behind-prompt", "after-words", "if-unsure"]
@@ -52,7 +52,7 @@ class Way:
     every: int | None = None  # after every so many tokens instead of words
 
 
-def way_of(inputs: dict[str, Any], asked: Generating) -> Way:
+def way_of(inputs: dict[str, Any], asked: Generating) -> PauseInsertion:
     """How the pauses of a placement that was made from ``inputs`` get into answers.
 
     UsageError where ``asked`` leaves no room for those of one place.
@@ -67,18 +67,18 @@ def way_of(inputs: dict[str, Any], asked: Generating) -> Way:
     return way
 
 
-def _way_of(inputs: dict[str, Any]) -> Way:
+def _way_of(inputs: dict[str, Any]) -> PauseInsertion:
     parameters = inputs.get("parameters", {})
     tokens = int(parameters.get("tokens") or 1)
     match inputs.get("strategy"):
         case "none":
-            return Way("nowhere")
+            return PauseInsertion("nowhere")
         case "append":
-            return Way("behind-prompt", tokens)
+            return PauseInsertion("behind-prompt", tokens)
         case "every_word":
-            return Way("after-words", tokens, parameters.get("every_n_tokens"))
+            return PauseInsertion("after-words", tokens, parameters.get("every_n_tokens"))
         case _:
-            return Way("if-unsure", tokens)
+            return PauseInsertion("if-unsure", tokens)
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Answering:
     """What is known of the answers before any is written."""
 
     how: Generating
-    way: Way
-    score: Callable[[str, Pair], Outcome]
+    way: PauseInsertion
+    score: Callable[[str, ExamplePair], GradedAnswer]
 
 
 class Writer:
@@ -119,7 +119,9 @@ class Writer:
         self._context = context_length(model)
         self._pause = self.tokenizer.backend_tokenizer.token_to_id(pause_token)  # a baseline: None
 
-    def write(self, prompts: Sequence[Sequence[int]], way: Way | None) -> tuple[list[Any], float]:
+    def write(
+        self, prompts: Sequence[Sequence[int]], way: PauseInsertion | None
+    ) -> tuple[list[Any], float]:
         """Ids of each answer, pauses among them, and the seconds of all; None: no pauses."""
         import torch
 
@@ -158,7 +160,7 @@ class Writer:
         took = time.perf_counter() - start
         return [self._cut(answer) for answer in answers], took
 
-    def _processors(self, way: Way | None) -> list[Any]:
+    def _processors(self, way: PauseInsertion | None) -> list[Any]:
         """What puts pauses in while an answer is written."""
         if way is None or self._pause is None:
             return []
@@ -209,7 +211,7 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
 
 
 def write_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[ExamplePair],
     first: int,
     trained: Writer,
     baseline: Writer,
@@ -246,7 +248,7 @@ def write_pairs(
     return records
 
 
-def scorer(task: str, pairs: Sequence[Pair]) -> Callable[[str, Pair], Outcome]:
+def scorer(task: str, pairs: Sequence[ExamplePair]) -> Callable[[str, ExamplePair], GradedAnswer]:
     """Whether a text answers one of ``pairs``; DataError for one that says no right answer."""
     known = answers.get(task)
     references: dict[str, Any] = {}

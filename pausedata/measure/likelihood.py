@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from pausedata.measure.examples import Pair
+from pausedata.measure.examples import ExamplePair
 from pausedata.measure.measured import Measured
 from pausedata.scorers import Example, Scorer
 from pausedata.store.tables import schema_of
 
 
-def measure_pairs(pairs: Sequence[Pair], first: int, trained: Scorer, baseline: Scorer) -> Measured:
+def measure_pairs(
+    pairs: Sequence[ExamplePair], first: int, trained: Scorer, baseline: Scorer
+) -> Measured:
     """``trained`` reads each example with its pauses, ``baseline`` the same without them.
 
     Each alone, as a model that answers reads its prompt, so that the times are of one example; of

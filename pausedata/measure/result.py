@@ -14,7 +14,7 @@ from pausedata.pipeline.rules import Rules
 
 
 @dataclass(frozen=True)
-class Part:
+class MeasuredPart:
     """The figures of all examples, or of one group, and the gate's verdict on them."""
 
     figures: Figures
@@ -61,8 +61,8 @@ class Measurement:
     confidence: float
     group_by: str | None
     rules: Rules | None
-    whole: Part
-    groups: dict[str, Part] = field(default_factory=dict)
+    whole: MeasuredPart
+    groups: dict[str, MeasuredPart] = field(default_factory=dict)
     stopped_early: bool = False
     generated: Generated | None = None
 

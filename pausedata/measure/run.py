@@ -11,7 +11,7 @@ from typing import Any
 from pausedata.core import stopping
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress, Silent
-from pausedata.measure.examples import Pair, choose
+from pausedata.measure.examples import ExamplePair, choose
 from pausedata.measure.figures import RESAMPLES, figures
 from pausedata.measure.generate import (
     Answering,
@@ -26,7 +26,7 @@ from pausedata.measure.generate import (
 from pausedata.measure.judge import Watch, judge
 from pausedata.measure.likelihood import measure_pairs
 from pausedata.measure.measured import Measured
-from pausedata.measure.result import Generated, Measurement, Part
+from pausedata.measure.result import Generated, MeasuredPart, Measurement
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
 from pausedata.pipeline import runs
@@ -45,7 +45,7 @@ PART = 32  # examples that are kept together: what a kill can cost
 
 
 @dataclass(frozen=True)
-class Asked:
+class MeasureOptions:
     """What a command asks for; models are Hub ids, folders or .gguf files."""
 
     model: str
@@ -65,7 +65,7 @@ class Asked:
 
 
 def measure(
-    root: Path, asked: Asked, *, command: str = "measure", progress: Progress | None = None
+    root: Path, asked: MeasureOptions, *, command: str = "measure", progress: Progress | None = None
 ) -> tuple[Measurement, Outcome | None]:
     """Measure ``asked.placement`` with ``asked.model``, and judge it where there are rules.
 
@@ -85,7 +85,7 @@ def measure(
 class _Measuring:
     """One measurement: what it reads, and how far it is."""
 
-    def __init__(self, root: Path, asked: Asked, progress: Progress) -> None:
+    def __init__(self, root: Path, asked: MeasureOptions, progress: Progress) -> None:
         self.asked, self.progress = asked, progress
         self.version = existing(root)
         self.root = root
@@ -170,7 +170,7 @@ class _Measuring:
             "group_by": asked.group_by,
         }
 
-    def _pairs_that_fit(self) -> tuple[list[Pair], int]:
+    def _pairs_that_fit(self) -> tuple[list[ExamplePair], int]:
         """The examples that the models take, and how many are longer."""
         models = [self.model, *([self.baseline] if self.baseline else [])]
         limits = [limit for model in models if (limit := context_length(model)) is not None]
@@ -186,7 +186,7 @@ class _Measuring:
             raise DataError("no example is left to measure: all are longer than the model takes.")
         return fitting, overlong
 
-    def _watches(self, pairs: list[Pair]) -> dict[str | None, Watch]:
+    def _watches(self, pairs: list[ExamplePair]) -> dict[str | None, Watch]:
         """Who says when help is ruled out: for the whole (None), and for each group."""
         rules = self.asked.rules
         if rules is None:
@@ -195,7 +195,7 @@ class _Measuring:
         return {name: Watch(rules) for name in (None, *sorted(g for g in groups if g is not None))}
 
     def _measure(
-        self, stage: Stage, pairs: list[Pair], watches: Mapping[str | None, Watch]
+        self, stage: Stage, pairs: list[ExamplePair], watches: Mapping[str | None, Watch]
     ) -> Measured:
         """Part by part, until all are measured or nothing is left to decide."""
         # Groups too small to be judged do not keep the measurement going.
@@ -206,7 +206,7 @@ class _Measuring:
         title = f"measuring {self.asked.placement}"
         with (
             self._scorers(pairs, needed=None in kept.values()) as scorers,
-            stopping.gently(),
+            stopping.graceful_shutdown(),
             self.progress.step(title, len(pairs), "examples") as advance,
         ):
             for start, part in kept.items():
@@ -218,7 +218,7 @@ class _Measuring:
                 for name, watch in watches.items():
                     watch.add(part if name is None else part.of_group(name))
                 advance(len(some))
-                stopping.safe_point()
+                stopping.raise_if_stopped()
                 ended = deciding and all(watch.ruled_out is not None for watch in deciding)
                 if ended and not self.asked.to_the_end and start + PART < len(pairs):
                     self.progress.say(
@@ -229,7 +229,7 @@ class _Measuring:
         return Measured.joined(parts)
 
     @contextmanager
-    def _scorers(self, pairs: list[Pair], *, needed: bool) -> Iterator[list[Scorer]]:
+    def _scorers(self, pairs: list[ExamplePair], *, needed: bool) -> Iterator[list[Scorer]]:
         """The trained model and what it is compared with, if they are ``needed`` at all."""
         loaded: list[Scorer] = []
         longest = max(map(len, pairs))
@@ -249,7 +249,7 @@ class _Measuring:
             for scorer in loaded:
                 scorer.close()
 
-    def _answering(self, pairs: list[Pair]) -> Answering | None:
+    def _answering(self, pairs: list[ExamplePair]) -> Answering | None:
         """What answers to ``pairs`` need; None where none were asked for."""
         how = self.asked.generating
         if how is None:
@@ -258,7 +258,9 @@ class _Measuring:
         way = way_of(placed.provenance["inputs"], how)
         return Answering(how, way, scorer(how.task, pairs))
 
-    def _generate(self, stage: Stage, pairs: list[Pair], answering: Answering) -> list[Record]:
+    def _generate(
+        self, stage: Stage, pairs: list[ExamplePair], answering: Answering
+    ) -> list[Record]:
         """Answers to ``pairs``, batch by batch; those that an earlier try wrote are kept."""
         how, size = answering.how, answering.how.batch
         batches = {k: pairs[k : k + size] for k in range(0, len(pairs), size)}
@@ -269,7 +271,10 @@ class _Measuring:
             baseline = self._writer(self.baseline, how) if self.baseline else trained
         found: list[Record] = []
         title = f"generating answers, {how.task}"
-        with stopping.gently(), self.progress.step(title, len(pairs), "examples") as advance:
+        with (
+            stopping.graceful_shutdown(),
+            self.progress.step(title, len(pairs), "examples") as advance,
+        ):
             for number, (start, some) in enumerate(batches.items()):
                 records = kept[start]
                 if records is None:
@@ -278,7 +283,7 @@ class _Measuring:
                     stage.note(_answers_name(start), {"answers": records})
                 found += records
                 advance(len(some))
-                stopping.safe_point()
+                stopping.raise_if_stopped()
         return found
 
     def _writer(self, model: ModelRef, asked: Generating) -> Writer:
@@ -316,13 +321,13 @@ class _Measuring:
         asked, rules = self.asked, self.asked.rules
         settings = self._interval_settings
 
-        def part(name: str | None) -> Part:
+        def part(name: str | None) -> MeasuredPart:
             own = measured if name is None else measured.of_group(name)
             told = figures(own, **settings)
             if rules is None or name not in watches:
-                return Part(told)
+                return MeasuredPart(told)
             ruled_out = watches[name].ruled_out
-            return Part(told, judge(told, rules, ruled_out), ruled_out)
+            return MeasuredPart(told, judge(told, rules, ruled_out), ruled_out)
 
         if rules and rules.per_group and asked.group_by is None:
             self.progress.warn(
@@ -382,7 +387,7 @@ def _part_path(start: int) -> str:
     return f"part-{start // PART:05d}-of-00000.parquet"
 
 
-def _kept(stage: Stage, start: int, pairs: list[Pair]) -> Measured | None:
+def _kept(stage: Stage, start: int, pairs: list[ExamplePair]) -> Measured | None:
     """The part at ``start``, if an earlier try measured it."""
     pairs = pairs[start : start + PART]
     path = _part_path(start)
@@ -396,7 +401,7 @@ def _answers_name(start: int) -> str:
     return f"answers-{start:06d}"
 
 
-def _written(stage: Stage, start: int, pairs: list[Pair]) -> list[Record] | None:
+def _written(stage: Stage, start: int, pairs: list[ExamplePair]) -> list[Record] | None:
     """The answers to ``pairs``, which begin at ``start``, if an earlier try wrote them."""
     records = (stage.record(_answers_name(start)) or {}).get("answers", [])
     same = [record["id"] for record in records] == [pair.id for pair in pairs]

@@ -32,7 +32,7 @@ from pausedata.models.shape import parameter_count
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.models.weights import weights_sha256
 from pausedata.store.files import sync, sync_tree, usual_modes, write_json
-from pausedata.store.holds import check_locks
+from pausedata.store.read_locks import check_locks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -62,7 +62,7 @@ class Rejected:
     detail: str
 
 
-class Pair(NamedTuple):
+class EncodedPair(NamedTuple):
     """A prompt and a response as a tokenizer's ids, before anything is added or cut."""
 
     prompt_ids: list[int]
@@ -126,7 +126,7 @@ class TokenBuilder:
             return Rejected("has_pause", f"the text contains {self.rules.pause_token!r}")
         return None
 
-    def _example(self, pair: Pair, length: int) -> Tokenized | Rejected:
+    def _example(self, pair: EncodedPair, length: int) -> Tokenized | Rejected:
         """Put one example together, of a response of ``length`` code points."""
         prompt, response, offsets, mismatch = pair
         rules = self.rules
@@ -166,7 +166,7 @@ class TokenBuilder:
 
 def encode_pairs(
     tokenizer: Tokenizer, prompts: Sequence[str], responses: Sequence[str], *, special: bool
-) -> list[Pair]:
+) -> list[EncodedPair]:
     """What ``tokenizer`` makes of each prompt and response, by the rule for their boundary.
 
     With ``special`` the ids that it puts in front of every text are kept as at inference; those
@@ -192,10 +192,10 @@ def encode_pairs(
     pairs = []
     for k, (front, whole) in enumerate(zip(front_ids, whole_ids, strict=True)):
         if k in by_row:
-            pairs.append(Pair(front, by_row[k].ids, _offsets(by_row[k]), True))
+            pairs.append(EncodedPair(front, by_row[k].ids, _offsets(by_row[k]), True))
         else:
             spans = _offsets(wholes[k])[len(front) : len(whole)] - len(prompts[k])
-            pairs.append(Pair(front, whole[len(front) :], spans, False))
+            pairs.append(EncodedPair(front, whole[len(front) :], spans, False))
     return pairs
 
 

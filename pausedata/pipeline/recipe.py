@@ -22,13 +22,13 @@ from pausedata.core.errors import UsageError, nearest
 from pausedata.core.invalid import PAUSE_PATTERN, find_invalid
 from pausedata.core.names import Name
 from pausedata.pipeline.rules import Rules
-from pausedata.sources.spec import ColumnPrompt, Part, Prompt, Source
+from pausedata.sources.spec import ColumnPrompt, Prompt, RecipePart, Source
 from pausedata.store.choice import names_in
 
 RECIPE_FORMAT = "pausedata-recipe/1"
 
 
-class Model(Part):
+class Model(RecipePart):
     """The model that scores, and whose tokenizer makes the ids."""
 
     id: str = Field(description="Hub id, folder, or .gguf file")
@@ -36,7 +36,7 @@ class Model(Part):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
-class Scoring(Part):
+class Scoring(RecipePart):
     """How the corpus is scored, and how its rows are tokenised for that."""
 
     backend: str = Field(
@@ -62,13 +62,13 @@ class Scoring(Part):
     )
 
 
-class Run(Part):
+class Run(RecipePart):
     """A further scoring run, of the same tokens by another model."""
 
     model: Model
 
 
-class Pause(Part):
+class Pause(RecipePart):
     """The pause token's text."""
 
     token: str = Field(default="[PAUSE]", min_length=1, pattern=PAUSE_PATTERN)
@@ -117,7 +117,7 @@ class Export(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Recipe(Part):
+class Recipe(RecipePart):
     """Everything that makes a dataset."""
 
     format: Literal["pausedata-recipe/1"] = RECIPE_FORMAT

@@ -10,7 +10,7 @@ from typing import Any
 from pausedata import exporters, strategies
 from pausedata.core.errors import UnreachableError, UsageError
 from pausedata.core.progress import Progress
-from pausedata.exporters.origin import Origin
+from pausedata.exporters.inputs import ExportInputs
 from pausedata.exporters.refused import Refused
 from pausedata.hub.card import quick_card
 from pausedata.models.tokenizer import Tokenizer
@@ -200,10 +200,10 @@ class Work:
         options = exporters.parse(format, spec.options, where)
         return export_step.inputs(format, options, self.origin(spec.placement))
 
-    def origin(self, choice: Choice) -> Origin:
+    def origin(self, choice: Choice) -> ExportInputs:
         """What an export of the placement, or placements, of ``choice`` is made from."""
         assert self.pause is not None
-        return Origin.of(self.name, self.pause, self.tables, choice, self.find_tokenizer)
+        return ExportInputs.of(self.name, self.pause, self.tables, choice, self.find_tokenizer)
 
     def export(self, name: str, spec: Export) -> None:
         """Make the export ``name`` unless it is there, made from the same inputs."""

@@ -45,7 +45,7 @@ _PARTS = {
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ExampleChoice:
     """``places`` are the shards' numbers and the ids of the examples, in the order asked for, and
     ``rows`` the shards' numbers and the examples' indices in them.
     """
@@ -63,7 +63,7 @@ def choose(
     sort: str | None = None,
     n: int = 1,
     seed: int = 0,
-) -> Chosen:
+) -> ExampleChoice:
     """The first ``n`` examples that meet ``where``, in the order that ``sort`` says.
 
     ``where`` is a condition in SQL over the view ``examples`` and, where there is a ``run``, its
@@ -100,7 +100,7 @@ def choose(
             )
         query += f" ORDER BY pd_nth LIMIT {n}"
         rows = [row for batch in run_query(session, query).batches() for row in batch]
-    return Chosen(
+    return ExampleChoice(
         matching=rows[0][3] if rows else 0,
         places=[(shard, id) for shard, _, id, *_ in rows],
         rows=[(shard, row) for shard, row, *_ in rows],

@@ -10,7 +10,7 @@ from pausedata.query.views import identifier, literal, union
 if TYPE_CHECKING:
     import duckdb
 
-    from pausedata.query.scan import Source
+    from pausedata.query.scan import RowSource
     from pausedata.query.sources import Vocabulary
     from pausedata.store.dataset import Version
 
@@ -95,7 +95,7 @@ def create_macros(
     version: Version,
     schema: str,
     vocabulary: Vocabulary,
-    scan: Callable[[str, Source], str],
+    scan: Callable[[str, RowSource], str],
 ) -> None:
     """Create the functions in the schema ``schema``, over the dataset that its views show.
 

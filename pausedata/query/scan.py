@@ -26,7 +26,7 @@ AHEAD_BYTES = 256_000_000  # of files that are decoded at a time, a few times as
 Rows = NDArray[np.int64]  # numbers of stored rows of a shard, ascending
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """Rows shard by shard. A stored row (an example) may give any number of rows."""
 
     @property
@@ -66,7 +66,7 @@ class Scan(ds.Dataset):
 
     def __init__(
         self,
-        source: Source,
+        source: RowSource,
         threads: int,
         failed: Callable[[PausedataError], None],
         keep: object = None,

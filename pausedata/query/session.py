@@ -21,7 +21,7 @@ from pausedata.query.views import SCANS, VIEWS, create_views, identifier, litera
 from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
-    from pausedata.query.scan import Source
+    from pausedata.query.scan import RowSource
 
 MAIN = "main"  # DuckDB's own schema: what stands there needs no prefix
 _RESERVED = {MAIN, SCANS, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
@@ -119,7 +119,7 @@ class Session:
 
         return {run: flat_copy(version, run, self.progress) for run in version.runs or [None]}
 
-    def _scan(self, name: str, source: Source) -> str:
+    def _scan(self, name: str, source: RowSource) -> str:
         """Let DuckDB read ``source``, and give the name that it has in SQL.
 
         It belongs to the database, not to the connection as what is registered there: every cursor

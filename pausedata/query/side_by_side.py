@@ -18,7 +18,7 @@ TEXT = pa.dictionary(pa.int32(), pa.string())  # few different values, or each m
 _ADVICE = "`pausedata verify` says what is wrong."
 
 
-class SideBySide(ABC):
+class AlignedRows(ABC):
     """What the sources (``query.scan.Source``) have in common; DataError where shards differ."""
 
     schema: pa.Schema

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pausedata.query.scan import Rows
 from pausedata.query.side_by_side import (
     TEXT,
-    SideBySide,
+    AlignedRows,
     beside,
     by_example,
     columns_of,
@@ -29,7 +29,7 @@ from pausedata.store.tables import schema_of
 _BY_EXAMPLE = frozenset({"split", "id"})
 
 
-class Stored(SideBySide):
+class Stored(AlignedRows):
     """A table as it is stored."""
 
     def __init__(self, version: Version, table: str) -> None:
@@ -43,7 +43,7 @@ class Stored(SideBySide):
         return columns_of(self._table, number, names, rows)
 
 
-class Examples(SideBySide):
+class Examples(AlignedRows):
     """The examples, and how many tokens each has."""
 
     schema = pa.schema(
@@ -75,7 +75,7 @@ class Examples(SideBySide):
         return columns | {"split": constant(shard.split, count)}
 
 
-class Tokens(SideBySide):
+class Tokens(AlignedRows):
     """A row for each response token, with its scores in ``run``; null where there is no run."""
 
     schema = pa.schema(
@@ -138,7 +138,7 @@ class Tokens(SideBySide):
         return by_example(self._tokens, number)
 
 
-class Pauses(SideBySide):
+class PauseRows(AlignedRows):
     """A row for each position of a placement, with the token that follows."""
 
     schema = pa.schema(

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pausedata.query.scan import Rows
 from pausedata.query.side_by_side import (
-    SideBySide,
+    AlignedRows,
     beside,
     columns_of,
     items_at,
@@ -20,7 +20,7 @@ from pausedata.query.sources import Vocabulary
 from pausedata.store.dataset import Version
 
 
-class Spans(SideBySide):
+class Spans(AlignedRows):
     """The responses and where their tokens lie in them, for the functions: a row an example.
 
     ``pd_added`` holds the texts of the tokens at the end that have no characters, an EOS for one.
@@ -79,7 +79,7 @@ class Spans(SideBySide):
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), texts)
 
 
-class Cuts(SideBySide):
+class Cuts(AlignedRows):
     """The responses and where a placement's pauses stand in them, for the functions.
 
     Before the characters ``pd_cut`` [places], ascending, stand ``pd_count`` [places] pauses each.

@@ -11,7 +11,7 @@ from pausedata.store.dataset import Version
 if TYPE_CHECKING:
     import duckdb
 
-    from pausedata.query.scan import Source
+    from pausedata.query.scan import RowSource
     from pausedata.query.sources import Vocabulary
 
 SCANS = "_scans"  # the schema of what views and functions read: SHOW TABLES does not list it
@@ -59,7 +59,7 @@ def create_views(
     version: Version,
     schema: str,
     vocabulary: Vocabulary,
-    scan: Callable[[str, Source], str],
+    scan: Callable[[str, RowSource], str],
     flat: Mapping[str | None, list[Path]] | None = None,
 ) -> None:
     """Create the views of ``version`` in the schema ``schema``, which is there.
@@ -68,18 +68,18 @@ def create_views(
     ``flat``, the files of each run's flat copy, DuckDB reads those for ``tokens``. Raises DataError
     where tables are not sharded alike.
     """
-    from pausedata.query.sources import Examples, Pauses, Stored, Tokens
+    from pausedata.query.sources import Examples, PauseRows, Stored, Tokens
 
     label = {
         "tokens": "run", "pauses": "placement", "scores": "run", "placements": "placement",
         "gates": "gate",
     }  # fmt: skip
     runs, placements = version.runs, version.placements
-    sources: dict[str, dict[str | None, Source]] = {
+    sources: dict[str, dict[str | None, RowSource]] = {
         "examples": {None: Examples(version)},
         "tokens": {run: Tokens(version, run, vocabulary) for run in runs or [None]},
         "pauses": {
-            name: Pauses(version, name, placed_from(version, name), vocabulary)
+            name: PauseRows(version, name, placed_from(version, name), vocabulary)
             for name in placements
         },
         "tokens_nested": {None: Stored(version, "tokens")},

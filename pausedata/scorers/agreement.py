@@ -41,7 +41,7 @@ BOUNDS = {
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceScores:
     """What the model itself says of one example, each of shape (response tokens,).
 
     ``lowest`` and ``highest`` are the ranks that a token may have where the distance between two
@@ -82,7 +82,7 @@ class Comparison:
         return self.largest <= bound.largest and self.mean <= allowed
 
 
-def compare(references: Sequence[Reference], scores: Sequence[Scores]) -> Comparison:
+def compare(references: Sequence[ReferenceScores], scores: Sequence[Scores]) -> Comparison:
     """Compare the scores of examples, at least one token, with their references, in one order."""
     tokens = checked = 0
     total = largest = 0.0
@@ -102,11 +102,14 @@ def compare(references: Sequence[Reference], scores: Sequence[Scores]) -> Compar
 
 
 def shifted(
-    references: Sequence[Reference], scores: Sequence[Scores], by: int
-) -> tuple[list[Reference], list[Scores]]:
+    references: Sequence[ReferenceScores], scores: Sequence[Scores], by: int
+) -> tuple[list[ReferenceScores], list[Scores]]:
     """Both, so that a response's token k + ``by`` (1 or -1) is compared as if it were token k."""
     ours, theirs = (slice(1, None), slice(None, -1))[::by]
     return (
-        [Reference(r.logprob[theirs], r.lowest[theirs], r.highest[theirs]) for r in references],
+        [
+            ReferenceScores(r.logprob[theirs], r.lowest[theirs], r.highest[theirs])
+            for r in references
+        ],
         [Scores(s.logprob[ours], None if s.rank is None else s.rank[ours]) for s in scores],
     )

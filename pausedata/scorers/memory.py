@@ -48,7 +48,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Layout:
+class DeviceLayout:
     """Where a run is scored.
 
     ``names`` are the devices, ``engines`` how many work side by side, ``kind`` as of torch, and
@@ -62,13 +62,13 @@ class Layout:
     most: int | None
 
 
-def layout(backend: str, job: Job) -> Layout:
+def layout(backend: str, job: Job) -> DeviceLayout:
     """The devices that ``backend`` does ``job`` on, here and now.
 
     UsageError where the settings ask for devices that are not there.
     """
     if backend == "server":
-        return Layout("server", ["the server's"], 1, None, None)
+        return DeviceLayout("server", ["the server's"], 1, None, None)
     if backend == "vllm":
         check_settings(job.engine, installed_settings())
         shared = devices.share_out(job.device, job.engine, job.engines)
@@ -82,11 +82,11 @@ def layout(backend: str, job: Job) -> Layout:
         every = [gpu.memory_bytes for gpu in devices.visible_gpus()]
         there = round(min(known) * share) if len(known) == len(used) else None
         most = round(max(n for n in every if n) * share) if all(every) else None
-        return Layout("cuda", [gpu.label for gpu in used], len(shared), there, most)
+        return DeviceLayout("cuda", [gpu.label for gpu in used], len(shared), there, most)
     if job.device in ("auto", "cpu") or backend == "vllm":
         there = available()
-        return Layout("cpu", ["cpu"], len(shared), there, there)
-    return Layout(job.device.partition(":")[0], [job.device], 1, None, None)
+        return DeviceLayout("cpu", ["cpu"], len(shared), there, there)
+    return DeviceLayout(job.device.partition(":")[0], [job.device], 1, None, None)
 
 
 def _one_device(device: str) -> list[list[devices.Gpu]]:
@@ -105,7 +105,7 @@ def _torch_is_for_cpus() -> bool:
         return False
 
 
-def expected(backend: str, job: Job, place: Layout) -> Memory | None:
+def expected(backend: str, job: Job, place: DeviceLayout) -> Memory | None:
     """The memory that ``backend`` takes for ``job`` at ``place``.
 
     None where nothing says how large the model is, and for a server, whose memory is its own.
@@ -135,7 +135,7 @@ def batch_tokens(backend: str, job: Job, kind: str) -> int | None:
     return job.batch_tokens or DEFAULT_BATCH_TOKENS.get(kind, DEFAULT_BATCH_TOKENS["cpu"])
 
 
-def _of_transformers(job: Job, place: Layout, shape: Shape) -> dict[str, int]:
+def _of_transformers(job: Job, place: DeviceLayout, shape: Shape) -> dict[str, int]:
     size, budget = _BYTES[job.dtype], batch_tokens("transformers", job, place.kind) or 0
     tokens = max(budget, job.longest or 0)  # a longer example is a batch of its own
     head = 4 * shape.vocabulary * shape.hidden
@@ -152,7 +152,7 @@ def _of_transformers(job: Job, place: Layout, shape: Shape) -> dict[str, int]:
     }
 
 
-def _of_vllm(job: Job, place: Layout, shape: Shape) -> tuple[dict[str, int], bool]:
+def _of_vllm(job: Job, place: DeviceLayout, shape: Shape) -> tuple[dict[str, int], bool]:
     size, engine = _BYTES[job.dtype], job.engine
     budget = batch_tokens("vllm", job, place.kind) or 0
     # On the CPU the parts of a model, and all engines, share the machine's memory.
@@ -184,7 +184,7 @@ def check(backend: str, job: Job) -> None:
     refuse(backend, job, place, expected(backend, job, place))
 
 
-def refuse(backend: str, job: Job, place: Layout, memory: Memory | None) -> None:
+def refuse(backend: str, job: Job, place: DeviceLayout, memory: Memory | None) -> None:
     """As `check`, of what was worked out before."""
     if memory is None or memory.most is None or not memory.certain:
         return

@@ -12,7 +12,7 @@ from pausedata.core.errors import DataError, UsageError, missing_extra
 from pausedata.core.progress import ignore_message
 from pausedata.core.system_memory import available, readable
 from pausedata.scorers import Example
-from pausedata.scorers.agreement import Reference
+from pausedata.scorers.agreement import ReferenceScores
 
 try:
     import torch
@@ -41,7 +41,7 @@ class ReferenceModel:
         loaded = load_model(in_cache(model, say), torch.float32, _CPU)
         self._scorer = TransformersScorer(loaded, DEFAULT_BATCH_TOKENS["cpu"])
 
-    def examine(self, example: Example, tolerance: float) -> Reference:
+    def examine(self, example: Example, tolerance: float) -> ReferenceScores:
         """The log-probabilities, in float64, and the ranks allowed within ``tolerance`` (nats)."""
         targets = torch.from_numpy(np.asarray(example.response_ids, np.int64))[:, None]
         logprob, lowest, highest, done = [], [], [], 0
@@ -52,7 +52,7 @@ class ReferenceModel:
             lowest.append(1 + (logits > chosen + tolerance).sum(1))
             highest.append((logits >= chosen - tolerance).sum(1))
             done += len(block)
-        found = Reference(
+        found = ReferenceScores(
             torch.cat(logprob).numpy(),
             torch.cat(lowest).numpy().astype(np.int32),
             torch.cat(highest).numpy().astype(np.int32),

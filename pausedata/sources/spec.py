@@ -17,13 +17,13 @@ from pydantic import (
 from pausedata.core.names import Split
 
 
-class Part(BaseModel):
+class RecipePart(BaseModel):
     """A part of a recipe: unknown keys are errors, values are never changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(Part):
+class Source(RecipePart):
     """Where the rows come from: a dataset of the Hub, or files."""
 
     hub: str | None = Field(
@@ -67,20 +67,20 @@ class Source(Part):
         return [self.split] if isinstance(self.split, str) else list(self.split)
 
 
-class Message(Part):
+class Message(RecipePart):
     """One turn whose content is a Jinja2 template."""
 
     role: str
     content: str
 
 
-class ChatPrompt(Part):
+class ChatPrompt(RecipePart):
     """A prompt made of turns, rendered through the model's chat template."""
 
     messages: list[Message] = Field(min_length=1)
 
 
-class ColumnPrompt(Part):
+class ColumnPrompt(RecipePart):
     """A column that holds the whole conversation; its assistant turns are the responses."""
 
     messages_column: str

@@ -23,7 +23,7 @@ Chat = Callable[[list[dict[str, Any]]], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedRow:
     """An example before its id is settled: ``id`` is the source's, or None where it has none."""
 
     id: str | None
@@ -76,7 +76,7 @@ class Renderer:
         """The columns that the prompt and the response are made of."""
         return self._names - GLOBALS.keys()
 
-    def render(self, row: Row) -> Iterator[Rendered | BadRow]:
+    def render(self, row: Row) -> Iterator[RenderedRow | BadRow]:
         """The row's examples (several with ``turns: each``), or one BadRow.
 
         What is wrong with the recipe rather than the row (a variable that is no column, a filter
@@ -94,7 +94,7 @@ class Renderer:
             examples = [BadRow(row.split, row.index, row.where, problem.reason, problem.detail)]
         yield from examples
 
-    def _examples(self, row: Row) -> Iterator[Rendered]:
+    def _examples(self, row: Row) -> Iterator[RenderedRow]:
         own_id = self._id(row)
         meta = self._meta(row)
         for turn, (prompt, response, messages) in enumerate(self._pairs(row), 1):
@@ -106,7 +106,9 @@ class Renderer:
                 raise _Unusable("bad_utf8", "half a surrogate pair, which is no text")
             # Further turns are told apart as repeats of a text are.
             name = own_id if own_id is None or turn == 1 else f"{own_id}-{turn}"
-            yield Rendered(name, row.split, row.index, prompt, response, meta, row.where, messages)
+            yield RenderedRow(
+                name, row.split, row.index, prompt, response, meta, row.where, messages
+            )
 
     def _pairs(self, row: Row) -> Iterator[tuple[str, str, str | None]]:
         """The prompts and responses that the row makes, and the prompts as messages."""

@@ -21,7 +21,7 @@ def epochs_of(choice: Choice) -> list[tuple[str, Mapping[str, float]]]:
     return [(f".epoch{k}", {name: 1}) for k, name in enumerate(choice, 1)]
 
 
-def told(choice: Choice) -> str:
+def describe_choice(choice: Choice) -> str:
     """A choice in a few words: ``dit``, ``dit 3 + append 1``, ``a, then b``."""
     if isinstance(choice, str):
         return choice

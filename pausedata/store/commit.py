@@ -17,10 +17,10 @@ from pausedata.core.errors import ConflictError, DataError, UsageError
 from pausedata.core.version import __version__
 from pausedata.store import files
 from pausedata.store.dataset import Table, Version, read_version
-from pausedata.store.holds import check_locks
+from pausedata.store.known_damage import MANIFEST, MARKS, marks
 from pausedata.store.manifest import CARD, FORMAT, Manifest, Parent, PauseEntry, Pointer, SplitRows
-from pausedata.store.marks import MANIFEST, MARKS, marks
 from pausedata.store.pointer import POINTER, read_pointer, version_folder, version_numbers
+from pausedata.store.read_locks import check_locks
 
 OURS = {POINTER, "current", "versions", "staging", "CARD.md", MARKS}
 COMMIT_LOCK = "commit.lock"  # in staging/

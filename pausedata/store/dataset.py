@@ -21,8 +21,7 @@ from pausedata.core.errors import (
     listing,
     nearest,
 )
-from pausedata.store import absent
-from pausedata.store.holds import Hold, take
+from pausedata.store import not_downloaded
 from pausedata.store.integrity import is_inside, require_placed, require_whole
 from pausedata.store.manifest import (
     FileEntry,
@@ -40,6 +39,7 @@ from pausedata.store.pointer import (
     version_folder,
     version_numbers,
 )
+from pausedata.store.read_locks import ReadLock, take
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +57,7 @@ class Table:
     name: str
     entry: TableEntry
     folder: Path
-    hold: Hold | None = field(default=None, compare=False, repr=False)  # its version's
+    hold: ReadLock | None = field(default=None, compare=False, repr=False)  # its version's
     absent: bool = False  # its files were not pulled
 
     @property
@@ -80,7 +80,7 @@ class Table:
     def need(self) -> None:
         """Have the files here: fetch them, or raise UsageError that says how they are fetched."""
         if self.absent:
-            absent.supply(self.folder.parent.parent, self.name, self.entry)
+            not_downloaded.fetch(self.folder.parent.parent, self.name, self.entry)
 
     def check(self) -> None:
         """Raise DataError unless every file is what the manifest says, all at once.
@@ -122,7 +122,7 @@ class Version:
     folder: Path
     manifest: Manifest
     sha256: str  # of manifest.json
-    hold: Hold | None = field(default=None, compare=False, repr=False)  # keeps `gc` off it
+    hold: ReadLock | None = field(default=None, compare=False, repr=False)  # keeps `gc` off it
 
     @property
     def number(self) -> int:
@@ -161,7 +161,7 @@ class Version:
             pointer = read_pointer(self.root)
         except DataError:  # a damaged pointer: who opened the version knows
             pointer = None
-        return absent.names(pointer, self.manifest) if pointer else frozenset()
+        return not_downloaded.names(pointer, self.manifest) if pointer else frozenset()
 
     def files(self) -> list[FileEntry]:
         """Every file that the manifest names, but for those of tables that were not pulled."""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from pausedata.core.errors import UsageError
-from pausedata.store import files, holds
+from pausedata.store import files, read_locks
 from pausedata.store.commit import COMMIT_LOCK, commit_lock, current_version
 from pausedata.store.dataset import open_version
 from pausedata.store.pointer import POINTER, read_pointer, version_folder, version_numbers
@@ -51,7 +51,7 @@ _RESTS: list[tuple[str, Kind, str]] = [  # what a kill leaves, by name
 
 
 @dataclass(frozen=True)
-class Item:
+class Garbage:
     """One thing to delete: an old version, the unfinished work of a step, the rest of a kill."""
 
     kind: Kind
@@ -80,7 +80,7 @@ class GcPlan:
     current: int
     versions_age: float  # what is younger, in seconds, stays
     scores_age: float  # the same for unfinished scores
-    items: list[Item] = field(default_factory=list)
+    items: list[Garbage] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     frees: int = 0  # bytes of the files that have no name but those to be deleted
     sees_holds: bool = True  # whether the file system says which versions are held
@@ -179,9 +179,9 @@ def _plan_versions(plan: GcPlan) -> None:
             plan.kept[f"version {number}"] = _CLOSED
             continue
         age, what = _described(folder)
-        with holds.excluding(folder / "manifest.json") as state:
+        with read_locks.excluding(folder / "manifest.json") as state:
             plan.sees_holds &= state != "unknown"
-        item = Item("version", f"version {number}", folder, what, age, _size(folder))
+        item = Garbage("version", f"version {number}", folder, what, age, _size(folder))
         why = _why_kept(plan, plan.current, item, state)
         if why is None:
             plan.items.append(item)
@@ -189,7 +189,7 @@ def _plan_versions(plan: GcPlan) -> None:
             plan.kept[item.name] = why
 
 
-def _take_out_versions(plan: GcPlan, result: Collected) -> list[tuple[Item, Path]]:
+def _take_out_versions(plan: GcPlan, result: Collected) -> list[tuple[Garbage, Path]]:
     """Rename the plan's versions, and what commits left, into staging: no reader finds them now."""
     taken = []
     with commit_lock(plan.root):
@@ -200,7 +200,7 @@ def _take_out_versions(plan: GcPlan, result: Collected) -> list[tuple[Item, Path
                 taken += _take_out(plan.root, item, result)
             if item.kind != "version":
                 continue
-            with holds.excluding(item.path / "manifest.json") as state:
+            with read_locks.excluding(item.path / "manifest.json") as state:
                 why = _why_kept(plan, pointer.current, item, state)
                 if why is not None:
                     result.kept[item.name] = why
@@ -221,7 +221,7 @@ def _is_closed(path: Path) -> bool:
     return shut and path.stat().st_uid != os.geteuid()
 
 
-def _why_kept(plan: GcPlan, current: int, item: Item, state: holds.State) -> str | None:
+def _why_kept(plan: GcPlan, current: int, item: Garbage, state: read_locks.State) -> str | None:
     # A number above the current one would be given again once its folder is gone. It may also be
     # a version whose commit was cut off before the pointer was moved.
     if int(item.path.name) >= current:
@@ -263,7 +263,7 @@ def _plan_staging(plan: GcPlan) -> None:
             if kind == "step":
                 plan.kept[name] = f"{what}: {_too_young(plan, path)}"
         elif _is_free(plan.root, path, kind):
-            plan.items.append(Item(kind, name, path, what, age, _size(path)))
+            plan.items.append(Garbage(kind, name, path, what, age, _size(path)))
         elif kind == "step":
             plan.kept[name] = f"{what}: being worked on"
 
@@ -286,7 +286,7 @@ def _classify(path: Path) -> tuple[Kind, str] | None:
     return "step", f"unfinished {table}, {done} shard{'' if done == 1 else 's'} finished"
 
 
-def _take_out_rest(plan: GcPlan, item: Item, result: Collected) -> list[tuple[Item, Path]]:
+def _take_out_rest(plan: GcPlan, item: Garbage, result: Collected) -> list[tuple[Garbage, Path]]:
     """What of a kill's rests or unfinished steps can go now, renamed out of the way of others."""
     if item.kind in ("gc", "temporary"):
         return [(item, item.path)]
@@ -362,7 +362,7 @@ def _untouched(path: Path) -> float | None:
 # Deleting
 
 
-def _take_out(root: Path, item: Item, result: Collected) -> list[tuple[Item, Path]]:
+def _take_out(root: Path, item: Garbage, result: Collected) -> list[tuple[Garbage, Path]]:
     """Rename ``item`` to a place of its own under staging, to be deleted from there."""
     target = root / "staging" / f"gc-{item.path.name.lstrip('.')}-{secrets.token_hex(4)}"
     try:

@@ -20,8 +20,8 @@ from pausedata.store import files
 from pausedata.store.commit import commit_lock, point_at
 from pausedata.store.dataset import KINDS, Version, read_version, recorded_sha256
 from pausedata.store.integrity import problems_of
+from pausedata.store.known_damage import MANIFEST, add_marks, marks
 from pausedata.store.manifest import FORMAT, FileEntry, Pointer
-from pausedata.store.marks import MANIFEST, add_marks, marks
 from pausedata.store.pointer import POINTER, version_folder, version_numbers
 
 Key = tuple[str, str]  # a file's path in its version, and its sha256: the same in many versions

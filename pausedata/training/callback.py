@@ -10,9 +10,9 @@ from transformers.trainer_callback import ExportableState
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Progress, Silent
 from pausedata.store.dataset import open_version
-from pausedata.training.refresh import Moment, refresh, refreshable
+from pausedata.training.eval_mode import eval_mode_preserving_rng
+from pausedata.training.refresh import TrainingState, refresh, refreshable
 from pausedata.training.rows import PlacedRows
-from pausedata.training.undisturbed import undisturbed
 
 
 class RefreshPlacement(TrainerCallback, ExportableState):
@@ -133,7 +133,9 @@ class RefreshPlacement(TrainerCallback, ExportableState):
     def _refresh(self, name: str, state: TrainerState, model: Any) -> None:
         plain = model.get_base_model() if hasattr(model, "get_base_model") else model
         called = getattr(plain.config, "_name_or_path", "").rstrip("/").rsplit("/", 1)[-1]
-        moment = Moment(name, called or type(plain).__name__, state.global_step, **self._settings)
-        with undisturbed(model):
+        moment = TrainingState(
+            name, called or type(plain).__name__, state.global_step, **self._settings
+        )
+        with eval_mode_preserving_rng(model):
             version, placement = refresh(self.rows.root, self._first, plain, moment, self._progress)
         self.rows.use(placement, version)

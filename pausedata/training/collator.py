@@ -20,7 +20,7 @@ from pausedata.models.tokens import begins_character
 from pausedata.store.dataset import open_version
 from pausedata.store.tables import list_array
 from pausedata.strategies.base import Batch
-from pausedata.training.undisturbed import undisturbed
+from pausedata.training.eval_mode import eval_mode_preserving_rng
 
 
 class UnplacedRows(Dataset[dict[str, Any]]):
@@ -128,7 +128,7 @@ class PlacingCollator:
         whole = [np.array([*f["prompt_ids"], *f["response_ids"]]) for f in features]
         ids = _padded(whole, self._pad).to(model.device)
         found = []
-        with undisturbed(model):
+        with eval_mode_preserving_rng(model):
             # Padding is on the right, where no token sees it.
             logits = model(input_ids=ids, use_cache=False).logits
             for k, feature in enumerate(features):

@@ -28,7 +28,7 @@ from pausedata.strategies.random import stream_keys
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingState:
     """Where in a training the model is, and how it is to be scored."""
 
     run: str  # the name of the run and, behind the placement's, of the new placement
@@ -54,7 +54,7 @@ def refreshable(version: Version, name: str) -> Placement:
 
 
 def refresh(
-    root: Path, placement: str, model: Any, moment: Moment, progress: Progress
+    root: Path, placement: str, model: Any, moment: TrainingState, progress: Progress
 ) -> tuple[Version, str]:
     """Score the dataset at ``root`` with ``model``, and place anew as ``placement`` was made.
 
@@ -112,7 +112,7 @@ def refresh(
 class _Rest(CarriedScores):
     """The scores of those examples that are not in the sample."""
 
-    def __init__(self, tokens: Any, scores: Any, moment: Moment) -> None:
+    def __init__(self, tokens: Any, scores: Any, moment: TrainingState) -> None:
         super().__init__(tokens, scores)
         assert moment.sample is not None
         columns = ["id", "prompt_ids", "response_ids"]

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from pausedata import exporters
 from pausedata.core.errors import UsageError, listing
 from pausedata.exporters.export_rows import ExportRows
-from pausedata.exporters.origin import Origin
+from pausedata.exporters.inputs import ExportInputs
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.store.dataset import Version, open_version
 
@@ -50,7 +50,7 @@ class PlacedRows(Dataset[dict[str, list[int]]]):
         version = version or open_version(self.root)
         if self.split not in version.splits:
             raise UsageError(f"no split '{self.split}'. There: {listing(version.splits)}.")
-        origin = Origin.of(
+        origin = ExportInputs.of(
             *(version.manifest.name, version.manifest.pause, version.tables, placement),
             _no_tokenizer,
         )

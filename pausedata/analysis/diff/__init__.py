@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pausedata.analysis.diff.join import Found, Joined, Pair, join
+from pausedata.analysis.diff.join import Found, Joined, JoinedRows, join
 from pausedata.analysis.diff.placements import PlacementsDiff, diff_placements
 from pausedata.analysis.diff.runs import RunsDiff, diff_runs
 from pausedata.core.errors import UsageError
@@ -100,7 +100,7 @@ def diff_tables(
             "placements (placements/…)."
         )
     rows = version.table("tokens").entry.rows
-    pairs = [Pair(k, None, k, None) for k in range(len(version.table("tokens").shards))]
+    pairs = [JoinedRows(k, None, k, None) for k in range(len(version.table("tokens").shards))]
     joined = Joined(rows, rows, pairs, compared=rows)
     return _compare((version, a), (version, b), joined, most, progress)
 

@@ -23,7 +23,7 @@ _HELD = 2  # shards of a table in memory at once
 
 
 @dataclass(frozen=True)
-class Pair:
+class JoinedRows:
     """Rows of a shard of A and, one for each, rows of a shard of B. None: all of them."""
 
     shard_a: int
@@ -53,7 +53,7 @@ class Joined:
 
     examples_a: int
     examples_b: int
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[JoinedRows] = field(default_factory=list)
     compared: int = 0  # examples in ``pairs``
     added: Found = field(default_factory=Found)
     removed: Found = field(default_factory=Found)
@@ -87,7 +87,7 @@ class MostChanged:
         self._most = most
         self._held: list[tuple[float, int, int, int, int]] = []
 
-    def offer(self, pair: Pair, change: NDArray[Any]) -> None:
+    def offer(self, pair: JoinedRows, change: NDArray[Any]) -> None:
         """``change``: how much each example of ``pair`` changed; 0 where it did not."""
         order = np.argsort(-change, kind="stable")[: self._most]
         new = [
@@ -104,10 +104,10 @@ class MostChanged:
         # Of equal changes the example that was offered first stays.
         self._held = heapq.nlargest(self._most, [*self._held, *new], key=lambda held: held[0])
 
-    def places(self) -> Iterator[Pair]:
+    def places(self) -> Iterator[JoinedRows]:
         """One pair of rows for each, the most changed first."""
         for _, shard_a, row_a, shard_b, row_b in self._held:
-            yield Pair(shard_a, np.array([row_a]), shard_b, np.array([row_b]))
+            yield JoinedRows(shard_a, np.array([row_a]), shard_b, np.array([row_b]))
 
 
 def join(a: Version, b: Version) -> Joined:
@@ -118,7 +118,7 @@ def join(a: Version, b: Version) -> Joined:
     ]
     joined = Joined(tokens_a.entry.rows, tokens_b.entry.rows)
     if same_rows and tokens_a.entry.content == tokens_b.entry.content:
-        joined.pairs = [Pair(k, None, k, None) for k in range(len(tokens_a.shards))]
+        joined.pairs = [JoinedRows(k, None, k, None) for k in range(len(tokens_a.shards))]
         joined.compared = tokens_a.entry.rows
     else:
         _join_by_id(tokens_a, tokens_b, joined)
@@ -147,7 +147,7 @@ def _join_by_id(tokens_a: Table, tokens_b: Table, joined: Joined) -> None:
         for shard_b in np.unique(shards_b):
             here = shards_b == shard_b
             start = ends[shard_b] - tokens_b.shards[shard_b].rows
-            pair = Pair(shard_a, rows_a[here], int(shard_b), global_b[here] - start)
+            pair = JoinedRows(shard_a, rows_a[here], int(shard_b), global_b[here] - start)
             one = read_a.take(pair.shard_a, pair.rows_a)
             other = read_b.take(pair.shard_b, pair.rows_b)
             response = equal_lists(one, other, "response_ids")
@@ -157,7 +157,9 @@ def _join_by_id(tokens_a: Table, tokens_b: Table, joined: Joined) -> None:
                 joined.moved.add(one.column("id"))
             if response.any():
                 assert pair.rows_a is not None and pair.rows_b is not None
-                kept = Pair(shard_a, pair.rows_a[response], pair.shard_b, pair.rows_b[response])
+                kept = JoinedRows(
+                    shard_a, pair.rows_a[response], pair.shard_b, pair.rows_b[response]
+                )
                 joined.pairs.append(kept)
                 joined.compared += int(response.sum())
 
@@ -178,7 +180,7 @@ def equal_lists(one: pa.Table, other: pa.Table, column: str) -> NDArray[np.bool_
     return same
 
 
-def check_ids(pair: Pair, one: pa.Table, other: pa.Table, a: Table, b: Table) -> None:
+def check_ids(pair: JoinedRows, one: pa.Table, other: pa.Table, a: Table, b: Table) -> None:
     """DataError where the rows of ``pair``, joined through ``tokens``, are of other examples."""
     if not one.column("id").equals(other.column("id")):
         raise DataError(

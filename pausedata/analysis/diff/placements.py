@@ -27,7 +27,7 @@ class PlacementSide:
 
 
 @dataclass(frozen=True)
-class Pauses:
+class PausePosition:
     """Pauses at one position, and the token that they stand before (None: after the last)."""
 
     pos: int
@@ -42,9 +42,9 @@ class PlacedExample:
 
     id: str
     kept: int
-    left: list[Pauses]  # positions that only A has
-    came: list[Pauses]  # positions that only B has
-    recounted: list[Pauses]  # positions of both, with another number of pauses
+    left: list[PausePosition]  # positions that only A has
+    came: list[PausePosition]  # positions that only B has
+    recounted: list[PausePosition]  # positions of both, with another number of pauses
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _most_changed(
     found = []
     for id, before, now, ids in raw:
         all_pauses = [
-            Pauses(
+            PausePosition(
                 pos=pos,
                 token=texts.get(ids[pos]) if pos < len(ids) else None,
                 a=before.get(pos, 0),

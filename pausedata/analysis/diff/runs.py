@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata.analysis.diff.join import Joined, MostChanged, Pair, Rows, check_ids
+from pausedata.analysis.diff.join import Joined, JoinedRows, MostChanged, Rows, check_ids
 from pausedata.analysis.history import scored_by
 from pausedata.core.errors import DataError
 from pausedata.core.progress import Progress
@@ -116,7 +116,7 @@ def diff_runs(
 class _Block:
     """Rows of both runs, one for one, and their log-probabilities in float64."""
 
-    pair: Pair
+    pair: JoinedRows
     one: pa.Table
     other: pa.Table
     offsets: NDArray[np.int64]
@@ -237,7 +237,7 @@ def _most_changed(version: Version, both: _Both, largest: MostChanged) -> list[S
     return [replace(each, token=texts.get(id)) for each, id in zip(found, ids, strict=True)]
 
 
-def _token_id(tokens: Rows, pair: Pair, pos: int) -> int:
+def _token_id(tokens: Rows, pair: JoinedRows, pos: int) -> int:
     return tokens.take(pair.shard_a, pair.rows_a).column("response_ids")[0][pos].as_py()
 
 

@@ -13,7 +13,7 @@ from pausedata.analysis.stats.manifest import (
     manifest_stats,
 )
 from pausedata.analysis.stats.placements import (
-    Chosen,
+    PlacedTokens,
     PlacementsStats,
     TokenCount,
     placements_stats,
@@ -21,9 +21,9 @@ from pausedata.analysis.stats.placements import (
 
 __all__ = [
     "ByPlace",
-    "Chosen",
     "ExportStats",
     "HistogramEdges",
+    "PlacedTokens",
     "PlacementStats",
     "PlacementsStats",
     "RunStats",

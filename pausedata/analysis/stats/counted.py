@@ -17,7 +17,13 @@ from pausedata.analysis.stats.manifest import (
     perplexity,
     share,
 )
-from pausedata.analysis.stats.shards import Places, Scores, read_block, read_places, read_scores
+from pausedata.analysis.stats.shards import (
+    Places,
+    ScoreColumns,
+    read_block,
+    read_places,
+    read_scores,
+)
 from pausedata.core.progress import Progress, Silent
 from pausedata.core.quantiles import Cells
 from pausedata.store.dataset import Version, check_shards
@@ -99,7 +105,7 @@ class _ScoreTotals:
         self.logprob = self.entropy = 0.0  # sums, nats
         self.with_entropy = self.with_rank = self.first = 0  # tokens
 
-    def add(self, scores: Scores) -> None:
+    def add(self, scores: ScoreColumns) -> None:
         logprob = np.sort(scores.logprob)  # in which the edges are found at once
         self.cells.add(logprob)
         ends = np.searchsorted(logprob, _INNER)

@@ -27,7 +27,7 @@ class TokenCount:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class PlacedTokens:
     """What one placement chose. Means and shares are None where there is nothing to share.
 
     A place after the last token has no token: it counts among places and pauses, not among tokens.
@@ -62,7 +62,7 @@ class PlacementsStats:
     examples: int
     tokens: int  # of responses
     mean_logprob: float | None  # over all of them
-    placements: dict[str, Chosen] = field(default_factory=dict)
+    placements: dict[str, PlacedTokens] = field(default_factory=dict)
     jaccard: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -171,10 +171,10 @@ class _Totals:
 
 def _chosen(
     version: Version, name: str, total: _Totals, examples: int, tokens: int, surprisal: float | None
-) -> Chosen:
+) -> PlacedTokens:
     made = placement_stats(version, name, examples)
     scored = surprisal is not None
-    return Chosen(
+    return PlacedTokens(
         strategy=made.strategy,
         parameters=made.parameters,
         run=made.run,
@@ -191,7 +191,7 @@ def _chosen(
     )
 
 
-def _named(version: Version, chosen: dict[str, Chosen]) -> dict[str, Chosen]:
+def _named(version: Version, chosen: dict[str, PlacedTokens]) -> dict[str, PlacedTokens]:
     """The same with the texts of the tokens."""
     texts = version.token_texts(t.token_id for each in chosen.values() for t in each.most_frequent)
     return {

@@ -43,7 +43,7 @@ def read_block(tokens: Table, number: int, prompts: bool = False) -> Block:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoreColumns:
     """Scores of a block's tokens: [tokens], or [those that have one], and None where none has."""
 
     logprob: NDArray[np.float32]  # nats
@@ -51,7 +51,7 @@ class Scores:
     entropy: NDArray[np.float32] | None  # nats
 
 
-def read_scores(block: Block, scores: Table, optional: bool = False) -> Scores:
+def read_scores(block: Block, scores: Table, optional: bool = False) -> ScoreColumns:
     """The scores beside ``block``; ``optional``: ranks and entropies, too.
 
     DataError where they are not one for each token, or no numbers.
@@ -68,7 +68,7 @@ def read_scores(block: Block, scores: Table, optional: bool = False) -> Scores:
         raise DataError(f"{shard.path}: a rank is below 1, or missing. {_VERIFY}")
     if entropy is not None and not np.isfinite(entropy).all():
         raise DataError(f"{shard.path}: an entropy is missing, or not finite. {_VERIFY}")
-    return Scores(logprob, rank, entropy)
+    return ScoreColumns(logprob, rank, entropy)
 
 
 def _where_there(block: Block, shard: ShardEntry, rows: pa.Table, column: str) -> NDArray | None:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from pausedata.analysis.diff import PlacementsDiff, RunsDiff, VersionsDiff
 from pausedata.analysis.diff.join import Found
-from pausedata.analysis.diff.placements import Pauses
+from pausedata.analysis.diff.placements import PausePosition
 from pausedata.cli.render.table import cell, make_table, number
 from pausedata.cli.render.visible import visible
 
@@ -98,7 +98,7 @@ def _placements(diff: PlacementsDiff) -> RenderableType:
     return Group(*lines)
 
 
-def _place(pauses: Pauses) -> str:
+def _place(pauses: PausePosition) -> str:
     return f"{pauses.pos}:" + ("end" if pauses.token is None else f"'{visible(pauses.token)}'")
 
 

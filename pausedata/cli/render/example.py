@@ -22,7 +22,7 @@ _TRIED = 10_000  # ids that an unknown one is compared with
 
 
 @dataclass(frozen=True)
-class Token:
+class ShownToken:
     """A response token. ``logprob`` (nats), ``rank`` and ``entropy`` are null without a run."""
 
     pos: int
@@ -35,7 +35,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownExample:
     """An example, the run and placement that it is shown with, and pauses as (pos, count)."""
 
     id: str
@@ -45,7 +45,7 @@ class Example:
     meta: Any
     run: str | None
     placement: str | None
-    tokens: list[Token]
+    tokens: list[ShownToken]
     pauses: list[tuple[int, int]]
 
     def pieces(self) -> list[str]:
@@ -69,7 +69,7 @@ def pieces_of(response: str, ends: Iterable[int]) -> tuple[list[str], str]:
 
 
 @dataclass(frozen=True)
-class Names:
+class ShownTables:
     """With what an example is shown: a placement, a run, and a run that this is compared with."""
 
     placement: str | None
@@ -79,10 +79,10 @@ class Names:
 
 @dataclass(frozen=True)
 class View:
-    """An example as ``Names`` says; ``other`` is the same example with the other run's scores."""
+    """An example as ``ShownTables`` says; ``other`` is it with the other run's scores."""
 
-    example: Example
-    other: Example | None = None
+    example: ShownExample
+    other: ShownExample | None = None
 
 
 Place = tuple[int, str]  # the number of an example's shard, over all splits, and its id
@@ -90,7 +90,7 @@ Place = tuple[int, str]  # the number of an example's shard, over all splits, an
 
 def load_example(
     version: Version, id: str | None = None, placement: str | None = None, run: str | None = None
-) -> Example:
+) -> ShownExample:
     """The example ``id`` (None: the first), with a placement (None: the first) and a run (None: the
     placement's, else the first). Raises UsageError for a name or an id that is not there.
     """
@@ -99,7 +99,7 @@ def load_example(
     return load_views(version, [find(version, id)], names)[0][0].example
 
 
-def named(version: Version, placements: Sequence[str], runs: Sequence[str]) -> list[Names]:
+def named(version: Version, placements: Sequence[str], runs: Sequence[str]) -> list[ShownTables]:
     """With what ``show`` shows an example, one under the other.
 
     With one run or none, its scores and each of the placements (none given: the first); no run
@@ -120,9 +120,9 @@ def named(version: Version, placements: Sequence[str], runs: Sequence[str]) -> l
     for name in placements:
         version.table(f"placements/{name}")
     if len(runs) == 2:
-        return [Names(placement, runs[0], runs[1]) for placement in placements or [None]]
+        return [ShownTables(placement, runs[0], runs[1]) for placement in placements or [None]]
     shown = list(placements) or version.placements[:1] or [None]
-    return [Names(name, runs[0] if runs else _own_run(version, name)) for name in shown]
+    return [ShownTables(name, runs[0] if runs else _own_run(version, name)) for name in shown]
 
 
 def _own_run(version: Version, placement: str | None) -> str | None:
@@ -136,7 +136,7 @@ def _own_run(version: Version, placement: str | None) -> str | None:
 
 
 def load_views(
-    version: Version, places: Sequence[Place], names: Sequence[Names]
+    version: Version, places: Sequence[Place], names: Sequence[ShownTables]
 ) -> list[list[View]]:
     """For each of ``places`` the example with each of ``names``.
 
@@ -151,7 +151,7 @@ def load_views(
     rows = {name: _rows(version.table(name), wanted) for name in dict.fromkeys(tables)}
     texts = version.token_texts(i for row in rows["tokens"].values() for i in row["response_ids"])
 
-    def example(id: str, placement: str | None, run: str | None) -> Example:
+    def example(id: str, placement: str | None, run: str | None) -> ShownExample:
         parts = {name: found[id] for name, found in rows.items()}
         return _assembled(parts, texts, placement, run)
 
@@ -172,14 +172,14 @@ def _assembled(
     texts: Mapping[int, str],
     placement: str | None,
     run: str | None,
-) -> Example:
+) -> ShownExample:
     example, tokens = parts["examples"], parts["tokens"]
     scores = parts[f"scores/{run}"] if run is not None else {}
     placed = parts[f"placements/{placement}"] if placement is not None else {}
     length = len(tokens["response_ids"])
     nothing = [None] * length
     columns = [scores.get(name) or nothing for name in ("logprob", "rank", "entropy")]
-    return Example(
+    return ShownExample(
         id=str(example["id"]),
         split=example["split"],
         prompt=example["prompt"],
@@ -188,7 +188,7 @@ def _assembled(
         run=run,
         placement=placement,
         tokens=[
-            Token(
+            ShownToken(
                 pos=k,
                 token=texts.get(tokens["response_ids"][k]),
                 char_start=tokens["char_start"][k],
@@ -210,7 +210,7 @@ def example_json(
     return as_json(load_example(version, id, placement, run))
 
 
-def as_json(example: Example) -> dict[str, Any]:
+def as_json(example: ShownExample) -> dict[str, Any]:
     """An example for programs."""
     return {
         "id": example.id,
@@ -224,7 +224,7 @@ def as_json(example: Example) -> dict[str, Any]:
     }
 
 
-def tokens_json(example: Example) -> dict[str, Any]:
+def tokens_json(example: ShownExample) -> dict[str, Any]:
     """What of it depends on the run and the placement."""
     return {
         "tokens": [vars(token) for token in example.tokens],

@@ -25,7 +25,7 @@ class Column:
     lengths: Sequence[float] | None = None
 
 
-class SideBySide:
+class ParallelColumns:
     """A Rich renderable: ``labels``, columns that name the rows, and ``columns``, all equally wide.
 
     Bars have one scale: the longest of all takes the room that there is. Where the stream's

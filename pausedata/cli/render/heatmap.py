@@ -11,16 +11,16 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from pausedata.cli.render.example import Example, Token, View, example_json, load_example
-from pausedata.cli.render.layout import Piece, flow, lay_out, texts
-from pausedata.cli.render.scale import SCALE, Look
+from pausedata.cli.render.example import ShownExample, ShownToken, View, example_json, load_example
+from pausedata.cli.render.layout import StyledText, flow, lay_out, texts
+from pausedata.cli.render.scale import SCALE, Theme
 from pausedata.cli.render.table import cell, make_table, number
 from pausedata.cli.render.visible import visible
 from pausedata.store.dataset import Version
 
 __all__ = ["SCALE", "Heatmap", "example_json", "render_example"]
 
-Change = tuple[float, Token, Token]
+Change = tuple[float, ShownToken, ShownToken]
 _MOST_CHANGED = 8  # tokens that are listed
 _NARROW = 60  # columns; below, a table leaves out what another column tells, too
 
@@ -50,7 +50,7 @@ class Heatmap:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Header, legend, prompt and response, and what follows the pauses or changed most."""
-        look = Look(console, options)
+        look = Theme(console, options)
         first, *others = self.views
         example, prompt = first.example, look.prompt(first.example.prompt)
         chips = [look.bold(visible(example.id)), *_named(look, "split", example.split)]
@@ -79,7 +79,7 @@ class Heatmap:
             yield Text("")
             yield from _changed(look, example, first.other)
 
-    def _map(self, look: Look, view: View, before: list[Piece]) -> RenderResult:
+    def _map(self, look: Theme, view: View, before: list[StyledText]) -> RenderResult:
         """The response behind ``before``, and the tokens that follow its pauses."""
         pieces = [*before, *self._response(look, view)]
         marks = not look.colour and view.example.run is not None
@@ -88,7 +88,7 @@ class Heatmap:
             yield Text("")
             yield _followers(look, view.example)
 
-    def _response(self, look: Look, view: View) -> Iterator[Piece]:
+    def _response(self, look: Theme, view: View) -> Iterator[StyledText]:
         example = view.example
         pauses = dict(example.pauses)
         pieces = example.pieces()
@@ -103,10 +103,10 @@ class Heatmap:
             else:
                 yield look.change(piece, changes[token.pos][0])
         yield from look.pauses(pauses.get(len(example.tokens), 0), self.pause_token)
-        yield Piece(example.response[sum(map(len, pieces)) :])
+        yield StyledText(example.response[sum(map(len, pieces)) :])
 
 
-def _legend(look: Look, view: View) -> Iterator[Text]:
+def _legend(look: Theme, view: View) -> Iterator[Text]:
     """What the colours, or marks, of a view mean; nothing where it has no scores."""
     example, other = view.example, view.other
     if other is not None:
@@ -117,11 +117,11 @@ def _legend(look: Look, view: View) -> Iterator[Text]:
         yield from flow(chips, look.width, " " if look.colour else "  ")
 
 
-def _named(look: Look, label: str, value: str | None) -> list[Text]:
+def _named(look: Theme, label: str, value: str | None) -> list[Text]:
     return [Text(f"{label} ").append_text(look.bold(visible(value or "none")))]
 
 
-def _shown_with(look: Look, view: View) -> list[Text]:
+def _shown_with(look: Theme, view: View) -> list[Text]:
     """The run and the placement of a view; where runs are compared they are told elsewhere."""
     placement = view.example.placement
     if view.other is not None:
@@ -129,13 +129,13 @@ def _shown_with(look: Look, view: View) -> list[Text]:
     return [*_named(look, "run", view.example.run), *_named(look, "placement", placement)]
 
 
-def _mean(look: Look, example: Example) -> list[Text]:
+def _mean(look: Theme, example: ShownExample) -> list[Text]:
     logprobs = [t.logprob for t in example.tokens if t.logprob is not None]
     mean = number(sum(logprobs) / len(logprobs)) if logprobs else "none"
     return _named(look, "mean log-probability", mean)
 
 
-def _followers(look: Look, example: Example) -> Table:
+def _followers(look: Theme, example: ShownExample) -> Table:
     """The tokens behind the pauses."""
     columns = ["pos", "pauses", "token", "logprob", "rank"]
     # Which the log-probability tells, too.
@@ -155,7 +155,7 @@ def _followers(look: Look, example: Example) -> Table:
     return _table(look, columns, rows)
 
 
-def change_of(a: Example, b: Example) -> list[Change]:
+def change_of(a: ShownExample, b: ShownExample) -> list[Change]:
     """Of each token by how many nats ``b``'s run is more surprised, and the token in both.
 
     It is 0 where one of the two has no score.
@@ -169,13 +169,13 @@ def change_of(a: Example, b: Example) -> list[Change]:
     return changes
 
 
-def most_changed(a: Example, b: Example) -> list[Change]:
+def most_changed(a: ShownExample, b: ShownExample) -> list[Change]:
     """The few of them that changed most, and changed at all."""
     changed = [change for change in change_of(a, b) if change[0]]
     return sorted(changed, key=lambda change: -abs(change[0]))[:_MOST_CHANGED]
 
 
-def _changed(look: Look, a: Example, b: Example) -> RenderResult:
+def _changed(look: Theme, a: ShownExample, b: ShownExample) -> RenderResult:
     """The tokens whose surprisal differs most between the two runs of an example."""
     rows = [
         [one.pos, one.token, -(one.logprob or 0), -(other.logprob or 0), more]
@@ -188,7 +188,7 @@ def _changed(look: Look, a: Example, b: Example) -> RenderResult:
     yield _table(look, ["pos", "token", a.run or "", b.run or "", "difference"], rows)
 
 
-def _table(look: Look, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+def _table(look: Theme, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     table = make_table(columns, [c != "token" for c in columns], look.colour)
     for row in rows:
         table.add_row(*map(cell, row))

@@ -22,7 +22,7 @@ _CIRCLE = "◌"  # under a combining character that has no other to stand on
 
 
 @dataclass(frozen=True)
-class Piece:
+class StyledText:
     """A stretch of text with one look.
 
     ``mark`` is what stands under each of its cells, where it says anything. Where a character
@@ -43,12 +43,12 @@ class Cell:
 
     text: str
     width: int  # columns of the terminal
-    piece: Piece
+    piece: StyledText
     ends_line: bool = False
 
 
 def lay_out(
-    pieces: Iterable[Piece], width: int | None = None, encoding: str = "utf-8"
+    pieces: Iterable[StyledText], width: int | None = None, encoding: str = "utf-8"
 ) -> list[list[Cell]]:
     """The lines of ``pieces``, each at most ``width`` columns wide (None: as wide as it is).
 
@@ -95,7 +95,7 @@ def encodable(text: str, encoding: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _cells(pieces: Iterable[Piece], encoding: str) -> Iterator[Cell]:
+def _cells(pieces: Iterable[StyledText], encoding: str) -> Iterator[Cell]:
     for whole, run in groupby(pieces, lambda piece: piece.whole):
         if whole:
             for piece in run:
@@ -105,7 +105,7 @@ def _cells(pieces: Iterable[Piece], encoding: str) -> Iterator[Cell]:
             yield from _characters(list(run), encoding)
 
 
-def _characters(pieces: Sequence[Piece], encoding: str) -> Iterator[Cell]:
+def _characters(pieces: Sequence[StyledText], encoding: str) -> Iterator[Cell]:
     """The characters of pieces that touch: a person's may be several of Unicode's."""
     text = "".join(piece.text for piece in pieces)
     owners = [piece for piece in pieces for _ in piece.text]

@@ -10,7 +10,7 @@ from rich.text import Text
 from pausedata.cli.render.table import make_table
 from pausedata.cli.render.visible import visible
 from pausedata.measure.figures import Figures, Interval
-from pausedata.measure.result import Generated, Measurement, Part
+from pausedata.measure.result import Generated, MeasuredPart, Measurement
 
 _STYLES = {"go": "bold green", "no-go": "bold red", "not-enough-data": "bold yellow"}
 
@@ -106,7 +106,7 @@ def _row(own: Figures) -> list[str]:
     ]
 
 
-def _verdict(part: Part, judged: bool) -> list[Text]:
+def _verdict(part: MeasuredPart, judged: bool) -> list[Text]:
     if not judged:
         return []
     verdict = part.judged.verdict if part.judged else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pausedata.models.prepare import Prepared
+    from pausedata.models.prepare import PreparedModel
 
 _WAS = {
     "new": "new to the tokenizer",
@@ -14,7 +14,7 @@ _WAS = {
 }
 
 
-def describe_prepared(prepared: Prepared) -> list[str]:
+def describe_prepared(prepared: PreparedModel) -> list[str]:
     """Lines for a person, the last of them Python."""
     head = "tied to the head" if prepared.tied else "the head has rows of its own"
     rows = f"{prepared.rows:,} rows"

@@ -12,10 +12,10 @@ from rich.text import Text
 from pausedata.cli.render.visible import visible
 from pausedata.exporters.trainers import installed
 from pausedata.exporters.trainers.base import Trainer
-from pausedata.exporters.trainers.proof import Proof
+from pausedata.exporters.trainers.trainer_check import TrainerCheck
 
 
-def render_proofs(trainer: Trainer, proofs: Sequence[Proof]) -> RenderableType:
+def render_proofs(trainer: Trainer, proofs: Sequence[TrainerCheck]) -> RenderableType:
     """A table for each split and way of reading it, with the releases that were tried."""
     releases = ", ".join(f"{name} {version}" for name, version in installed(trainer).items())
     parts: list[RenderableType] = [Text(releases)]

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions
 from rich.style import Style
 from rich.text import Text
 
-from pausedata.cli.render.layout import Piece, encodable
+from pausedata.cli.render.layout import StyledText, encodable
 from pausedata.cli.render.visible import visible
 
 # Surprisal in nats from which each colour holds: ColorBrewer's YlOrRd; its lightness falls evenly,
@@ -59,7 +59,7 @@ _MANY = 3  # more pauses than this in one place are a number
 
 
 @dataclass(frozen=True)
-class Arm:
+class ColorScale:
     """Steps of a scale: from what each holds, how it looks, and how it is marked."""
 
     least: Sequence[float]
@@ -71,7 +71,7 @@ class Arm:
         return sum(value >= least for least in self.least) - 1
 
 
-class Look:
+class Theme:
     """How a console shows it all: in colours, in 16 of them, or without, by marks."""
 
     def __init__(self, console: Console, options: ConsoleOptions) -> None:
@@ -89,27 +89,27 @@ class Look:
         self.more = _arm(MORE, _MORE_16 if few else [], _MORE_ASCII if plain else _MORE_MARKS)
         self.less = _arm(LESS, _LESS_16 if few else [], _LESS_ASCII if plain else _LESS_MARKS)
 
-    def prompt(self, text: str) -> Piece:
+    def prompt(self, text: str) -> StyledText:
         """Text that is not scored."""
-        return Piece(text, Style(dim=True) if self.colour else None)
+        return StyledText(text, Style(dim=True) if self.colour else None)
 
-    def token(self, text: str, logprob: float | None) -> Piece:
+    def token(self, text: str, logprob: float | None) -> StyledText:
         """A response token's text, by its surprisal; as it is where it has no score."""
         if logprob is None:
-            return Piece(text)
+            return StyledText(text)
         return self._piece(text, self.scale, -logprob)
 
-    def change(self, text: str, more: float) -> Piece:
+    def change(self, text: str, more: float) -> StyledText:
         """The same, by how much ``more`` another run is surprised, in nats."""
         return self._piece(text, self.more if more > 0 else self.less, abs(more))
 
-    def pauses(self, count: int, token: str) -> list[Piece]:
+    def pauses(self, count: int, token: str) -> list[StyledText]:
         """So many pauses in one place: a sign, or without colour the token's text for each."""
         sign = _PAUSE_SIGN * count if count <= _MANY else f"{_PAUSE_SIGN}×{count}"
         if not self.colour or encodable(sign, self.encoding) != sign:
             style = self._pause if self.colour else None
-            return [Piece(visible(token), style, whole=True)] * count
-        return [Piece(sign, self._pause, whole=True)] if count else []
+            return [StyledText(visible(token), style, whole=True)] * count
+        return [StyledText(sign, self._pause, whole=True)] if count else []
 
     def legend(self) -> list[Text]:
         """What the colours or marks of ``token`` mean."""
@@ -135,18 +135,18 @@ class Look:
         """Text that stands out."""
         return Text(text, "bold" if self.colour else "")
 
-    def _piece(self, text: str, arm: Arm, value: float) -> Piece:
+    def _piece(self, text: str, arm: ColorScale, value: float) -> StyledText:
         step = arm.step(value)
         if step < 0:
-            return Piece(text, None, "" if self.colour else self._none, value)
+            return StyledText(text, None, "" if self.colour else self._none, value)
         if self.colour:
-            return Piece(text, arm.styles[step], weight=value)
-        return Piece(text, None, arm.marks[step], value)
+            return StyledText(text, arm.styles[step], weight=value)
+        return StyledText(text, None, arm.marks[step], value)
 
     def _unmarked(self, text: str) -> Text:
         return Text(f" {text} ") if self.colour else Text(f"{self._none} {text}")
 
-    def _chips(self, arm: Arm, sign: str = "") -> list[Text]:
+    def _chips(self, arm: ColorScale, sign: str = "") -> list[Text]:
         if self.colour:
             pairs = zip(arm.least, arm.styles, strict=True)
             return [Text(f" {sign}{least:g} ", style) for least, style in pairs]
@@ -160,9 +160,9 @@ class Look:
         return [Text(_PAUSE_SIGN, self._pause).append(" pause", Style.null())]
 
 
-def _arm(steps: Sequence[tuple[float, str]], few: Sequence[str], marks: str) -> Arm:
+def _arm(steps: Sequence[tuple[float, str]], few: Sequence[str], marks: str) -> ColorScale:
     styles = [Style.parse(s) for s in few] or [_on(colour) for _, colour in steps]
-    return Arm([least for least, _ in steps], styles, marks)
+    return ColorScale([least for least, _ in steps], styles, marks)
 
 
 def _on(background: str) -> Style:

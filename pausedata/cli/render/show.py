@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from pausedata.cli.render.example import (
-    Names,
+    ShownTables,
     View,
     as_json,
     find,
@@ -58,7 +58,7 @@ class Shown:
     """The examples that were chosen, each with its views, and how they were chosen."""
 
     choice: Choice
-    names: Sequence[Names]
+    names: Sequence[ShownTables]
     examples: Sequence[Sequence[View]]
     pause_token: str
     matching: int = 1

@@ -12,19 +12,19 @@ from rich.text import Text
 
 from pausedata import strategies
 from pausedata.analysis.stats import (
-    Chosen,
+    PlacedTokens,
     PlacementsStats,
     PlacementStats,
     RunStats,
     ScoreStats,
     Stats,
 )
-from pausedata.cli.render.figures import Column, SideBySide
+from pausedata.cli.render.figures import Column, ParallelColumns
 from pausedata.cli.render.gc import size
 from pausedata.cli.render.registry import parameters_in_words
 from pausedata.cli.render.table import make_table, number
 from pausedata.cli.render.visible import visible
-from pausedata.store.choice import told
+from pausedata.store.choice import describe_choice
 
 _NONE = "-"
 _UNBOUNDED = 10_000  # columns: more than any table here takes
@@ -72,7 +72,7 @@ def _version(stats: Stats) -> RenderableType:
         "exports": (
             ["export", "format", "of", "rows", "tokens", "pauses"],
             [
-                [name, e.format or _NONE, told(e.placement) if e.placement else _NONE]
+                [name, e.format or _NONE, describe_choice(e.placement) if e.placement else _NONE]
                 + [_count(n) for n in (e.rows, e.tokens, e.pauses)]
                 for name, e in stats.exports.items()
             ],
@@ -153,7 +153,7 @@ def _scores(stats: Stats) -> list[RenderableType]:
     blocks += [
         Text(""),
         Text("quantiles of the log-probability, in nats"),
-        SideBySide(
+        ParallelColumns(
             [Column("share below", [ends.get(q, f"{float(q):.0%}") for q in quantiles])],
             [
                 Column(" ".join(name), [_digits(value) for value in s.quantiles.values()])
@@ -173,7 +173,7 @@ def _exactness(within: float | None) -> str:
     return f"within 1/{1 / within:.0f} of the value; least and most exactly"
 
 
-def _histogram(stats: Stats) -> SideBySide:
+def _histogram(stats: Stats) -> ParallelColumns:
     edges = stats.histogram_edges
     assert edges is not None
     ranges = [f"{low:g} to {high:g}" for low, high in pairwise(edges.probability)]
@@ -184,7 +184,7 @@ def _histogram(stats: Stats) -> SideBySide:
         shares = [n / max(run.tokens or 0, 1) for n in counts]
         figures = [_share_of_tokens(share) for share in shares]
         columns.append(Column(name, figures[::-1], shares[::-1]))
-    return SideBySide(
+    return ParallelColumns(
         [Column("probability", ranges[::-1]), Column("logprob", floors[::-1])], columns
     )
 
@@ -269,7 +269,7 @@ class _TableOrColumns:
             yield table
         else:
             columns = [Column(" ".join(names), figures) for names, figures in self._rows]
-            yield SideBySide([Column("", self._figures)], columns)
+            yield ParallelColumns([Column("", self._figures)], columns)
 
 
 class _Sides:
@@ -340,7 +340,7 @@ def _table(columns: list[str], rows: list[list[str]], names: list[int]) -> Table
     return table
 
 
-def _figures(chosen: Chosen) -> list[str]:
+def _figures(chosen: PlacedTokens) -> list[str]:
     return [
         f"{chosen.examples_with_pauses:,}",
         _short(chosen.places_per_example),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pausedata.exporters.trainers.base import Given, Row, Trainer, Way
+from pausedata.exporters.trainers.base import LoadPath, TensorRow, Trainer, TrainerInput
 
 # What an export's README says of each format, beside the path.
 _TYPES: dict[str, dict[str, Any]] = {
@@ -16,7 +16,7 @@ _TYPES: dict[str, dict[str, Any]] = {
 }
 
 
-def load(given: Given, **settings: Any) -> Iterator[Row]:
+def load(given: TrainerInput, **settings: Any) -> Iterator[TensorRow]:
     """The rows that it would train on; ``settings`` go over those of an export's README."""
     from axolotl.utils.data.sft import prepare_datasets
     from axolotl.utils.dict import DictDefault
@@ -40,10 +40,10 @@ def load(given: Given, **settings: Any) -> Iterator[Row]:
     }
     prepared, *_ = prepare_datasets(DictDefault(config | settings), given.tokenizer)
     for row in prepared:
-        yield Row(list(row["input_ids"]), list(row["labels"]))
+        yield TensorRow(list(row["input_ids"]), list(row["labels"]))
 
 
-def _sample_packing(given: Given) -> Iterator[Row]:
+def _sample_packing(given: TrainerInput) -> Iterator[TensorRow]:
     """Its packing takes rows as they are prepared, and puts them together in its dataloader."""
     return load(
         given,
@@ -54,7 +54,7 @@ def _sample_packing(given: Given) -> Iterator[Row]:
     )
 
 
-def _reads(given: Given) -> bool:
+def _reads(given: TrainerInput) -> bool:
     """Of tokenised rows it requires the mask, which packed ones do not have."""
     return not given.packed
 
@@ -64,7 +64,9 @@ TRAINER = Trainer(
     packages=("axolotl", "transformers", "torch", "datasets"),
     formats=tuple(_TYPES),
     ways=(
-        Way("prepare_datasets", load, ordered=False, applies=_reads),
-        Way("prepare_datasets, sample_packing", _sample_packing, ordered=False, applies=_reads),
+        LoadPath("prepare_datasets", load, ordered=False, applies=_reads),
+        LoadPath(
+            "prepare_datasets, sample_packing", _sample_packing, ordered=False, applies=_reads
+        ),
     ),
 )

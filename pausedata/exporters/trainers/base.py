@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
-class Row(NamedTuple):
+class TensorRow(NamedTuple):
     """One example as a trainer has it, without padding; labels unshifted, -100: no loss."""
 
     input_ids: list[int]
     labels: list[int]
 
 
-class Fact(NamedTuple):
+class Finding(NamedTuple):
     """Something else that was tried, and whether it held."""
 
     what: str
@@ -32,7 +32,7 @@ class Fact(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Given:
+class TrainerInput:
     """What a trainer is given to load: one split of an export."""
 
     format: Format
@@ -96,13 +96,13 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Way:
+class LoadPath:
     """One way in which a trainer can be told to read an export."""
 
     name: str
-    load: Callable[[Given], Iterable[Row | Fact]]
+    load: Callable[[TrainerInput], Iterable[TensorRow | Finding]]
     ordered: bool = True  # else its rows come in an order of its own
-    applies: Callable[[Given], bool] = lambda given: True
+    applies: Callable[[TrainerInput], bool] = lambda given: True
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ class Trainer:
     name: str
     packages: tuple[str, ...]  # distributions, the trainer's own first
     formats: tuple[str, ...]
-    ways: tuple[Way, ...]
+    ways: tuple[LoadPath, ...]
     environment: Mapping[str, str] = field(default_factory=dict)  # set before it is imported
 
 
-def unpadded(batch: Mapping[str, Any]) -> Iterable[Row]:
+def unpadded(batch: Mapping[str, Any]) -> Iterable[TensorRow]:
     """The examples of a batch of tensors: padding cut off, packed rows taken apart.
 
     By ``position_ids`` where there is no ``attention_mask``, which then begin at 0 in each example.
@@ -126,7 +126,7 @@ def unpadded(batch: Mapping[str, Any]) -> Iterable[Row]:
     for k, (ids, labels) in enumerate(zip(*columns, strict=True)):
         if mask is not None:
             keep = mask[k].bool().tolist()
-            yield Row(
+            yield TensorRow(
                 [token for token, kept in zip(ids, keep, strict=True) if kept],
                 [label for label, kept in zip(labels, keep, strict=True) if kept],
             )
@@ -135,14 +135,14 @@ def unpadded(batch: Mapping[str, Any]) -> Iterable[Row]:
             yield from cut(ids, labels, positions[k].tolist())
 
 
-def cut(ids: list[int], labels: list[int], positions: list[int]) -> Iterable[Row]:
+def cut(ids: list[int], labels: list[int], positions: list[int]) -> Iterable[TensorRow]:
     """A packed row's examples, each of which begins where ``positions`` is 0."""
     starts = [k for k, position in enumerate(positions) if position == 0]
     for first, last in zip(starts, [*starts[1:], len(ids)], strict=True):
-        yield Row(ids[first:last], labels[first:last])
+        yield TensorRow(ids[first:last], labels[first:last])
 
 
-def one_step(trainer: Any) -> Fact:
+def one_step(trainer: Any) -> Finding:
     """A step of its optimiser, by which a loss that is not a number would show."""
     loss = trainer.train().training_loss
-    return Fact("a step of training, its loss finite", math.isfinite(loss), f"{loss:.4g}")
+    return Finding("a step of training, its loss finite", math.isfinite(loss), f"{loss:.4g}")

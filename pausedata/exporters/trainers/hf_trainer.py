@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way, one_step, unpadded
+from pausedata.exporters.trainers.base import (
+    Finding,
+    LoadPath,
+    TensorRow,
+    Trainer,
+    TrainerInput,
+    one_step,
+    unpadded,
+)
 
 
-def hf_trainer(given: Given, model: Any = None, **settings: Any) -> Any:
+def hf_trainer(given: TrainerInput, model: Any = None, **settings: Any) -> Any:
     """A ``Trainer`` over the export, with a tiny model unless one is given, on the CPU."""
     import transformers
 
@@ -32,14 +40,14 @@ def hf_trainer(given: Given, model: Any = None, **settings: Any) -> Any:
     )
 
 
-def batches(trainer: Any) -> Iterator[Row | Fact]:
+def batches(trainer: Any) -> Iterator[TensorRow | Finding]:
     """What a trainer's dataloader yields, and a step of training."""
     for batch in trainer.get_train_dataloader():
         yield from unpadded(batch)
     yield one_step(trainer)
 
 
-def load(given: Given) -> Iterator[Row | Fact]:
+def load(given: TrainerInput) -> Iterator[TensorRow | Finding]:
     """The rows of ``hf_trainer``."""
     return batches(hf_trainer(given))
 
@@ -48,5 +56,5 @@ TRAINER = Trainer(
     name="hf-trainer",
     packages=("transformers", "torch", "accelerate", "datasets"),
     formats=("tokenized", "hf-disk"),
-    ways=(Way("Trainer", load),),
+    ways=(LoadPath("Trainer", load),),
 )

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pausedata.exporters.base import Guide
-from pausedata.exporters.trainers.base import Given, Row, Trainer, Way
+from pausedata.exporters.trainers.base import LoadPath, TensorRow, Trainer, TrainerInput
 
 
-def load(given: Given, **settings: Any) -> Iterator[Row]:
+def load(given: TrainerInput, **settings: Any) -> Iterator[TensorRow]:
     """The rows that it would train on; ``settings`` go over those of an export's README."""
     from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
     from llamafactory.hparams import get_train_args
@@ -38,10 +38,10 @@ def load(given: Given, **settings: Any) -> Iterator[Row]:
     template = get_template_and_fix_tokenizer(given.tokenizer, data)
     module = get_dataset(template, model, data, training, "sft", given.tokenizer)
     for row in module["train_dataset" if given.format.text else _SPLITS[given.split]]:
-        yield Row(list(row["input_ids"]), list(row["labels"]))
+        yield TensorRow(list(row["input_ids"]), list(row["labels"]))
 
 
-def _told(given: Given) -> dict[str, Any]:
+def _told(given: TrainerInput) -> dict[str, Any]:
     """dataset_info.json as the README of the export has it, and the keys that go with it."""
     guide = Guide(
         given.options, {"token": given.reader.pause}, {"own": str(given.path.resolve())}, 0
@@ -60,7 +60,7 @@ def _told(given: Given) -> dict[str, Any]:
 _SPLITS = {"train": "train_dataset", "validation": "eval_dataset"}
 
 
-def _reads(given: Given) -> bool:
+def _reads(given: TrainerInput) -> bool:
     """Text; or rows that are not packed (its collator makes masks of its own), of those splits."""
     return given.format.text is not None or (given.split in _SPLITS and not given.packed)
 
@@ -69,6 +69,6 @@ TRAINER = Trainer(
     name="llama-factory",
     packages=("llamafactory", "transformers", "torch", "datasets"),
     formats=("hf-disk", "alpaca", "sharegpt"),
-    ways=(Way("get_dataset", load, applies=_reads),),
+    ways=(LoadPath("get_dataset", load, applies=_reads),),
     environment={"DISABLE_VERSION_CHECK": "1"},
 )

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 from pausedata.exporters.base import IGNORE
-from pausedata.exporters.trainers.base import Given, Row, Trainer, Way
+from pausedata.exporters.trainers.base import LoadPath, TensorRow, Trainer, TrainerInput
 
 
-def load(given: Given, mask_prompt: bool = True) -> Iterator[Row]:
+def load(given: TrainerInput, mask_prompt: bool = True) -> Iterator[TensorRow]:
     """The rows of ``load_local_dataset``: tokens, and the index from which on they bear loss."""
     from mlx_lm.tuner.datasets import load_local_dataset
 
@@ -22,12 +22,12 @@ def load(given: Given, mask_prompt: bool = True) -> Iterator[Row]:
     rows, _, _ = load_local_dataset(folder, given.tokenizer, config)
     for number in range(len(rows)):
         tokens, offset = rows.process(rows[number])
-        yield Row(list(tokens), [IGNORE] * offset + list(tokens[offset:]))
+        yield TensorRow(list(tokens), [IGNORE] * offset + list(tokens[offset:]))
 
 
 TRAINER = Trainer(
     name="mlx-lm",
     packages=("mlx-lm", "mlx", "transformers"),
     formats=("messages",),
-    ways=(Way("load_local_dataset, mask_prompt", load),),
+    ways=(LoadPath("load_local_dataset, mask_prompt", load),),
 )

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pausedata.exporters.trainers.base import Given, Row, Trainer, Way
+from pausedata.exporters.trainers.base import LoadPath, TensorRow, Trainer, TrainerInput
 
 
-def load(given: Given, **settings: Any) -> Iterator[Row]:
+def load(given: TrainerInput, **settings: Any) -> Iterator[TensorRow]:
     """The rows that it would train on; ``settings`` go over those of an export's README."""
     from swift.dataset import load_dataset
     from swift.model import get_processor
@@ -30,12 +30,12 @@ def load(given: Given, **settings: Any) -> Iterator[Row]:
     rows, _ = load_dataset([str(given.path)], split_dataset_ratio=0.0, strict=True, num_proc=1)
     for row in rows:
         encoded = template.encode(dict(row))
-        yield Row(list(encoded["input_ids"]), list(encoded["labels"]))
+        yield TensorRow(list(encoded["input_ids"]), list(encoded["labels"]))
 
 
 TRAINER = Trainer(
     name="ms-swift",
     packages=("ms-swift", "transformers", "torch", "datasets"),
     formats=("swift",),
-    ways=(Way("load_dataset, template.encode", load),),
+    ways=(LoadPath("load_dataset, template.encode", load),),
 )

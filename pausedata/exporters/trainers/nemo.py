@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pausedata.exporters.trainers.base import Given, Row, Trainer, Way
+from pausedata.exporters.trainers.base import LoadPath, TensorRow, Trainer, TrainerInput
 
 
-def load(given: Given) -> Iterator[Row]:
+def load(given: TrainerInput) -> Iterator[TensorRow]:
     """The rows of ``default_collater``'s batches, their padding cut off."""
     from nemo_automodel.components.datasets.utils import default_collater
 
@@ -17,7 +17,9 @@ def load(given: Given) -> Iterator[Row]:
         batch = default_collater([dict(rows[k]) for k in range(first, min(first + 4, len(rows)))])
         mask = ~batch["padding_mask"]
         for k in range(len(mask)):
-            yield Row(batch["input_ids"][k][mask[k]].tolist(), batch["labels"][k][mask[k]].tolist())
+            yield TensorRow(
+                batch["input_ids"][k][mask[k]].tolist(), batch["labels"][k][mask[k]].tolist()
+            )
 
 
 TRAINER = Trainer(
@@ -25,7 +27,7 @@ TRAINER = Trainer(
     packages=("nemo-automodel", "transformers", "torch", "datasets"),
     formats=("shifted",),
     ways=(
-        Way(
+        LoadPath(
             "default_collater",
             load,
             applies=lambda given: given.options.columns == "labels" and not given.packed,

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way
+from pausedata.exporters.trainers.base import Finding, LoadPath, TensorRow, Trainer, TrainerInput
 from pausedata.exporters.trainers.hf_trainer import batches, hf_trainer
 
 
-def load(given: Given) -> Iterator[Row | Fact]:
+def load(given: TrainerInput) -> Iterator[TensorRow | Finding]:
     """The rows of a ``Trainer`` over a LoRA model, and what its step did to the embedding."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -22,23 +22,23 @@ def load(given: Given) -> Iterator[Row | Fact]:
     model = get_peft_model(base, config)
     paused = False
     for row in batches(hf_trainer(given, model, learning_rate=1e-2, warmup_steps=0)):
-        paused = paused or (isinstance(row, Row) and pause in row.input_ids)
+        paused = paused or (isinstance(row, TensorRow) and pause in row.input_ids)
         yield row
     merged: Any = model.merge_and_unload()
     weight = merged.get_input_embeddings().weight.detach()
     moved = (weight != before).any(dim=1).nonzero().flatten().tolist()
-    yield Fact(
+    yield Finding(
         f"of the embedding, row {pause} alone was trained",
         moved == [pause] or (not moved and not paused),
         f"rows {moved[:5]}",
     )
     tied = torch.equal(weight, merged.get_output_embeddings().weight)
-    yield Fact("merged, the head is still tied to the embedding", tied)
+    yield Finding("merged, the head is still tied to the embedding", tied)
 
 
 TRAINER = Trainer(
     name="peft",
     packages=("peft", "transformers", "torch", "datasets"),
     formats=("tokenized", "hf-disk"),
-    ways=(Way("Trainer, LoRA with trainable_token_indices", load),),
+    ways=(LoadPath("Trainer, LoRA with trainable_token_indices", load),),
 )

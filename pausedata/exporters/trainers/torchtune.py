@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pausedata.exporters.trainers.base import Given, Row, Trainer, Way
+from pausedata.exporters.trainers.base import LoadPath, TensorRow, Trainer, TrainerInput
 
 
-def load(given: Given) -> Iterator[Row]:
+def load(given: TrainerInput) -> Iterator[TensorRow]:
     """The rows of an ``SFTDataset``."""
     from torchtune.datasets import SFTDataset
 
@@ -26,12 +26,12 @@ def load(given: Given) -> Iterator[Row]:
     )
     for number in range(len(rows)):
         row = rows[number]
-        yield Row(list(row["tokens"]), [int(label) for label in row["labels"]])
+        yield TensorRow(list(row["tokens"]), [int(label) for label in row["labels"]])
 
 
 TRAINER = Trainer(
     name="torchtune",
     packages=("torchtune", "torchao", "torch", "datasets"),
     formats=("shifted",),
-    ways=(Way("SFTDataset", load, applies=lambda given: given.options.columns == "mask"),),
+    ways=(LoadPath("SFTDataset", load, applies=lambda given: given.options.columns == "mask"),),
 )

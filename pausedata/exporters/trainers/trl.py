@@ -6,10 +6,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way, one_step, unpadded
+from pausedata.exporters.trainers.base import (
+    Finding,
+    LoadPath,
+    TensorRow,
+    Trainer,
+    TrainerInput,
+    one_step,
+    unpadded,
+)
 
 
-def sft_trainer(given: Given, rows: Any = None, **settings: Any) -> Any:
+def sft_trainer(given: TrainerInput, rows: Any = None, **settings: Any) -> Any:
     """An ``SFTTrainer`` over the export, unless other rows are given; a tiny model, on the CPU.
 
     ``settings`` go over those that an export's README gives.
@@ -41,7 +49,7 @@ def sft_trainer(given: Given, rows: Any = None, **settings: Any) -> Any:
     )
 
 
-def load(given: Given, rows: Any = None, **settings: Any) -> Iterator[Row | Fact]:
+def load(given: TrainerInput, rows: Any = None, **settings: Any) -> Iterator[TensorRow | Finding]:
     """What its dataloader yields, and a step of training."""
     trainer = sft_trainer(given, rows, **settings)
     for batch in trainer.get_train_dataloader():
@@ -49,15 +57,15 @@ def load(given: Given, rows: Any = None, **settings: Any) -> Iterator[Row | Fact
     yield one_step(trainer)
 
 
-def _packing(given: Given) -> Iterator[Row | Fact]:
+def _packing(given: TrainerInput) -> Iterator[TensorRow | Finding]:
     return load(given, packing=True, max_length=given.longest * 2, packing_strategy="bfd")
 
 
-def _padding_free(given: Given) -> Iterator[Row | Fact]:
+def _padding_free(given: TrainerInput) -> Iterator[TensorRow | Finding]:
     return load(given, padding_free=True)
 
 
-def _unpacked_ids(given: Given) -> bool:
+def _unpacked_ids(given: TrainerInput) -> bool:
     return given.format.text is None and not given.packed
 
 
@@ -66,8 +74,8 @@ TRAINER = Trainer(
     packages=("trl", "transformers", "torch", "datasets"),
     formats=("tokenized", "hf-disk", "prompt-completion"),
     ways=(
-        Way("SFTTrainer", load),
-        Way("SFTTrainer, padding_free", _padding_free, applies=_unpacked_ids),
-        Way("SFTTrainer, packing", _packing, ordered=False, applies=_unpacked_ids),
+        LoadPath("SFTTrainer", load),
+        LoadPath("SFTTrainer, padding_free", _padding_free, applies=_unpacked_ids),
+        LoadPath("SFTTrainer, packing", _packing, ordered=False, applies=_unpacked_ids),
     ),
 )

@@ -14,7 +14,7 @@ from pausedata.analysis import provenance
 from pausedata.core.names import NAME_PATTERN
 from pausedata.hub.card.header import config_names, patterns
 from pausedata.hub.card.own import HERE, Own
-from pausedata.store.choice import told
+from pausedata.store.choice import describe_choice
 from pausedata.store.manifest import Manifest, TableEntry
 
 if TYPE_CHECKING:
@@ -106,8 +106,9 @@ def _origin(entry: TableEntry) -> str:
         return escaped(provenance.gate(entry))
     if "placement" in inputs:
         masked = entry.provenance.get("pause_label_masked", True)
-        return f"placement {code(told(inputs['placement']))}, format {code(inputs['format'])}" + (
-            "" if masked else "; its pauses bear loss too"
+        return (
+            f"placement {code(describe_choice(inputs['placement']))}, "
+            f"format {code(inputs['format'])}" + ("" if masked else "; its pauses bear loss too")
         )
     return ", ".join(code(name) for name in entry.provenance.get("made_from", []))
 

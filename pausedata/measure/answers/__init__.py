@@ -9,7 +9,7 @@ from pausedata.core.errors import UsageError, listing, nearest
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GradedAnswer:
     """One answer: whether it is right, what was read off it, and why it is not right."""
 
     right: bool
@@ -17,7 +17,7 @@ class Outcome:
     reason: str | None = None  # None where it is right; no-answer, wrong, timeout …
 
     @classmethod
-    def compared(cls, found: Any, reference: Any) -> Outcome:
+    def compared(cls, found: Any, reference: Any) -> GradedAnswer:
         """That of an answer which is right where it equals ``reference``; None: there was none."""
         if found is None:
             return cls(False, None, "no-answer")
@@ -37,7 +37,7 @@ class Task(Protocol):
         """
         ...
 
-    def score(self, generated: str, reference: Any) -> Outcome:
+    def score(self, generated: str, reference: Any) -> GradedAnswer:
         """Whether ``generated``, a text without pauses, is right."""
         ...
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from pausedata.core.errors import DataError
-from pausedata.measure.answers import Outcome
+from pausedata.measure.answers import GradedAnswer
 
 # Behind #### as our recipes and the paper's reference code write it, else in the phrase with which
 # the data set's own rationales mostly end: "The answer is B", "Correct answer - A", "Answer: (C)".
@@ -33,9 +33,9 @@ class AQuA:
             )
         return found
 
-    def score(self, generated: str, reference: str) -> Outcome:
+    def score(self, generated: str, reference: str) -> GradedAnswer:
         """Right where the letters are equal."""
-        return Outcome.compared(_read(generated), reference)
+        return GradedAnswer.compared(_read(generated), reference)
 
 
 def _read(text: str) -> str | None:

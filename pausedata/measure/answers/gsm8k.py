@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from pausedata.core.errors import DataError
-from pausedata.measure.answers import Outcome
+from pausedata.measure.answers import GradedAnswer
 
 # As the data set's own code (openai/grade-school-math, dataset.py) and the strict match of
 # lm-evaluation-harness read it; the currency that some models write before it is allowed.
@@ -28,9 +28,9 @@ class GSM8K:
             )
         return found
 
-    def score(self, generated: str, reference: Decimal) -> Outcome:
+    def score(self, generated: str, reference: Decimal) -> GradedAnswer:
         """Right where the numbers are equal."""
-        return Outcome.compared(_read(generated), reference)
+        return GradedAnswer.compared(_read(generated), reference)
 
 
 def _read(text: str) -> Decimal | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pausedata.core.errors import DataError
-from pausedata.measure.answers import Outcome
+from pausedata.measure.answers import GradedAnswer
 from pausedata.measure.answers.sandbox import require, run_python
 
 _FENCE = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
@@ -46,13 +46,13 @@ class MBPP:
             )
         return Checks(str(meta.get("test_setup_code") or ""), tuple(tests))
 
-    def score(self, generated: str, reference: Checks) -> Outcome:
+    def score(self, generated: str, reference: Checks) -> GradedAnswer:
         """Run the program of ``generated``, and its tests; ``reason`` says what ended it."""
         code = program(generated)
         if not code.strip():
-            return Outcome(False, None, "no-answer")
+            return GradedAnswer(False, None, "no-answer")
         ran = run_python(f"{reference.setup}\n{code}", "\n".join(reference.asserts))
-        return Outcome(ran.ended == "ok", code, None if ran.ended == "ok" else ran.ended)
+        return GradedAnswer(ran.ended == "ok", code, None if ran.ended == "ok" else ran.ended)
 
 
 def program(text: str) -> str:

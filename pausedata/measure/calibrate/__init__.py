@@ -22,7 +22,7 @@ _CURVE = [0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 2
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutSpending:
     """The examples that the thresholds were not chosen on, and what the thresholds spend there."""
 
     split: str | None  # None: a seeded fifth of the only split
@@ -59,7 +59,7 @@ class Calibration:
     predicted: Spent
     entropy_threshold: float | None  # nats; None where the run has no entropies
     entropy_predicted: Spent | None
-    held_out: HeldOut | None  # None where there are too few examples
+    held_out: HeldOutSpending | None  # None where there are too few examples
     curve: list[Point]
 
     @property
@@ -151,7 +151,7 @@ def calibrate(
         predicted=fitted.spent(threshold),
         entropy_threshold=by_entropy,
         entropy_predicted=fitted.spent_by_entropy(by_entropy) if by_entropy is not None else None,
-        held_out=HeldOut(
+        held_out=HeldOutSpending(
             split=where.split if where.seed is None else None,
             seed=where.seed,
             examples=held_examples,
@@ -169,7 +169,7 @@ def _parts(
     tokens: Table, scores: Table, where: held_out.HeldOut, progress: Progress
 ) -> Iterator[tuple[NDArray[np.bool_], tuple[Any, Any, Any, Any]]]:
     """Of each shard which examples are held out, and logprob, rank, entropy, tokens of each."""
-    fifth = None if where.seed is None else held_out.a_fifth(tokens.entry.rows, where.seed)
+    fifth = None if where.seed is None else held_out.holdout_mask(tokens.entry.rows, where.seed)
     first = 0
     with progress.step("reading scores", tokens.entry.rows, "examples") as advance:
         for number, shard in enumerate(tokens.shards):

@@ -15,7 +15,7 @@ from pausedata.core.errors import UnreachableError, UsageError, first_line, miss
 from pausedata.core.progress import ignore_message
 from pausedata.models.cache import converted, load_tokenizer
 from pausedata.models.prepare.rows import Init
-from pausedata.models.prepare.token import Token, find_token, save_tokenizer, token_id_of
+from pausedata.models.prepare.token import PauseToken, find_token, save_tokenizer, token_id_of
 from pausedata.models.prepare.weights import INDEX, Changed, Wanted, rewrite
 from pausedata.models.ref import FETCHED, ModelRef, resolve_revision
 from pausedata.models.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ _LEFT_OUT = {INDEX, "pytorch_model.bin.index.json", "config.json", "pausedata.js
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModel:
     """What was done."""
 
     out: str
@@ -55,7 +55,7 @@ def prepare_model(
     multiple_of: int = 1,
     seed: int = 0,
     say: Callable[[str], None] = ignore_message,
-) -> Prepared:
+) -> PreparedModel:
     """Write ``model`` to ``out``, with ``token`` in its tokenizer, its embedding and its head.
 
     Weights are rewritten file by file, so that no more than the largest is in memory. Rows are
@@ -90,7 +90,7 @@ def prepare_model(
         _write_config(folder, making, changed)
         if found.was != "special":
             save_tokenizer(ref, found, making)
-    return Prepared(
+    return PreparedModel(
         str(out), token, found.id, found.was, init or (chosen.kind if chosen else None),
         changed.rows_before, changed.rows, changed.layers.tied, changed.copied, changed.rewritten,
     )  # fmt: skip
@@ -158,4 +158,4 @@ def _write_config(folder: Path, out: Path, changed: Changed) -> None:
     write_json(out / "config.json", config)
 
 
-__all__ = ["Prepared", "Token", "prepare_model"]
+__all__ = ["PauseToken", "PreparedModel", "prepare_model"]

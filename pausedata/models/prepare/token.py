@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Token:
+class PauseToken:
     """The token, and what the tokenizer made of it before."""
 
     text: str
@@ -24,17 +24,17 @@ class Token:
     was: str  # new: not there; text: an ordinary token of the vocabulary; special: there already
 
 
-def find_token(tokenizer: Tokenizer, text: str) -> Token:
+def find_token(tokenizer: Tokenizer, text: str) -> PauseToken:
     """The id that the token has, or gets."""
     id, is_new = tokenizer.pause_id(text)
     if is_new:
-        return Token(text, id, "new")
+        return PauseToken(text, id, "new")
     added = tokenizer.hf.added_tokens_decoder.get(id)
     special = added is not None and added.special
-    return Token(text, id, "special" if special else "text")
+    return PauseToken(text, id, "special" if special else "text")
 
 
-def save_tokenizer(ref: ModelRef, token: Token, folder: Path) -> None:
+def save_tokenizer(ref: ModelRef, token: PauseToken, folder: Path) -> None:
     """Write the tokenizer with ``token`` as a special one to ``folder``.
 
     UsageError where it cannot be saved so that it comes back with the same ids.

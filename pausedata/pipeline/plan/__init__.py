@@ -30,7 +30,7 @@ from pausedata.pipeline.runs import Asked, RunSpec
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.work import Work, differences
-from pausedata.store.choice import told
+from pausedata.store.choice import describe_choice
 from pausedata.store.dataset import KINDS, Table, Version, open_version
 from pausedata.store.pointer import read_pointer
 
@@ -96,7 +96,7 @@ def plan_score(root: Path, name: str, asked: Asked, *, replace: bool = False) ->
         result.steps.append(StepPlan(f"placements/{placement}", "remake", f"from {spec.table}"))
     for export, of in recorded_exports(base).items():
         if not remade.keys().isdisjoint(of.placements):
-            why = f"of {told(of.placement)}"
+            why = f"of {describe_choice(of.placement)}"
             result.steps.append(StepPlan(f"exports/{export}", "remake", why))
     _estimate_time(spec.model, base, result)
     result.fetches = fetches.fetches(None, [spec.model])
@@ -252,7 +252,7 @@ def _plan_rest(
         reads = (
             [] if kept else ["examples", "tokens", *(f"placements/{p}" for p in spec.placements)]
         )
-        of = f"{spec.format} of {told(spec.placement)}"
+        of = f"{spec.format} of {describe_choice(spec.placement)}"
         result.steps.append(StepPlan(table, action, of, reads))
 
 
@@ -281,8 +281,8 @@ def _estimate_tokens(resolved: Resolved, result: Plan) -> Sample:
     result.rows = sampled.rows
     result.prompt_tokens, result.response_tokens = sampled.prompt_tokens, sampled.response_tokens
     result.tokens_are = sampled.tokens_are
-    told = "\n".join(result.unknown)
-    result.unknown += [reason for reason in sampled.unknown if reason not in told]
+    describe_choice = "\n".join(result.unknown)
+    result.unknown += [reason for reason in sampled.unknown if reason not in describe_choice]
     if result.prompt_tokens is None:
         result.unknown.append(
             "how many tokens there are, and so how long scoring takes and how much room is needed"

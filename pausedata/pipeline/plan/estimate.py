@@ -20,7 +20,7 @@ from pausedata.pipeline.resolve import Resolved
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.sources import BadRow, Row
 from pausedata.sources.spec import ColumnPrompt
-from pausedata.sources.templates import Rendered, Renderer
+from pausedata.sources.templates import RenderedRow, Renderer
 from pausedata.store.dataset import Version
 from pausedata.store.tables import examples_with_messages, schema_of
 
@@ -29,7 +29,7 @@ READ = 200_000  # rows that are read, where nothing else says how many there are
 
 
 @dataclass
-class Sampled:
+class SourceSample:
     """What a source's first rows say of all of them."""
 
     rows: dict[str, int | None] = field(default_factory=dict)  # by split
@@ -40,12 +40,12 @@ class Sampled:
     unknown: list[str] = field(default_factory=list)
 
 
-def sample(resolved: Resolved) -> Sampled:
+def sample(resolved: Resolved) -> SourceSample:
     """Count rows, and tokenise some from the beginning of each split; say how sure the total is.
 
     A source or a tokenizer that cannot be reached leaves what it alone tells at None.
     """
-    result, recipe = Sampled(), resolved.recipe
+    result, recipe = SourceSample(), resolved.recipe
     builder = renderer = None
     try:
         builder, renderer = resolved.token_builder(), resolved.renderer()
@@ -53,7 +53,7 @@ def sample(resolved: Resolved) -> Sampled:
         if not resolved.is_chat:
             renderer = resolved.renderer()  # its templates can be tried all the same
     totals, error, whole = np.zeros(2), 0.0, True
-    taken: list[tuple[str, Rendered, Tokenized]] = []
+    taken: list[tuple[str, RenderedRow, Tokenized]] = []
     for split in recipe.source.splits:
         try:
             count, first = _look(resolved, split)
@@ -103,7 +103,7 @@ def _look(resolved: Resolved, split: str) -> tuple[int | None, list[Row | BadRow
 
 def _tokenised(
     rows: list[Row | BadRow], renderer: Renderer | None, builder: TokenBuilder | None
-) -> list[tuple[str, Rendered, Tokenized]]:
+) -> list[tuple[str, RenderedRow, Tokenized]]:
     """The examples that the rows make, with ids that are as long as theirs will be.
 
     None without a tokenizer, but the recipe's templates are tried on the rows.

@@ -22,7 +22,7 @@ from pausedata.scorers.agreement import (
     BOUNDS,
     Bound,
     Comparison,
-    Reference,
+    ReferenceScores,
     compare,
     shifted,
 )
@@ -91,7 +91,7 @@ class CrossCheck:
             noted = {"key": key} | self._reference(chosen, bound, progress)
             stage.note("cross_check", noted)
         references = [
-            Reference(
+            ReferenceScores(
                 np.array(one["logprob"], np.float64),
                 np.array(one["lowest"], np.int32),
                 np.array(one["highest"], np.int32),
@@ -156,7 +156,7 @@ class Sample:
     stage: Stage
     run: str
     drawn: Sequence[Drawn]
-    references: Sequence[Reference]
+    references: Sequence[ReferenceScores]
     made_by: dict[str, Any]
     left_out: int
     why: str | None = None
@@ -279,7 +279,7 @@ class Sample:
         )
 
 
-def _span(reference: Reference, at: int) -> str:
+def _span(reference: ReferenceScores, at: int) -> str:
     low, high = int(reference.lowest[at]), int(reference.highest[at])
     return str(low) if low == high else f"{low} to {high}"
 

@@ -13,15 +13,15 @@ import pyarrow as pa
 
 from pausedata import exporters
 from pausedata.core import stopping
-from pausedata.core.ahead import ahead
 from pausedata.core.errors import DataError, listing
+from pausedata.core.prefetch import prefetch
 from pausedata.core.progress import Progress
 from pausedata.exporters import Format, Options
-from pausedata.exporters.export_rows import ExportRows, Unit
+from pausedata.exporters.export_rows import ExportRows, ExportUnit
 from pausedata.exporters.guide import readme, readme_name
-from pausedata.exporters.origin import Origin, names_of
+from pausedata.exporters.inputs import ExportInputs, names_of
 from pausedata.exporters.refused import LENGTH, REASONS, Refused
-from pausedata.exporters.tally import CHANGES, Change, Tally
+from pausedata.exporters.tally import CHANGES, RowChange, Tally
 from pausedata.store import files
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import FileEntry
@@ -32,7 +32,7 @@ README = "README.md"
 OUTSIDE = "exports/.outside"  # the stage of what is written outside the dataset
 
 
-def inputs(format: Format, options: Options, origin: Origin) -> dict[str, Any]:
+def inputs(format: Format, options: Options, origin: ExportInputs) -> dict[str, Any]:
     """All that decides an export."""
     choice = origin.choice
     return {
@@ -53,9 +53,9 @@ class Written:
     files: list[Path] = field(default_factory=list)  # for the trainer
     readme: Path = Path(README)
     stems: dict[str, str] = field(default_factory=dict)  # what each split's files are named by
-    changes: dict[str, list[Change]] = field(default_factory=dict)
+    changes: dict[str, list[RowChange]] = field(default_factory=dict)
 
-    def add(self, label: str, tally: Tally, changes: list[Change]) -> None:
+    def add(self, label: str, tally: Tally, changes: list[RowChange]) -> None:
         """Take in a shard's figures."""
         self.tallies.setdefault(label, Tally()).join(tally)
         self.changes.setdefault(label, []).extend(changes)
@@ -80,7 +80,7 @@ class Written:
 
 
 def meta(
-    origin: Origin, format: Format, options: Options, label: str, tally: Tally, version: int
+    origin: ExportInputs, format: Format, options: Options, label: str, tally: Tally, version: int
 ) -> dict[str, Any]:
     """The content of ``<split>.meta.json``."""
     return {
@@ -105,7 +105,7 @@ def _last_id(vocab: Table) -> int:
 
 
 def export(
-    staging: Staging, name: str, wanted: dict[str, Any], origin: Origin, progress: Progress
+    staging: Staging, name: str, wanted: dict[str, Any], origin: ExportInputs, progress: Progress
 ) -> Table:
     """Write the export into staging as ``wanted``, from ``inputs``, says.
 
@@ -126,20 +126,23 @@ def export(
     progress.detail(
         f"{table}: reads tokens, {listing(names_of(origin.choice))}; writes to {stage.folder}"
     )
-    with stopping.gently(), progress.step(f"exporting {name}", rows, "examples") as advance:
+    with (
+        stopping.graceful_shutdown(),
+        progress.step(f"exporting {name}", rows, "examples") as advance,
+    ):
 
         def shards(label: str) -> Iterator[pa.Table]:
             for unit, arrow, tally, changes in _made(made, label, stage, table):
                 paths.append((label, f"{table}/{unit.file}"))
                 written.add(label, tally, changes)
                 advance(unit.last - unit.first)
-                stopping.safe_point()
+                stopping.raise_if_stopped()
                 yield arrow
             _check_some(format, label, written.tallies.get(label, Tally()))
 
         trainer_files = format.layout.write(
             stage.folder / inside,
-            {label: ahead(shards(label)) for label in labels},
+            {label: prefetch(shards(label)) for label in labels},
             format.schema(options),
         )
         beside = [
@@ -177,7 +180,7 @@ def _check_some(format: Format, label: str, tally: Tally) -> None:
 
 def _made(
     rows: ExportRows, label: str, stage: Stage | None, table: str
-) -> Iterator[tuple[Unit, pa.Table, Tally, list[Change]]]:
+) -> Iterator[tuple[ExportUnit, pa.Table, Tally, list[RowChange]]]:
     """Each shard of a split; with a ``stage`` those that are there are read from it.
 
     Where some cannot be written, those of all shards are counted before Refused tells.
@@ -189,7 +192,7 @@ def _made(
         path = f"{table}/{unit.file}"
         record = stage.finished(path) if stage else None
         if stage and record is not None:
-            changes = [Change(**change) for change in record["changes"]]
+            changes = [RowChange(**change) for change in record["changes"]]
             yield unit, read_shard(stage.folder / path), Tally(**record["tally"]), changes
             continue
         try:
@@ -211,7 +214,7 @@ def _made(
         raise refused
 
 
-def finish(table: Table, origin: Origin, version: int) -> Table:
+def finish(table: Table, origin: ExportInputs, version: int) -> Table:
     """Write the meta files of a staged export, now that its version's number is known."""
     provenance = table.entry.provenance
     format = exporters.get(provenance["inputs"]["format"])
@@ -245,7 +248,7 @@ def write_outside(
     target: Path,
     format: Format,
     options: Options,
-    origin: Origin,
+    origin: ExportInputs,
     splits: list[str],
     version: int,
     progress: Progress,
@@ -270,7 +273,7 @@ def write_outside(
         if shard.split == split
     )  # fmt: skip
     with (
-        stopping.gently(),
+        stopping.graceful_shutdown(),
         progress.step(f"exporting to {target}", total, "examples") as advance,
         format.layout.opened(folder) as writable,
     ):
@@ -279,11 +282,11 @@ def write_outside(
             for unit, arrow, tally, changes in _made(made, label, stage, OUTSIDE):
                 written.add(label, tally, changes)
                 advance(unit.last - unit.first)
-                stopping.safe_point()
+                stopping.raise_if_stopped()
                 yield arrow
             _check_some(format, label, written.tallies.get(label, Tally()))
 
-        rows = {stem: ahead(shards(label)) for label, stem in stems.items()}
+        rows = {stem: prefetch(shards(label)) for label, stem in stems.items()}
         names = format.layout.write(writable, rows, format.schema(options))
         format.layout.remove_stale(writable, stems.values(), names)
         written.write_changes(writable, stems)

@@ -78,7 +78,7 @@ def place(
     progress.detail(f"{table}: reads {', '.join(tables)}; writes to {stage.folder}")
     title, shards = f"placing {name}", len(tokens.shards)
     with (
-        stopping.gently(),
+        stopping.graceful_shutdown(),
         progress.step(title, tokens.entry.rows, "examples", shards) as advance,
     ):
         for shard, batch in zip(tokens.shards, batches.all(fitted), strict=True):
@@ -91,7 +91,7 @@ def place(
             totals["pauses"] += int(placed.counts.sum())
             totals["kept_off_characters"] += kept_off
             advance(len(batch.ids), 1)
-            stopping.safe_point()
+            stopping.raise_if_stopped()
         if not totals["places"] and tokens.entry.rows and parameters.asks:
             progress.warn(
                 f"{table} has no pause at all: no token was both what '{strategy.name}' looks for "

@@ -19,7 +19,7 @@ from pausedata.models.tokens import Rejected, Tokenized
 from pausedata.pipeline.recipe import Recipe
 from pausedata.pipeline.resolve import Resolved, token_settings
 from pausedata.sources import BadRow
-from pausedata.sources.templates import Rendered
+from pausedata.sources.templates import RenderedRow
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import PauseEntry, SplitRows, TableEntry
 from pausedata.store.shards import (
@@ -221,7 +221,7 @@ class _Preparation:
                     write_rows(examples, examples_table([(id, e) for id, e, _ in rows], schema))
                     write_rows(tokens, tokens_table([(id, t) for id, _, t in rows]))
 
-    def _rendered(self, split: str, advance: Any) -> Iterator[Rendered]:
+    def _rendered(self, split: str, advance: Any) -> Iterator[RenderedRow]:
         tally = self.tallies[split]
         for row in self.resolved.source.rows(split):
             advance(1)
@@ -233,7 +233,9 @@ class _Preparation:
                 else:
                     yield outcome
 
-    def _accept(self, split: str, portion: list[Rendered]) -> list[tuple[str, Rendered, Tokenized]]:
+    def _accept(
+        self, split: str, portion: list[RenderedRow]
+    ) -> list[tuple[str, RenderedRow, Tokenized]]:
         """Tokenise a portion; count what is turned down; give the rest their ids."""
         tally = self.tallies[split]
         encoded = self.builder.encode([r.prompt for r in portion], [r.response for r in portion])
@@ -252,7 +254,7 @@ class _Preparation:
             accepted.append((id, rendered, tokens))
         return accepted
 
-    def _identify(self, rendered: Rendered, where: str) -> str:
+    def _identify(self, rendered: RenderedRow, where: str) -> str:
         """The source's own id, or one that the text gives, numbered where texts repeat."""
         if rendered.id is not None:
             key = hashlib.sha256(rendered.id.encode()).digest()[:16]
@@ -333,8 +335,8 @@ def vocab_table(tokenizer: Tokenizer) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _portions(rows: Iterator[Rendered]) -> Iterator[list[Rendered]]:
-    portion: list[Rendered] = []
+def _portions(rows: Iterator[RenderedRow]) -> Iterator[list[RenderedRow]]:
+    portion: list[RenderedRow] = []
     for row in rows:
         portion.append(row)
         if len(portion) == PORTION:
@@ -344,7 +346,7 @@ def _portions(rows: Iterator[Rendered]) -> Iterator[list[Rendered]]:
         yield portion
 
 
-def examples_table(rows: list[tuple[str, Rendered]], schema: pa.Schema) -> pa.Table:
+def examples_table(rows: list[tuple[str, RenderedRow]], schema: pa.Schema) -> pa.Table:
     """Examples with their ids, as the table ``examples`` has them."""
     values = [{"id": id} | {c: getattr(r, c) for c in schema.names if c != "id"} for id, r in rows]
     return pa.Table.from_pylist(values, schema=schema)

@@ -19,7 +19,7 @@ from pausedata import scorers
 from pausedata.core import stopping
 from pausedata.core.progress import Advance, Progress
 from pausedata.pipeline.steps.carry import CarriedScores
-from pausedata.pipeline.steps.units import UNIT_TOKENS, Sharing, Unit, plan_units
+from pausedata.pipeline.steps.units import UNIT_TOKENS, ScoringUnit, WorkQueue, plan_units
 from pausedata.scorers import Example, Scorer, Scores
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import ShardEntry
@@ -33,7 +33,7 @@ class _Task:
     """A unit being scored: its rows, and of each the scores, or None where they are missing."""
 
     shard: ShardEntry
-    unit: Unit
+    unit: ScoringUnit
     rows: pa.Table
     examples: list[Example]
     scores: list[Scores | None]
@@ -71,12 +71,12 @@ class ScoringWork:
     def do(self, shards: list[ShardEntry], progress: Progress) -> None:
         """Score ``shards`` and stage each as it finishes."""
         total = sum(int(shard_lengths(self._tokens, shard).sum()) for shard in shards)
-        sharing = Sharing[_Task, _Task](self._score, self._lanes)
+        sharing = WorkQueue[_Task, _Task](self._score, self._lanes)
         self._check = sharing.check
         tasks = self._tasks(shards)
         first = list(islice(tasks, 1))  # loads the model, which is none of the scoring's time
         with (
-            stopping.gently(),
+            stopping.graceful_shutdown(),
             progress.step(f"scoring {self._run}", total, "tokens", len(shards)) as self._advance,
         ):
             self._advance(self._early)

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Unit:
+class ScoringUnit:
     """Rows ``start`` to ``stop`` of a shard, the ``number``-th of its ``count`` units."""
 
     number: int
@@ -36,14 +36,14 @@ class Unit:
     stop: int
 
 
-def plan_units(lengths: NDArray[np.int64]) -> list[Unit]:
+def plan_units(lengths: NDArray[np.int64]) -> list[ScoringUnit]:
     """Cut a shard, given the tokens of each of its rows, into units of about `UNIT_TOKENS`.
 
     A pure function of the lengths, so that a resumed run has the same units. A row that is longer
     is a unit of its own. A shard without rows is one unit, as empty.
     """
     if not len(lengths):
-        return [Unit(0, 1, 0, 0)]
+        return [ScoringUnit(0, 1, 0, 0)]
     ends = np.cumsum(lengths)
     cuts = [0]
     while cuts[-1] < len(lengths):
@@ -51,14 +51,14 @@ def plan_units(lengths: NDArray[np.int64]) -> list[Unit]:
         stop = int(np.searchsorted(ends, before + UNIT_TOKENS, side="right"))
         cuts.append(max(stop, cuts[-1] + 1))
     count = len(cuts) - 1
-    return [Unit(k, count, cuts[k], cuts[k + 1]) for k in range(count)]
+    return [ScoringUnit(k, count, cuts[k], cuts[k + 1]) for k in range(count)]
 
 
 class Cancelled(BaseException):
     """The work that this thread is at is no longer wanted."""
 
 
-class Sharing(Generic[Task, Result]):
+class WorkQueue(Generic[Task, Result]):
     """Runs tasks on as many threads as there are lanes, and gives results as they come.
 
     Only as many tasks are taken up as there are lanes, so that memory stays bounded; the next one

@@ -56,7 +56,7 @@ class Times:
     idle: float = 4.0
 
 
-class PassingError(Exception):
+class RetryableError(Exception):
     """No answer, or one that may be another the next time."""
 
     def __init__(self, message: str, *, busy: bool = False, wait: float = 0.0) -> None:
@@ -99,7 +99,7 @@ class Client:
             await self._find_version()
             ids = [0, 0]
             read_entries(ids, _json(await self._post(self._body(ids))), "a trial")
-        except (PassingError, DataError) as error:
+        except (RetryableError, DataError) as error:
             raise UsageError(
                 f"{self._address}: {_sentence(error)} Start a server (vllm serve MODEL), wait "
                 "until it is up, or name another with scoring.url (--url)."
@@ -121,7 +121,7 @@ class Client:
         async with self._in_flight:
             try:
                 response = await self._again(self._complete, is_enough, body, where)
-            except PassingError as error:
+            except RetryableError as error:
                 raise DataError(
                     f"{where}: the server gives no answer for it, the last time: "
                     f"{_sentence(error)} {_GOES_ON}"
@@ -146,7 +146,7 @@ class Client:
 
             try:
                 await self._again(self._compare, is_enough)
-            except PassingError as error:
+            except RetryableError as error:
                 raise DataError(
                     f"the server did not come back in {self._times.patience / 60:.0f} minutes: "
                     f"{_sentence(error)} {_GOES_ON}"
@@ -172,7 +172,7 @@ class Client:
         def wait(state: RetryCallState) -> float:
             return max(backoff(state), min(_error(state).wait, self._times.patience))
 
-        retry = retry_if_exception_type(PassingError)
+        retry = retry_if_exception_type(RetryableError)
         retrying = AsyncRetrying(retry=retry, wait=wait, stop=is_enough, reraise=True)
         return await retrying(act, *arguments)
 
@@ -181,7 +181,7 @@ class Client:
             await self.look(if_away=True)
         try:
             response = await self._post(body)
-        except PassingError as error:
+        except RetryableError as error:
             self._away = True
             self._failed(error)
             raise
@@ -190,7 +190,7 @@ class Client:
         self._answered()
         return response
 
-    def _failed(self, error: PassingError) -> None:
+    def _failed(self, error: RetryableError) -> None:
         """Note that there was no answer; a person hears of it once, not for each request."""
         now = time.monotonic()
         if self._failing_since is None:
@@ -255,7 +255,7 @@ class Client:
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
             raise UsageError(f"scoring.url: '{self._address}' cannot be asked: {error}") from error
         except httpx2.RequestError as error:
-            raise PassingError(f"no answer ({reason(error)})") from error
+            raise RetryableError(f"no answer ({reason(error)})") from error
         status = response.status_code
         if status == 200:
             return response
@@ -269,7 +269,7 @@ class Client:
             )
         message = f"the server answers {status}: {self._first_line(response)}"
         if status in _PASSING:
-            raise PassingError(message, busy=status in _BUSY, wait=_asked_wait(response))
+            raise RetryableError(message, busy=status in _BUSY, wait=_asked_wait(response))
         raise DataError(message)
 
     def _first_line(self, response: httpx2.Response) -> str:
@@ -320,10 +320,10 @@ def _json(response: httpx2.Response) -> Any:
         raise DataError("what answers there gives no JSON: is it a vLLM server?") from None
 
 
-def _error(state: RetryCallState) -> PassingError:
+def _error(state: RetryCallState) -> RetryableError:
     assert state.outcome is not None
     error = state.outcome.exception()
-    assert isinstance(error, PassingError)
+    assert isinstance(error, RetryableError)
     return error
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pausedata.models import cache as model_cache
 from pausedata.scorers import EngineLostError, Example, Job, Scores, devices, ignore_progress
-from pausedata.scorers.vllm.engine import Answer
+from pausedata.scorers.vllm.engine import EngineScores
 from pausedata.scorers.vllm.process import EngineProcess
 
 # Units that an engine has at a time: while one ends, the other keeps the engine busy.
@@ -31,7 +31,7 @@ class AnyEngine(Protocol):
         """Whether it can still score."""
         ...
 
-    def score(self, examples: Sequence[Example], on_tokens: Callable[[int], None]) -> Answer:
+    def score(self, examples: Sequence[Example], on_tokens: Callable[[int], None]) -> EngineScores:
         """The scores of ``examples``; called from several threads."""
         ...
 
@@ -208,7 +208,7 @@ class VllmScorer:
             self._warn(f"{error} The others take over what it had.")
 
 
-def _split(examples: Sequence[Example], answer: Answer) -> list[Scores]:
+def _split(examples: Sequence[Example], answer: EngineScores) -> list[Scores]:
     ends = np.cumsum([len(example.response_ids) for example in examples])[:-1]
     logprobs = np.split(answer.logprob, ends)
     ranks = [None] * len(examples) if answer.rank is None else np.split(answer.rank, ends)

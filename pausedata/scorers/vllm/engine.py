@@ -11,7 +11,7 @@ import numpy as np
 
 from pausedata.core.errors import DataError, UsageError
 from pausedata.scorers import Example, Floats, Ints
-from pausedata.scorers.vllm.outputs import Flat, TargetOnly, Way, ids_of, largest_and_mean
+from pausedata.scorers.vllm.outputs import Flat, ScoreReader, TargetOnly, ids_of, largest_and_mean
 
 # How far the two ways may differ on the same engine, where other examples share the batch: the
 # largest and the mean difference in nats. A score that is another token's is far beyond the mean.
@@ -21,7 +21,7 @@ CHECKED = 16  # examples that are asked for both ways, once
 
 
 @dataclass
-class Answer:
+class EngineScores:
     """The scores of some examples, one after the other: (n) each; without ranks None."""
 
     key: int
@@ -35,7 +35,7 @@ class Steps:
     """What one step of the engine brought: tokens done, by key, and what is finished."""
 
     tokens: dict[int, int] = field(default_factory=dict)
-    finished: list[Answer] = field(default_factory=list)
+    finished: list[EngineScores] = field(default_factory=list)
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Engine:
     """
 
     def __init__(
-        self, llm: Any, dtype: str, warn: Callable[[str], None], way: Way | None = None
+        self, llm: Any, dtype: str, warn: Callable[[str], None], way: ScoreReader | None = None
     ) -> None:
         """``way`` is found out at the first examples unless it is given."""
         parameters: Any = import_module("vllm.sampling_params")
@@ -75,14 +75,16 @@ class Engine:
             "output_kind": parameters.RequestOutputKind.FINAL_ONLY,
         }
         self._sampling = parameters.SamplingParams
-        self._requests: dict[int, tuple[_Unit, int, Way]] = {}  # under way, by vLLM's number
+        self._requests: dict[
+            int, tuple[_Unit, int, ScoreReader]
+        ] = {}  # under way, by vLLM's number
         self.left_out = 0  # examples that the target-only way gave no scores for
         if not hasattr(self._sampling, "prompt_logprob_token_ids"):
             way = Flat()
         self._way = way
 
     @property
-    def way(self) -> Way:
+    def way(self) -> ScoreReader:
         """How scores are asked for."""
         return self._way or Flat()
 
@@ -123,10 +125,10 @@ class Engine:
             unit.left -= 1
             if not unit.left:
                 rank = unit.rank if unit.ranked else None
-                steps.finished.append(Answer(unit.key, unit.logprob, rank))
+                steps.finished.append(EngineScores(unit.key, unit.logprob, rank))
         return steps
 
-    def _send(self, unit: _Unit, indices: Sequence[int], way: Way) -> None:
+    def _send(self, unit: _Unit, indices: Sequence[int], way: ScoreReader) -> None:
         ids = [ids_of(unit.examples[i]).tolist() for i in indices]
         parameters = [
             self._sampling(**self._common, **way.parameters(unit.examples[i])) for i in indices
@@ -137,7 +139,7 @@ class Engine:
             self._requests[int(name.partition("-")[0])] = (unit, index, way)
         unit.left += len(ids)
 
-    def _resend(self, unit: _Unit, index: int, way: Way) -> None:
+    def _resend(self, unit: _Unit, index: int, way: ScoreReader) -> None:
         """Ask for an example's scores again, which were left out, the surer way."""
         if isinstance(way, Flat):
             raise DataError(
@@ -147,7 +149,7 @@ class Engine:
         self._send(unit, [index], Flat())
         unit.left -= 1
 
-    def _choose(self, examples: Sequence[Example]) -> Way:
+    def _choose(self, examples: Sequence[Example]) -> ScoreReader:
         """The target-only way if this runner has it, and it gives what the flat one gives."""
         unit = _unit(-1, examples)
         try:
@@ -168,7 +170,7 @@ class Engine:
         self._warn(f"vLLM's target-only scores {what}: the latter are taken, a slower way.")
         return Flat()
 
-    def _finish(self) -> Answer:
+    def _finish(self) -> EngineScores:
         """What comes of the one unit that is under way."""
         while True:
             for answer in self.step().finished:

@@ -13,7 +13,7 @@ from pausedata.core.errors import DataError
 from pausedata.scorers import Example, Floats, Ints, Scores
 
 
-class Way(Protocol):
+class ScoreReader(Protocol):
     """How scores of a response are asked for, and read."""
 
     @property

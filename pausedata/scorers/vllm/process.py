@@ -18,7 +18,7 @@ from typing import Any
 
 from pausedata.core.errors import DataError, PausedataError, UsageError
 from pausedata.scorers import EngineLostError, Example
-from pausedata.scorers.vllm.engine import Answer
+from pausedata.scorers.vllm.engine import EngineScores
 from pausedata.scorers.vllm.loop import DATA, USAGE, Message
 
 # Seconds that an engine has to end by itself when told to, and then by SIGTERM.
@@ -87,7 +87,7 @@ class EngineProcess:
         if self._lost is not None:
             raise self._lost
 
-    def score(self, examples: Sequence[Example], on_tokens: Callable[[int], None]) -> Answer:
+    def score(self, examples: Sequence[Example], on_tokens: Callable[[int], None]) -> EngineScores:
         """The scores of ``examples``; EngineLostError where the engine ends meanwhile."""
         key, messages = next(self._keys), queue.SimpleQueue[Message | None]()
         self._waiting[key] = messages
@@ -97,7 +97,7 @@ class EngineProcess:
             self._send(("score", key, list(examples)))
             while (message := messages.get()) is not None:
                 if message[0] == "scores":
-                    return Answer(key, *message[2:])
+                    return EngineScores(key, *message[2:])
                 on_tokens(message[2])
             raise self._lost or EngineLostError(f"{self.name} was closed.")
         finally:

@@ -49,7 +49,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class PageExamples:
     """Which examples the page has, as it says itself."""
 
     where: str | None
@@ -84,7 +84,7 @@ def write_page(
     found = summary(version, progress or Silent())
     while True:
         examples = packed(version, sorted(chosen.rows))
-        about = Chosen(where, sort, len(examples), chosen.matching)
+        about = PageExamples(where, sort, len(examples), chosen.matching)
         page = _render(version, found, about, examples).encode()
         if len(page) <= most_bytes or len(examples) <= 1:
             break
@@ -100,7 +100,7 @@ def write_page(
 
 
 def _render(
-    version: Version, found: Summary, chosen: Chosen, examples: list[dict[str, Any]]
+    version: Version, found: Summary, chosen: PageExamples, examples: list[dict[str, Any]]
 ) -> str:
     style, script = _text("page.css"), _text("page.js")
     scale = [least for least, _ in SCALE]

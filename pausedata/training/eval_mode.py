@@ -12,7 +12,7 @@ import torch
 
 
 @contextmanager
-def undisturbed(model: Any) -> Iterator[None]:
+def eval_mode_preserving_rng(model: Any) -> Iterator[None]:
     """The model in evaluation mode, without gradients; afterwards it, and every source of random
     numbers, are as they were.
     """

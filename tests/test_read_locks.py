@@ -22,8 +22,8 @@ from pausedata.core.progress import Silent
 from pausedata.pipeline.change import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.pipeline.work import Work
-from pausedata.store import holds
 from pausedata.store import pointer as pointer_module
+from pausedata.store import read_locks
 from pausedata.store.commit import current_version
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
@@ -46,10 +46,10 @@ def manifest(root: Path, number: int) -> Path:
     return root / "versions" / f"{number:04d}" / "manifest.json"
 
 
-def state(root: Path, number: int) -> holds.State:
+def state(root: Path, number: int) -> read_locks.State:
     """What ``gc`` finds."""
     gc.collect()
-    with holds.excluding(manifest(root, number)) as found:
+    with read_locks.excluding(manifest(root, number)) as found:
         return found
 
 
@@ -155,7 +155,7 @@ def test_where_locks_are_not_to_be_had_readers_go_on_without(
 def test_where_there_is_no_fcntl_readers_go_on_without(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holds, "fcntl", None)
+    monkeypatch.setattr(read_locks, "fcntl", None)
     assert open_version(root, 1).hold is None
     assert state(root, 1) == "unknown"
 
@@ -164,8 +164,8 @@ def test_a_lock_that_another_keeps_does_not_stop_a_reader(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a backup program's own."""
-    monkeypatch.setattr(holds, "_TRIES", 3)
-    with holds.excluding(manifest(root, 1)) as found:
+    monkeypatch.setattr(read_locks, "_TRIES", 3)
+    with read_locks.excluding(manifest(root, 1)) as found:
         assert found == "free"
         version = open_version(root, 1)
     assert (version.number, version.hold) == (1, None)
@@ -173,7 +173,7 @@ def test_a_lock_that_another_keeps_does_not_stop_a_reader(
 
 def test_a_reader_waits_for_the_moment_that_gc_takes(root: Path) -> None:
     opened = []
-    with holds.excluding(manifest(root, 1)):
+    with read_locks.excluding(manifest(root, 1)):
         reader = threading.Thread(target=lambda: opened.append(open_version(root, 1)))
         reader.start()
         time.sleep(0.05)
@@ -196,7 +196,7 @@ def test_a_version_that_was_deleted_before_the_reader_had_its_lock_is_not_held(
         first.write_bytes(content)
 
     monkeypatch.setattr(fcntl, "flock", replaced)
-    hold = holds.take(first)
+    hold = read_locks.take(first)
     assert hold is not None
     assert os.fstat(hold._descriptor).st_ino == first.stat().st_ino
 

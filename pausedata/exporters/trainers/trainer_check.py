@@ -19,7 +19,7 @@ from pausedata.core.errors import reason
 from pausedata.exporters.base import IGNORE, TokenOptions
 from pausedata.exporters.export_rows import ExportRows, Made
 from pausedata.exporters.labels import bears_loss
-from pausedata.exporters.trainers.base import Fact, Given, Row, Trainer, Way
+from pausedata.exporters.trainers.base import Finding, LoadPath, TensorRow, Trainer, TrainerInput
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Check:
 
 
 @dataclass
-class Proof:
+class TrainerCheck:
     """What came of one way of a trainer to read one split."""
 
     trainer: str
@@ -67,7 +67,7 @@ class Planned(NamedTuple):
     own: int  # elements that are the example's: behind them stands what a chat template adds
 
 
-def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterator[Proof]:
+def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterator[TrainerCheck]:
     """Each way of ``trainer`` to read the split ``label`` of an export at ``path``; none of a split
     without rows.
 
@@ -84,7 +84,7 @@ def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterato
     )
     for way in trainer.ways if plan else ():
         with tempfile.TemporaryDirectory(prefix="pausedata-check-") as scratch:
-            given = Given(
+            given = TrainerInput(
                 rows.format, rows.options, path, label, rows.reader, longest, Path(scratch)
             )
             if way.applies(given):
@@ -117,13 +117,15 @@ def planned(made: Made, rows: ExportRows) -> Iterator[Planned]:
         )
 
 
-def _compare(trainer: Trainer, way: Way, given: Given, plan: list[Planned]) -> Proof:
-    facts: list[Fact] = []
-    proof = Proof(trainer.name, way.name, given.split)
+def _compare(
+    trainer: Trainer, way: LoadPath, given: TrainerInput, plan: list[Planned]
+) -> TrainerCheck:
+    facts: list[Finding] = []
+    proof = TrainerCheck(trainer.name, way.name, given.split)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[TensorRow]:
         for item in way.load(given):
-            if isinstance(item, Row):
+            if isinstance(item, TensorRow):
                 yield item
             else:
                 facts.append(item)
@@ -140,10 +142,10 @@ def _compare(trainer: Trainer, way: Way, given: Given, plan: list[Planned]) -> P
 
 # A planned example and the row that it is compared with, with their number in the plan or, of rows
 # that nothing was planned for, among the trainer's. One of them may be lacking.
-Pair = tuple[int, Planned | None, Row | None]
+Pair = tuple[int, Planned | None, TensorRow | None]
 
 
-def _in_order(plan: list[Planned], rows: Iterable[Row]) -> Iterator[Pair]:
+def _in_order(plan: list[Planned], rows: Iterable[TensorRow]) -> Iterator[Pair]:
     """Each row with the next example of the plan; with a later one where it has that one's ids, so
     that what was left out is told, and not that all behind it differ.
     """
@@ -166,12 +168,12 @@ def _in_order(plan: list[Planned], rows: Iterable[Row]) -> Iterator[Pair]:
         yield number, plan[number], None
 
 
-def _in_any_order(plan: list[Planned], rows: Iterable[Row]) -> Iterator[Pair]:
+def _in_any_order(plan: list[Planned], rows: Iterable[TensorRow]) -> Iterator[Pair]:
     """Each row with an example of its ids; the others with the example next in order of ids, which
     is the one that a row was cut from.
     """
     numbers = _by_ids(plan)
-    strays: list[tuple[int, Row]] = []
+    strays: list[tuple[int, TensorRow]] = []
     for count, row in enumerate(rows):
         same = numbers.get(hash(tuple(row.input_ids)))
         if same:
@@ -199,7 +201,7 @@ def _by_ids(plan: list[Planned]) -> dict[int, deque[int]]:
     return found
 
 
-def _checks(pairs: Iterable[Pair], given: Given) -> list[Check]:
+def _checks(pairs: Iterable[Pair], given: TrainerInput) -> list[Check]:
     """Rows, ids, and the labels of each kind of token, as far as a row has the planned ids."""
     masked = given.format.masks(given.options)
     counted = Check("rows: as many as planned")

@@ -31,7 +31,7 @@ _TRIES, _WAIT = 50, 0.01
 _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 
 
-class Hold:
+class ReadLock:
     """A version kept from ``gc`` for as long as this object lives."""
 
     def __init__(self, manifest: Path, descriptor: int) -> None:
@@ -46,11 +46,11 @@ class Hold:
 
 
 # One descriptor a version and process, however many Versions are open.
-_holds: WeakValueDictionary[tuple[int, int], Hold] = WeakValueDictionary()
+_holds: WeakValueDictionary[tuple[int, int], ReadLock] = WeakValueDictionary()
 _guard = threading.Lock()
 
 
-def take(manifest: Path) -> Hold | None:
+def take(manifest: Path) -> ReadLock | None:
     """Hold the version that ``manifest`` is of; None where no lock is to be had.
 
     A version that is deleted meanwhile gives None too: its manifest is not there to be read.
@@ -66,7 +66,7 @@ def take(manifest: Path) -> Hold | None:
                 descriptor = os.open(manifest, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 return None
-            hold = Hold(manifest, descriptor)
+            hold = ReadLock(manifest, descriptor)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The same items; the next is made in a thread meanwhile, and no more than that one."""
     end: Any = object()
     with ThreadPoolExecutor(1) as beside:

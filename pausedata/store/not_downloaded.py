@@ -13,9 +13,9 @@ from pausedata.store.pointer import read_pointer
 
 # Fetches a table's files into the dataset. The store knows nothing of the Hub: who opens a dataset
 # whose tables are to be fetched when they are needed leaves the function that does it here.
-Supplier = Callable[[str, TableEntry], None]
+Fetcher = Callable[[str, TableEntry], None]
 
-_suppliers: dict[str, Supplier] = {}
+_suppliers: dict[str, Fetcher] = {}
 _supplying = threading.Lock()
 
 
@@ -44,12 +44,12 @@ def with_(pointer: Pointer, name: str, content: str) -> Pointer:
     return pointer.model_copy(update={"absent": pointer.absent | {name: [*contents, content]}})
 
 
-def supply_with(root: Path, supplier: Supplier) -> None:
+def fetch_with(root: Path, supplier: Fetcher) -> None:
     """Have ``supplier`` fetch what is absent from the dataset at ``root``, in this process."""
     _suppliers[os.path.realpath(root)] = supplier
 
 
-def supply(root: Path, name: str, entry: TableEntry) -> None:
+def fetch(root: Path, name: str, entry: TableEntry) -> None:
     """Have the table here; UsageError that says how to fetch it where nobody does so."""
     with _supplying:  # threads that read shards side by side ask for the same
         pointer = read_pointer(root)

@@ -13,7 +13,7 @@ from pausedata.store.manifest import PauseEntry
 
 
 @dataclass(frozen=True)
-class Origin:
+class ExportInputs:
     """What an export is made from."""
 
     dataset: str
@@ -33,7 +33,7 @@ class Origin:
         tables: Mapping[str, Table],
         choice: Choice,
         find_tokenizer: Callable[[], Tokenizer],
-    ) -> Origin:
+    ) -> ExportInputs:
         """From a dataset's ``tables``; UsageError where a placement is not there."""
         names = names_in(choice)
         for table in (f"placements/{name}" for name in names):
