@@ -165,7 +165,7 @@ class Client:
         is_enough: Callable[[RetryCallState], bool],
         *arguments: Any,
     ) -> Any:
-        """What ``act`` gives, tried until it raises no PassingError or it ``is_enough``."""
+        """What ``act`` gives, tried until it raises no `RetryableError` or it ``is_enough``."""
         first = self._times.first_wait
         backoff = wait_exponential(first, self._times.longest_wait) + wait_random(0, first)
 
