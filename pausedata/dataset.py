@@ -75,7 +75,7 @@ class Dataset:
 
     @property
     def number(self) -> int:
-        """The same, as in ``versions/0003``."""
+        """The version's number: 3 for ``versions/0003``."""
         return self._version.number
 
     @property

@@ -46,7 +46,7 @@ class Measured:
 
     @property
     def gains_after(self) -> Floats:
-        """The same of the tokens right after a pause."""
+        """Nats that the tokens right after a pause gain by it, summed: [examples]."""
         return self.logprob_after_with - self.logprob_after_without
 
     def take(self, which: NDArray[np.bool_] | slice) -> Measured:

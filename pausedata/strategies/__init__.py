@@ -72,14 +72,14 @@ __all__ = [
 
 
 def _check(strategy: Strategy) -> None:
-    """Raise something where a stranger's strategy could not be used later."""
+    """Raise where a plug-in's strategy could not be used later."""
     if unknown := strategy.needs - COLUMNS:
         raise ValueError(f"needs {listing(unknown)}: a batch has {listing(sorted(COLUMNS))}")
     _all_reads(strategy)
 
 
 def _all_reads(strategy: Strategy) -> set[str]:
-    """What it reads by itself and with its worked examples, but for what is told by eligibility."""
+    """What the strategy and its worked examples read, less what their `eligible` rules read."""
     found = set(strategy.needs)
     for values in strategy.worked:
         parameters = parse(strategy, values, f"worked example {values}")
@@ -204,7 +204,7 @@ def _placed(strategy: Strategy, batch: Batch, parameters: Parameters) -> Placed:
 
 
 def _by(strategy: Strategy, work: Callable[[], Any]) -> Any:
-    """What ``work`` gives. What a plug-in's raises is told as its fault."""
+    """What ``work`` returns; where a plug-in's code raises, the error names the plug-in."""
     try:
         return work()
     except PausedataError:

@@ -278,7 +278,7 @@ class Placed:
         )
 
     def as_int64(self) -> Placed:
-        """The same in the type that places are worked with.
+        """These places as int64, the type that all that follows works with.
 
         A plug-in may give another: int8 overflows, and uint64 with int64 gives floating point.
         """

@@ -34,7 +34,9 @@ class Text:
     char_end: Int  # [tokens]
 
     def of(self, examples: Int, tokens: Int) -> Text:
-        """Those of these examples, whose tokens these are."""
+        """The responses of some examples: ``examples`` are their indices, ``tokens`` those of their
+        tokens, both ascending.
+        """
         lengths = np.diff(self.offsets)[examples]
         return Text(
             [self.responses[int(k)] for k in examples],

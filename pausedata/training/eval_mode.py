@@ -1,4 +1,4 @@
-"""A model asked in between, and training none the wiser."""
+"""A forward pass in the middle of a training that leaves the training as it was."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class GradedAnswer:
 
     @classmethod
     def compared(cls, found: Any, reference: Any) -> GradedAnswer:
-        """That of an answer which is right where it equals ``reference``; None: there was none."""
+        """Right where ``found``, what was read off the answer (None: nothing), equals ``reference``."""
         if found is None:
             return cls(False, None, "no-answer")
         right = found == reference
