@@ -18,7 +18,7 @@ class GradedAnswer:
 
     @classmethod
     def compared(cls, found: Any, reference: Any) -> GradedAnswer:
-        """Right where ``found``, what was read off the answer (None: nothing), equals ``reference``."""
+        """Right where ``found``, what the answer says (None: nothing), equals ``reference``."""
         if found is None:
             return cls(False, None, "no-answer")
         right = found == reference
