@@ -6,9 +6,8 @@ Synthetic examples of 20 to 2,000 response tokens in two splits, with two runs. 
 lies one file with a row for each token and run, in the order of the view `tokens`, written by
 DuckDB as it writes by default, but for zstd. Each question is put to the view and to the file in
 turn, in one process, and the fastest of each counts; the answers have to be equal. So is it put to
-the flat copy in the cache that `sql --flat` reads. Memory is that of a process of its own. At the
-end a cold `pausedata sql` counts the examples, against Python with
-DuckDB alone on the same Parquet files.
+the flat copy in the cache that `sql --flat` reads. Memory is that of a process of its own.
+Cold starts are measured by cold.py.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ import itertools
 import math
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,13 +26,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-from common import ROOT, machine, peak_mib
+from common import machine, peak_mib
 from synthetic import RUNS, make, vocabulary
 
 from pausedata.query.session import Session
 from pausedata.query.views import literal
 from pausedata.store.dataset import Version, open_version
-from pausedata.store.pointer import POINTER
+from pausedata.store.opening import POINTER
 from pausedata.store.tables import list_parts
 
 VOCABULARY = 49_152  # tokens
@@ -56,13 +53,8 @@ QUANTILES = """
     FROM tokens GROUP BY split, run ORDER BY split, run"""
 SIDES = ("view", "copy", "flat")
 
-# Run once in a process of its own: for its memory, and for the time of a cold start.
+# Run once in a process of its own: for its memory.
 ASK = "import sys, sql; sql.ask_once(*sys.argv[1:])"
-COMMAND = "from pausedata.cli import main; main()"
-BARE = """
-import sys, duckdb
-print(duckdb.connect().execute("SELECT count(*) FROM read_parquet(?)", [sys.argv[1]]).fetchall())
-"""
 
 
 def arguments() -> argparse.Namespace:
@@ -73,7 +65,6 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--tokens", type=int, default=50_000_000, help="of all responses together")
     add("--repeats", type=int, default=3, help="times that each is asked; the fastest counts")
-    add("--starts", type=int, default=7, help="cold starts of each; the median counts")
     add("--folder", type=Path, default=None, help="keep the data here, and use it again")
     return parser.parse_args()
 
@@ -202,31 +193,7 @@ def check_equal(ours: Any, theirs: Any) -> None:
         assert ours == theirs, (ours, theirs)
 
 
-def cold(folder: Path, starts: int) -> None:
-    """Counting the examples in a process that does nothing else."""
-    dataset = folder / "dataset"
-    shards = open_version(dataset).folder / "examples" / "*.parquet"
-    ours = [COMMAND, "sql", str(dataset), "select count(*) from examples"]
-    commands = {"pausedata sql": ours, "DuckDB alone": [BARE, str(shards)]}
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(starts):
-        for name, words in commands.items():
-            start = time.perf_counter()
-            subprocess.run(
-                [sys.executable, "-c", *words],
-                check=True,
-                stdout=subprocess.PIPE,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-            )
-            times[name].append(time.perf_counter() - start)
-    ours, bare = map(statistics.median, times.values())
-    print(
-        f"count(*) of examples from a cold process: pausedata sql {ours:.2f} s, DuckDB alone "
-        f"{bare:.2f} s, ratio {ours / bare:.2f} (aim: at most 2)"
-    )
-
-
-def measure(folder: Path, tokens: int, repeats: int, starts: int) -> None:
+def measure(folder: Path, tokens: int, repeats: int) -> None:
     """Make what is not there yet, ask, and print."""
     prepare(folder, tokens)
     version = open_version(folder / "dataset")
@@ -237,7 +204,6 @@ def measure(folder: Path, tokens: int, repeats: int, starts: int) -> None:
     print(f"{lines:,} examples, {len(version.table('tokens').shards)} shards; MB: tables tokens, "
           f"scores and vocab {stored / 1e6:,.0f}, flat {flat / 1e6:,.0f}")  # fmt: skip
     queries(folder, repeats)
-    cold(folder, starts)
 
 
 def main() -> None:
@@ -245,9 +211,9 @@ def main() -> None:
     print(f"{machine()}; DuckDB {duckdb.__version__}")
     if asked.folder is None:
         with tempfile.TemporaryDirectory() as folder:
-            measure(Path(folder), asked.tokens, asked.repeats, asked.starts)
+            measure(Path(folder), asked.tokens, asked.repeats)
     else:
-        measure(asked.folder, asked.tokens, asked.repeats, asked.starts)
+        measure(asked.folder, asked.tokens, asked.repeats)
     print(machine())
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sql_docs_run import with_second_run
 
-from pausedata.query.output import write
+from pausedata.cli.render.table import print_result
 from pausedata.query.run import run
 from pausedata.query.session import Session
 from pausedata.store.dataset import open_version
@@ -73,7 +73,7 @@ def asking(session: Session) -> Ask:
 
     def ask(sql: str) -> str:
         stream = io.StringIO()
-        write(run(session, sql), "table", None, stream, WIDTH)
+        print_result(run(session, sql), stream, WIDTH)
         return "".join(line.rstrip() + "\n" for line in stream.getvalue().splitlines())
 
     return ask

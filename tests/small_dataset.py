@@ -12,7 +12,7 @@ from pausedata.store import commit
 from pausedata.store.dataset import Table, Version, open_version
 from pausedata.store.files import sha256_of
 from pausedata.store.manifest import PauseEntry, SplitRows
-from pausedata.store.pointer import POINTER
+from pausedata.store.opening import POINTER
 from pausedata.store.shards import shard_name
 from pausedata.store.staging import Stage
 from pausedata.store.tables import schema_of

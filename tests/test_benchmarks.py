@@ -92,7 +92,7 @@ def test_place_prints_every_strategy_beside_a_loop(tmp_path: Path) -> None:
 
 def test_sql_prints_the_ratios_to_a_flat_file_and_uses_its_data_again(tmp_path: Path) -> None:
     """That both answer alike is what it asserts itself."""
-    words = ("--tokens", 20_000, "--repeats", 1, "--starts", 1, "--folder", tmp_path / "kept")
+    words = ("--tokens", 20_000, "--repeats", 1, "--folder", tmp_path / "kept")
     out = benchmark("sql", *words)
     assert "made the dataset" in out and "made the flat file" in out
     # 20 examples of 20 to 2,000 tokens, two of them in the second split.
@@ -100,10 +100,15 @@ def test_sql_prints_the_ratios_to_a_flat_file_and_uses_its_data_again(tmp_path: 
     ratios = re.findall(r"(?:view|copy): [\d.]+ s, ratio [\d.]+, peak memory \d", out)
     assert len(ratios) == 6
     assert len(re.findall(r"geometric mean \d", out)) == 2
-    assert re.search(
-        r"^count\(\*\) of examples from a cold process: .* ratio \d", out, re.MULTILINE
-    )
     assert "made the d" not in benchmark("sql", *words)
+
+
+def test_cold_prints_the_ratios_of_cold_starts(tmp_path: Path) -> None:
+    out = benchmark("cold", "--tokens", 4_000, "--starts", 1, "--folder", tmp_path / "kept")
+    assert re.search(r"^4 examples, 1 shards; MB: examples \d", out, re.MULTILINE)
+    assert re.search(r"^sql +[\d.]+ s, DuckDB alone [\d.]+ s, ratio \d", out, re.MULTILINE)
+    for command in ("show", "place", "--help"):
+        assert re.search(rf"^{command} +[\d.]+ s, import typer [\d.]+ s, ratio \d", out, re.M)
 
 
 def test_a_flat_file_has_the_rows_of_the_view_in_its_order(tmp_path: Path) -> None:

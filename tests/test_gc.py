@@ -31,7 +31,7 @@ from pausedata.store import gc as gc_module
 from pausedata.store.commit import commit_lock
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, parse_age, plan_gc
-from pausedata.store.pointer import version_numbers
+from pausedata.store.opening import version_numbers
 from pausedata.store.staging import Staging, stage_folder
 
 DAY = 86400.0

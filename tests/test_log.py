@@ -17,7 +17,7 @@ from pausedata.pipeline.change import place, remove
 from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.files import sha256_of
-from pausedata.store.pointer import version_folder
+from pausedata.store.opening import version_folder
 from tests.small_dataset import E1, E2, E3, E4, E5, make_dataset
 
 CORPUS = ["examples", "vocab", "tokens"]

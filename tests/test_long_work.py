@@ -272,7 +272,8 @@ def test_an_option_s_value_that_looks_like_one_of_them_is_kept() -> None:
 def test_every_command_takes_them_behind_its_name(run: Callable[..., Run]) -> None:
     from pausedata.cli.app import app
 
-    for command in (info.name for info in app.registered_commands):
+    group: Any = typer.main.get_command(app)
+    for command in group.commands:
         help = run(command, "--help").out
         assert all(option in help for option in ("--quiet", "--verbose", "--log-file", "--debug"))
 

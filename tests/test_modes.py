@@ -26,7 +26,7 @@ from pausedata.core.progress import Silent
 from pausedata.store.dataset import open_version
 from pausedata.store.files import usual_modes
 from pausedata.store.known_damage import marks
-from pausedata.store.pointer import version_numbers
+from pausedata.store.opening import version_numbers
 
 pytest.importorskip("fcntl")
 pytestmark = pytest.mark.processes

@@ -26,7 +26,7 @@ from pausedata.store import files
 from pausedata.store.commit import prepare_folder
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.gc import collect, plan_gc
-from pausedata.store.pointer import version_numbers
+from pausedata.store.opening import version_numbers
 
 
 def appended(tokens: int) -> Placement:

@@ -7,15 +7,17 @@ import io
 import json
 import random
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pausedata.cli.render.table import print_result
 from pausedata.core.errors import DataError, UsageError
 from pausedata.query.output import write
 from pausedata.query.run import run
 from pausedata.query.session import Limits, Session
-from pausedata.query.statements import reading
+from pausedata.query.statements import parse, reading
 from pausedata.store.dataset import Table
 from pausedata.store.tables import schema_of
 from tests.small_dataset import SHARDS, VOCAB, make_dataset, resealed
@@ -214,7 +216,7 @@ def test_what_reads_is_allowed(version, sql):
 )  # fmt: skip
 def test_what_writes_is_refused(sql):
     with pytest.raises(UsageError):
-        reading(sql)
+        reading(parse(sql, duckdb))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ MIXED = """SELECT 1 AS n, 'a,"b"' AS s, -1.2::FLOAT AS f, 'nan'::DOUBLE AS x, [0
 
 def written(version, sql, format, output=None):
     stream = io.StringIO()
-    write(run(Session(version), sql), format, output, stream)
+    write(run(Session(version), sql), format, output, stream, print_result)
     return stream.getvalue()
 
 

@@ -22,8 +22,7 @@ from pausedata.core.progress import Silent
 from pausedata.pipeline.change import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.pipeline.work import Work
-from pausedata.store import pointer as pointer_module
-from pausedata.store import read_locks
+from pausedata.store import opening, read_locks
 from pausedata.store.commit import current_version
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
@@ -203,16 +202,16 @@ def test_a_version_that_was_deleted_before_the_reader_had_its_lock_is_not_held(
 
 def moved_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``gc`` delete the current version right after the next reader resolved the pointer."""
-    real = pointer_module.read_pointer
+    real = opening.pointer_data
 
     def slow(root: Path) -> Any:
         pointer = real(root)
-        monkeypatch.setattr(pointer_module, "read_pointer", real)
+        monkeypatch.setattr(opening, "pointer_data", real)
         place(root, {"next": appended(5)})
         assert "version 2" in collect(plan_gc(root, 0)).deleted
         return pointer
 
-    monkeypatch.setattr(pointer_module, "read_pointer", slow)
+    monkeypatch.setattr(opening, "pointer_data", slow)
 
 
 def test_a_reader_that_loses_its_version_to_gc_takes_the_current_one(

@@ -146,7 +146,7 @@ def test_unsafe_statements_that_give_no_rows_print_none(run, root, tmp_path):
 
 def texts(session, sql, format):
     stream = io.StringIO()
-    write(query(session, sql), format, None, stream)
+    write(query(session, sql), format, None, stream, print_result)
     return stream.getvalue()
 
 

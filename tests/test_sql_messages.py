@@ -10,7 +10,7 @@ from pausedata.core.errors import UsageError
 from pausedata.query.notes import missing_names
 from pausedata.query.run import run
 from pausedata.query.session import Session
-from pausedata.query.statements import is_complete, statements
+from pausedata.query.statements import Statement, is_complete, parse, statements
 from tests.small_dataset import make_dataset
 
 
@@ -108,19 +108,39 @@ def test_names_that_are_pausedatas_own_are_not_shown(session):
     ],
 )  # fmt: skip
 def test_runs_placements_and_splits_that_are_not_there_are_told(session, sql, notes):
-    told = missing_names(session, sql)
+    told = missing_names(parse(sql, session.connection), session.versions())
     assert len(told) == len(notes)
     for note in notes:
         assert any(line.startswith(f"There is no {note}") for line in told)
 
 
 def test_statements_keep_the_numbers_of_their_lines(session):
-    first, second, third = statements("SELECT 1;\n-- why\nSELECT ';\n';\n\nSELECT foo FROM tokens")
+    script = "SELECT 1;\n-- why\nSELECT ';\n';\n\nSELECT foo FROM tokens"
+    first, second, third = statements(script, session.connection)
     assert list(run(session, first).batches()) == [[(1,)]]
     assert list(run(session, second).batches()) == [[(";\n",)]]
     assert said(session, third)[1] == "LINE 6: SELECT foo FROM tokens"
     with pytest.raises(UsageError, match="LINE 3: x y z"):
-        statements("SELECT 1;\n\nx y z;")
+        statements("SELECT 1;\n\nx y z;", session.connection)
+    [only] = statements(";\n;\n\nSELECT foo FROM tokens", session.connection)
+    assert said(session, only)[1] == "LINE 4: SELECT foo FROM tokens"
+
+
+def test_a_query_pasted_with_spaces_that_are_none_is_answered(session):
+    pasted = "SELECT\u00a01,\u3000'\u00a0'; PIVOT\u00a0pauses ON placement USING sum(count)"
+    first, second = statements(pasted, session.connection)
+    assert list(run(session, first).batches()) == [[(1, "\u00a0")]]
+    assert run(session, second).columns
+
+
+def test_a_query_is_parsed_once_for_all_that_looks_at_it(session, monkeypatch):
+    parses = []
+    made = Statement.tree.func
+    monkeypatch.setattr(Statement.tree, "func", lambda self: parses.append(1) or made(self))
+    [asked] = statements("SELECT count(*) FROM tokens WHERE run = 'nope'", session.connection)
+    assert list(run(session, asked).batches()) == [[(0,)]]
+    assert len(missing_names(asked, session.versions())) == 1
+    assert parses == [1]
 
 
 @pytest.mark.parametrize(

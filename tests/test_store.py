@@ -38,7 +38,7 @@ from pausedata.store.commit import Change, commit, current_version, prepare_fold
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.manifest import manifest_schema
-from pausedata.store.pointer import version_numbers
+from pausedata.store.opening import version_numbers
 from pausedata.store.shards import (
     MOST_SHARD_TOKENS,
     SHARD_TOKENS,

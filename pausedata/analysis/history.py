@@ -12,7 +12,8 @@ from pausedata.store.choice import describe_choice
 from pausedata.store.dataset import Version, read_version
 from pausedata.store.known_damage import marks
 from pausedata.store.manifest import Manifest, Pointer
-from pausedata.store.pointer import existing_pointer, version_folder, version_numbers
+from pausedata.store.opening import version_folder, version_numbers
+from pausedata.store.pointer import existing_pointer
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pausedata.core.names import is_repo
+from pausedata.core.network import is_repo
 from pausedata.store.manifest import Manifest, TableEntry
 
 

@@ -17,7 +17,7 @@ from pausedata.store.dataset import Table, Version, read_version
 from pausedata.store.integrity import problems_of
 from pausedata.store.known_damage import MANIFEST, marks
 from pausedata.store.manifest import CARD, ShardEntry
-from pausedata.store.pointer import version_folder, version_numbers
+from pausedata.store.opening import version_folder, version_numbers
 from pausedata.store.tables import is_known, list_parts, schema_of
 
 PORTION = 64  # files that are hashed together

@@ -1,4 +1,4 @@
-"""The application and its commands; one file for each group of them."""
+"""The application. Each of its commands is imported when it is asked for: `cli.group`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,6 @@ from typing import Annotated
 
 import typer
 
-from pausedata.cli import (
-    build,
-    calibrate,
-    card,
-    dataset,
-    export,
-    gc,
-    history,
-    hub,
-    info,
-    measure,
-    prepare,
-    report,
-    score,
-    sql,
-    stats,
-)
 from pausedata.cli.common import Debug, LogTo, Quiet, Verbose, settings
 from pausedata.cli.group import Group
 from pausedata.core.version import __version__
@@ -40,26 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-for module in (
-    build,
-    score,
-    dataset,
-    export,
-    prepare,
-    sql,
-    stats,
-    report,
-    calibrate,
-    measure,
-    history,
-    card,
-    hub,
-    gc,
-    info,
-):
-    for name, function in module.COMMANDS.items():
-        app.command(name)(function)
 
 
 def _version(asked: bool) -> None:

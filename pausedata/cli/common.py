@@ -259,6 +259,28 @@ def located(path: Path) -> Path:
     return locate.located(path, progress)
 
 
+class _NoPandas:
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'", name=fullname)
+
+
+def without_pandas() -> None:
+    """Let pyarrow go without pandas, which it imports for its first array to see whether it is one
+    of pandas': a third of a cold start. Not for commands that run others' code.
+    """
+    if "pyarrow" in sys.modules:  # it may have looked
+        return
+    finder: Any = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        import pyarrow
+
+        pyarrow.array([0])  # it looks once
+    finally:
+        sys.meta_path.remove(finder)
+
+
 def fail(message: str, status: int, error: BaseException) -> None:
     """Print ``message`` as an error and end with ``status``; the traceback under --debug alone."""
     if settings.debug:

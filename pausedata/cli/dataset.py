@@ -23,6 +23,7 @@ from pausedata.cli.common import (
     print_rich,
     progress,
     say,
+    without_pandas,
 )
 from pausedata.core.errors import UsageError
 
@@ -61,6 +62,9 @@ def place(
     Example: pausedata place build/gsm8k dit --strategy lowest_logprob --param positions=1,3,5
     """
     from pausedata import strategies
+
+    if strategy in strategies.own():
+        without_pandas()
     from pausedata.pipeline.change import place as add
     from pausedata.pipeline.grid import grid
 
@@ -128,6 +132,7 @@ def show(
 
     Example: pausedata show build/gsm8k --where "n_response >= 200 and split = 'test'"
     """
+    without_pandas()
     from pausedata.store.dataset import open_version
 
     opened = open_version(dataset, version)

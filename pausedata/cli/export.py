@@ -27,6 +27,7 @@ from pausedata.cli.common import (
     print_json,
     progress,
     say,
+    without_pandas,
 )
 from pausedata.core.errors import UsageError, listing
 
@@ -147,10 +148,10 @@ def export(
 
     Example: pausedata export build/gsm8k --placement dit --format hf-disk --pack 2048 -o packed
     """
+    if format == "tokenized":  # others go through `datasets`, or are others' code
+        without_pandas()
     from pausedata import exporters
     from pausedata.cli.render.next_steps import after_export
-    from pausedata.cli.render.proof import render_proofs
-    from pausedata.store.dataset import open_version
 
     chosen = exporters.get(format)
     trainer = _trainer(check, chosen) if check else None
@@ -205,19 +206,19 @@ def export(
     result = made.shown
     proofs: list[TrainerCheck] = []
     if trainer is not None:
-        number = result["version"] or version
-        origin = _origin(dataset, open_version(dataset, number), choice, tokenizer)
+        origin = _origin(dataset, made.version, choice, tokenizer)
         proofs = _prove(trainer, made, origin, chosen, parsed)
         result["check"] = [proof.shown() for proof in proofs]
     if json:
         print_json(result)
     else:
         _tell(result, chosen, parsed)
-        number = result["version"] or version
-        opened, readme = open_version(dataset, number), Path(result["readme"])
-        for line in after_export(dataset, opened, _names(choice)[0], readme):
+        readme = Path(result["readme"])
+        for line in after_export(dataset, made.version, _names(choice)[0], readme):
             say(f"try: {line}")
         if trainer is not None:
+            from pausedata.cli.render.proof import render_proofs
+
             console().print(render_proofs(trainer, proofs))
     if not all(proof.holds for proof in proofs):
         raise typer.Exit(1)
@@ -282,6 +283,7 @@ class _Made:
     folder: Path
     stems: dict[str, str]  # split → what its files are named by
     files: dict[str, Path]  # split → what its trainer reads
+    version: Version  # of the dataset, that it was made from or stands in
 
 
 def _exported(outcome: Any, name: str) -> _Made:
@@ -300,7 +302,8 @@ def _exported(outcome: Any, name: str) -> _Made:
         "copied_bytes": outcome.copied,
         **_shown(paths, folder / "README.md", tallies, outcome.version),
     }
-    return _Made(shown, folder, {label: label for label in tallies}, _by_split(tallies, paths))
+    stems = {label: label for label in tallies}
+    return _Made(shown, folder, stems, _by_split(tallies, paths), outcome.version)
 
 
 def _export_outside(
@@ -343,7 +346,7 @@ def _export_outside(
         **_shown(written.files, written.readme, tallies, version),
     }
     files = _by_split(tallies, written.files)
-    return _Made(shown, written.readme.parent, written.stems, files)
+    return _Made(shown, written.readme.parent, written.stems, files, version)
 
 
 def _shown(

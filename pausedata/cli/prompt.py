@@ -22,12 +22,12 @@ from pygments.lexers.sql import SqlLexer
 
 from pausedata.cli.common import answer as tell
 from pausedata.cli.common import say
-from pausedata.cli.sql import answer
+from pausedata.cli.statement import run_statement
 from pausedata.core.cache import cache_folder
 from pausedata.core.errors import PausedataError, UsageError, nearest
 from pausedata.query.messages import function_names
 from pausedata.query.output import Format, chosen_format
-from pausedata.query.statements import is_complete, statements
+from pausedata.query.statements import Statement, is_complete, statements
 from pausedata.query.views import VIEWS
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Shell:
             if word in _WORDS or text.lstrip().startswith("."):
                 self._command(*("." + word if word in _WORDS else text.strip().rstrip(";")).split())
             elif text.strip():
-                for statement in statements(text):
+                for statement in statements(text, self.session.connection):
                     self._query(statement)
         except PausedataError as error:
             sys.stdout.flush()
@@ -106,9 +106,9 @@ class Shell:
             sys.stdout.flush()
             tell("stopped")
 
-    def _query(self, statement: str) -> None:
+    def _query(self, statement: Statement) -> None:
         start = time.perf_counter()
-        rows, done = answer(self.session, statement, self.format, None, self.limit)
+        rows, done = run_statement(self.session, statement, self.format, None, self.limit)
         if self.timing:
             seconds = time.perf_counter() - start
             counted = "" if done else "more than "  # a table shows the first ones

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,14 +17,17 @@ from pausedata.cli.common import (
     fail,
     located,
     progress,
-    say,
+    without_pandas,
 )
+from pausedata.cli.statement import run_statement
 from pausedata.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from pausedata.query.direct import Direct
     from pausedata.query.output import Format
-    from pausedata.query.session import Session
+    from pausedata.query.session import Limits, Session
     from pausedata.store.dataset import Version
+    from pausedata.store.opening import Opened
 
 
 @command
@@ -95,58 +97,59 @@ def sql(
 
     Example: pausedata sql base --attach tuned=build/tuned "select avg(logprob) from tuned.tokens"
     """
-    _import_without_pandas()
-    from pausedata.core.progress import Silent
     from pausedata.query.output import chosen_format
-    from pausedata.query.session import Limits, Session
-    from pausedata.store.dataset import check_output, open_version
+    from pausedata.query.session import Limits
+    from pausedata.store.opening import read_opened
 
     if json and format not in (None, "json"):
         raise UsageError(f"--json is --format json: leave out --format {format}.")
     if output is not None:
+        from pausedata.store.dataset import check_output
+
         check_output(output)
         if not output.parent.is_dir():
             raise UsageError(f"{output}: there is no folder {output.parent} to write it to.")
     chosen = chosen_format("json" if json else format, output)
     text = _text(query, file)
-    opened = open_version(dataset, version)
-    session = Session(
-        opened,
-        _attached(attach or []),
-        Limits(memory, threads, spill),
-        unsafe,
-        flat,
-        progress() if flat else Silent(),
-    )
+    opened, limits = read_opened(dataset, version), Limits(memory, threads, spill)
+    others = _attached(attach) if attach else {}
+    asker: Session | Direct | None = None
     try:
-        if text is not None:
-            _answer(session, text, chosen, output, limit)
-            return
-        if output is not None or chosen == "parquet":
-            raise UsageError("A prompt writes no file: give the query, or -f FILE.sql.")
-        from pausedata.cli.prompt import prompt
+        if text is None:
+            if output is not None or chosen == "parquet":
+                raise UsageError("A prompt writes no file: give the query, or -f FILE.sql.")
+            from pausedata.cli.prompt import prompt
 
-        prompt(session, chosen, limit)
+            prompt(asker := _session(opened, others, limits, unsafe, flat), chosen, limit)
+            return
+        if others or unsafe or flat:
+            asker = _session(opened, others, limits, unsafe, flat)
+        else:
+            from pausedata.query.direct import Direct
+
+            asker = Direct(opened, limits, lambda: _session(opened, {}, limits))
+        _answer(asker, text, chosen, output, limit)
     except KeyboardInterrupt as error:
         fail("stopped.", 130, error)
     finally:
-        session.close()
+        if asker is not None:
+            asker.close()
 
 
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("No module named 'pandas'", name=fullname)
+def _session(
+    opened: Opened,
+    attached: dict[str, Version],
+    limits: Limits,
+    unsafe: bool = False,
+    flat: bool = False,
+) -> Session:
+    without_pandas()
+    from pausedata.core.progress import Silent
+    from pausedata.query.session import Session
+    from pausedata.store.dataset import checked
 
-
-def _import_without_pandas() -> None:
-    """Import ``pyarrow.dataset``, which looks for pandas: a third of a cold start, for nothing."""
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        import pyarrow.dataset  # noqa: F401
-    finally:
-        sys.meta_path.remove(finder)
+    listener = progress() if flat else Silent()
+    return Session(checked(opened), attached, limits, unsafe, flat, listener)
 
 
 def _text(query: str | None, file: Path | None) -> str | None:
@@ -168,39 +171,17 @@ def _text(query: str | None, file: Path | None) -> str | None:
 
 
 def _answer(
-    session: Session, text: str, format: Format, output: Path | None, limit: int | None
+    asker: Session | Direct, text: str, format: Format, output: Path | None, limit: int | None
 ) -> None:
     from pausedata.query.statements import statements
 
-    found = statements(text)
+    found = statements(text, asker.connection)
     if len(found) > 1 and (output is not None or format == "json"):
         raise UsageError(
             f"{'-o' if output is not None else 'JSON'} takes one statement, not {len(found)}."
         )
     for statement in found:
-        answer(session, statement, format, output, limit)
-
-
-def answer(
-    session: Session, statement: str, format: Format, output: Path | None, limit: int | None
-) -> tuple[int, bool]:
-    """Run one statement and write its rows; how many were counted, and whether those are all."""
-    from pausedata.query.notes import missing_names
-    from pausedata.query.output import write
-    from pausedata.query.run import run
-
-    result = run(session, statement, limit)
-    rows = 0
-    if result.relation is not None or output is not None:
-        rows = write(result, format, output, sys.stdout)
-        sys.stdout.flush()
-    if output is not None:
-        say(f"wrote {output}: {rows:,} row{'' if rows == 1 else 's'}")
-    if result.more:
-        say(f"There are more rows: --limit {limit} left them out.")
-    for note in missing_names(session, statement):
-        say(f"note: {note}")
-    return rows, result.done
+        run_statement(asker, statement, format, output, limit)
 
 
 def _attached(given: list[str]) -> dict[str, Version]:

@@ -59,3 +59,11 @@ TOKEN_REFUSED = (
 def has_no_answer(error: BaseException) -> bool:
     """Whether the Hub did not answer, and no cache had it."""
     return bool(kinds(error) & _NO_ANSWER)
+
+
+_ID = re.compile(r"[A-Za-z0-9_]([\w.-]{0,94}\w)?/[A-Za-z0-9_]([\w.-]{0,94}\w)?", re.ASCII)
+
+
+def is_repo(text: str) -> bool:
+    """Whether ``text`` is an id of the Hub's, of a model or a dataset."""
+    return bool(_ID.fullmatch(text)) and ".." not in text and "--" not in text

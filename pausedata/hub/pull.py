@@ -25,7 +25,8 @@ from pausedata.store.dataset import Version, open_version, read_version
 from pausedata.store.integrity import problems_of
 from pausedata.store.known_damage import MANIFEST
 from pausedata.store.manifest import CARD, FileEntry, Manifest, Origin, Pointer, TableEntry
-from pausedata.store.pointer import POINTER, read_pointer, version_folder
+from pausedata.store.opening import POINTER, version_folder
+from pausedata.store.pointer import read_pointer
 from pausedata.store.repair import all_versions
 from pausedata.store.staging import Stage, Staging, when_free
 

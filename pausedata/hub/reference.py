@@ -8,8 +8,7 @@ from pathlib import Path
 
 from pausedata.core.cache import cache_folder
 from pausedata.core.errors import UsageError
-from pausedata.core.names import is_repo
-from pausedata.core.network import COMMIT
+from pausedata.core.network import COMMIT, is_repo
 
 SCHEME = "hf://"
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]{0,199}", re.ASCII)

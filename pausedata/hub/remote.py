@@ -22,7 +22,7 @@ from pausedata.core.errors import (
 from pausedata.hub.client import RemoteFile
 from pausedata.store.known_damage import MANIFEST
 from pausedata.store.manifest import CARD, FileEntry, Manifest, TableEntry
-from pausedata.store.pointer import check_format
+from pausedata.store.opening import check_format
 
 MOST_BYTES = 64 << 20  # of a manifest: a quarter of a million files; it takes 30 times as much
 MOST_FILES = 1_000_000

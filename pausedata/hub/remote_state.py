@@ -10,7 +10,8 @@ from pausedata.hub.client import Commit, Repository
 from pausedata.hub.snapshot import Snapshot, snapshot
 from pausedata.store.dataset import Version, read_version
 from pausedata.store.manifest import CARD
-from pausedata.store.pointer import read_pointer, version_folder
+from pausedata.store.opening import version_folder
+from pausedata.store.pointer import read_pointer
 
 _HUBS_OWN = {".gitattributes"}  # in a repository that nobody has put anything into
 

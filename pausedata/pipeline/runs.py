@@ -22,7 +22,7 @@ from pausedata.pipeline.work import Work
 from pausedata.scorers import Job, Scorer, memory
 from pausedata.scorers.address import check_address
 from pausedata.store.dataset import Table, Version, read_version
-from pausedata.store.pointer import version_folder, version_numbers
+from pausedata.store.opening import version_folder, version_numbers
 from pausedata.store.staging import Pins
 
 # Backends whose scores are no better than the engine behind them.

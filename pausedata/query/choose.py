@@ -19,7 +19,7 @@ from pausedata.query.scan import Rows, Scan
 from pausedata.query.session import Session
 from pausedata.query.side_by_side import beside
 from pausedata.query.sources import Examples
-from pausedata.query.statements import reading, tree
+from pausedata.query.statements import parse, reading
 from pausedata.store.dataset import Version
 
 SORTS = ("hardest", "easiest", "spread", "random")
@@ -116,17 +116,16 @@ def _check(session: Session, where: str) -> list[str]:
         raise UsageError('--where is empty: give a condition, as in --where "n_response > 100".')
     query = f"SELECT id {_FROM} WHERE\n{where}\n"  # so that its lines are DuckDB's but for one
     try:
-        parser = session.connection.cursor()
-        parts = tree(reading(query, parser), parser)
-        if behind := _behind(parts):
+        statement = reading(parse(query, session.connection))
+        if behind := _behind(statement.tree):
             raise UsageError(
                 f"--where takes a condition alone, without {behind}: --sort and --n choose among "
                 "the examples that meet it. `pausedata sql` takes whole queries."
             )
-        run_query(session, query)  # prepares it: its names and types are looked up
+        run_query(session, statement)  # prepares it: its names and types are looked up
     except UsageError as error:
         raise UsageError(_as_of_condition(str(error))) from None
-    return missing_names(session, query)
+    return missing_names(statement, session.versions())
 
 
 def _behind(parts: Any) -> str | None:

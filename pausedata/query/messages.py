@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import duckdb
 
 from pausedata.core.errors import PausedataError, UsageError, listing, nearest
 from pausedata.query.views import SCANS, VIEWS
-
-if TYPE_CHECKING:
-    from pausedata.query.session import Session
 
 _LINE = 64  # columns of the query that are shown where an error points at
 _MOST = 300  # characters of DuckDB's own words that are shown
@@ -32,8 +29,27 @@ _INTERNAL = re.compile(rf'"?(?:memory"?\."?)?{SCANS}"?\."?(\w+?)_(\w+?)_\d+"?')
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
+class Connected(Protocol):
+    """What asks DuckDB: a session, for one."""
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """What the queries are run on."""
+        ...
+
+    @property
+    def attached(self) -> Collection[str]:
+        """The names of other datasets."""
+        ...
+
+    @property
+    def failures(self) -> Iterable[PausedataError]:
+        """What scans raised, or may have."""
+        ...
+
+
 @contextmanager
-def translated(session: Session, sql: str = "") -> Iterator[None]:
+def translated(session: Connected, sql: str = "") -> Iterator[None]:
     """DuckDB's errors as ours; what a scan of our own raised comes through as it was.
 
     ``sql`` is the query, where it is being prepared: for names that DuckDB's words leave out.
@@ -69,13 +85,13 @@ def translated(session: Session, sql: str = "") -> Iterator[None]:
         raise UsageError(message(_placed(error, session, sql), session)) from None
 
 
-def _failure(session: Session, error: Exception) -> PausedataError | None:
+def _failure(session: Connected, error: Exception) -> PausedataError | None:
     """What a scan raised, if that is what ``error`` tells of: it may be another thread's."""
     said = str(error)
     return next((failure for failure in session.failures if str(failure) in said), None)
 
 
-def message(error: BaseException, session: Session | None = None) -> str:
+def message(error: BaseException, session: Connected | None = None) -> str:
     """What is wrong in one line, then DuckDB's line of the query with its caret."""
     text, _, place = str(error).partition("\n\nLINE ")
     place = _without_tabs(place.rstrip())
@@ -136,7 +152,7 @@ def _columns(text: str) -> int:
     return sum(map(_width, text))
 
 
-def function_names(session: Session | None) -> list[str]:
+def function_names(session: Connected | None) -> list[str]:
     """The functions of ours and of DuckDB's that a query may call; operators are left out."""
     from pausedata.query.macros import FUNCTIONS
 
@@ -150,7 +166,7 @@ def function_names(session: Session | None) -> list[str]:
     return sorted({*FUNCTIONS, *(name for (name,) in rows)})
 
 
-def _placed(error: Exception, session: Session, sql: str) -> Exception:
+def _placed(error: Exception, session: Connected, sql: str) -> Exception:
     """The same error with its place in ``sql``, which DuckDB leaves out where it makes a relation.
 
     Explaining a query does not run it.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TextIO, get_args
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Literal, TextIO, get_args
 
 from pausedata.core.errors import UsageError, listing, nearest
 from pausedata.query.run import Result
 from pausedata.store.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Format = Literal["table", "csv", "json", "jsonl", "parquet"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -24,13 +25,13 @@ def write(
     format: Format,
     output: Path | None,
     stream: TextIO,
-    console_width: int | None = None,
+    print_table: Callable[[Result, TextIO], int],
 ) -> int:
     """Write ``result`` to the file ``output``, atomically, or else to ``stream``; how many rows.
 
     Values in JSON, and in lists in CSV: FLOAT with the fewest digits that tell it apart, NaN and
-    infinities null, BLOB as base64, dates, times, decimals and UUIDs as strings. ``table`` is as
-    wide as ``console_width`` (None: the terminal, and whole where there is none).
+    infinities null, BLOB as base64, dates, times, decimals and UUIDs as strings. ``print_table``
+    draws a ``table``, and says how many rows it has.
     Raises UsageError for ``parquet`` without ``output``, and where ``output`` cannot be written.
     """
     if format == "parquet":
@@ -44,9 +45,7 @@ def write(
             return _write_json(result, sink)
         if format == "jsonl":
             return _write_lines(result, sink)
-        from pausedata.cli.render.table import print_result
-
-        return print_result(result, sink, console_width)
+        return print_table(result, sink)
 
 
 def chosen_format(format: str | None, output: Path | None) -> Format:
@@ -123,6 +122,7 @@ def _pieces(result: Result) -> Iterator[pa.RecordBatch]:
 
 
 def _write_parquet(result: Result, output: Path) -> int:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = 0
@@ -144,6 +144,8 @@ def _write_parquet(result: Result, output: Path) -> int:
 
 def _groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
     """The rows in tables that are worth a row group each, and do not fill the memory."""
+    import pyarrow as pa
+
     held: list[pa.RecordBatch] = []
     for batch in reader:
         held.append(batch)

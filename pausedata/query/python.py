@@ -6,21 +6,34 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 
-from pausedata.dataset import Dataset
 from pausedata.query.messages import translated
 from pausedata.query.notes import missing_names
 from pausedata.query.session import Limits, Session
-from pausedata.query.statements import reading
+from pausedata.query.statements import parse, reading
 from pausedata.store.dataset import open_version
 
 if TYPE_CHECKING:
     from pausedata.store.dataset import Version
 
 Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Opened(Protocol):
+    """A version of a dataset that somebody has opened."""
+
+    @property
+    def root(self) -> Path:
+        """The dataset's folder."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+        ...
 
 
 class Queries:
@@ -39,10 +52,10 @@ class Queries:
                 self._session = Session(self._version)
         session = self._session
         connection = self._connection(session)
-        query = reading(query, connection, parameters=True)
-        with translated(session, query):
-            relation = connection.sql(query, params=params)
-        for note in missing_names(session, query):
+        statement = reading(parse(query, connection), parameters=True)
+        with translated(session, statement.text):
+            relation = connection.sql(statement.text, params=params)
+        for note in missing_names(statement, session.versions()):
             warnings.warn(note, stacklevel=3)
         return relation
 
@@ -62,7 +75,7 @@ def connect(
     path: str | Path,
     version: int | None = None,
     *,
-    attached: Mapping[str, str | Path | Dataset] | None = None,
+    attached: Mapping[str, str | Path | Opened] | None = None,
     memory: str | None = None,
     threads: int | None = None,
     spill: str | Path | None = None,
@@ -79,9 +92,9 @@ def connect(
     are DuckDB's own, but for those of this call.
     """
     others = {
-        name: open_version(other.root, other.version)
-        if isinstance(other, Dataset)
-        else open_version(other)
+        name: open_version(other)
+        if isinstance(other, str | Path)
+        else open_version(other.root, other.version)
         for name, other in (attached or {}).items()
     }
     limits = Limits(memory, threads, Path(spill) if spill is not None else None)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from pausedata.query.messages import translated
+from pausedata.query.messages import Connected, translated
 from pausedata.query.session import Session
-from pausedata.query.statements import is_query, reading
+from pausedata.query.statements import Statement, parse, reading
 from pausedata.query.values import as_python, portable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Result:
     ``done`` whether all rows were fetched.
     """
 
-    session: Session
+    session: Connected
     relation: Any  # None for a statement that gives no rows and is done
     columns: list[str]
     types: list[Any]
@@ -74,12 +74,9 @@ class Result:
                 )
             )
         worker = ThreadPoolExecutor(1, thread_name_prefix="query")
-        # DuckDB 1.4 has it under its older name alone.
-        new = hasattr(duckdb.DuckDBPyRelation, "to_arrow_reader")
-        start = relation.to_arrow_reader if new else relation.fetch_arrow_reader
         try:
             with translated(self.session):
-                reader = self._wait(worker.submit(start, rows))
+                reader = self.wait(worker.submit(relation.to_arrow_reader, rows))
         except BaseException:
             worker.shutdown()
             raise
@@ -96,7 +93,7 @@ class Result:
         try:
             while True:
                 with translated(self.session):
-                    batch = self._wait(ahead)
+                    batch = self.wait(ahead)
                 if batch is None:
                     self.done = True
                     return
@@ -116,7 +113,7 @@ class Result:
             worker.shutdown()
             reader.close()
 
-    def _wait(self, future: Future[Any]) -> Any:
+    def wait(self, future: Future[Any]) -> Any:
         """What ``future`` gives; a signal stops DuckDB, which does not see it by itself."""
         try:
             return future.result()
@@ -124,54 +121,45 @@ class Result:
             # More than once: an interrupt that comes before the query begins is lost.
             while not future.done():
                 self.session.connection.interrupt()
-                wait([future], timeout=0.05)
+                futures.wait([future], timeout=0.05)
             raise
 
 
-def run(session: Session, sql: str, limit: int | None = None) -> Result:
+def run(session: Session, query: Statement | str, limit: int | None = None) -> Result:
     """Prepare one query over the views: what is wrong with its words and names is a UsageError.
 
     So is what does not only read, unless the session is unsafe: then a statement that is no query
     is run, once. ``limit`` is the most rows that are given (None: all).
     """
-    # Of its own, so that what runs on the connection goes on.
-    parser = session.connection.cursor()
+    connection = session.connection
+    statement = parse(query, connection) if isinstance(query, str) else query
     if not session.unsafe:
-        sql = reading(sql, parser)
-        _begin(session.connection)
-    elif not is_query(sql, parser):
-        return _execute(session, sql, limit)
-    with translated(session, sql):
-        relation = session.connection.sql(sql)
-    return Result(session, relation, _unique(relation.columns), relation.types, limit)
+        statement = reading(statement)
+        begin(connection)
+    with translated(session, statement.text):
+        relation = connection.sql(statement.text)
+        # What is no query was run, and its few rows are kept; DuckDB calls no rows 'Success'.
+        if not statement.is_query and not relation.limit(1).fetchall():
+            return Result(session, None, [], [])
+    return Result(session, relation, unique(relation.columns), relation.types, limit)
 
 
-def _begin(connection: duckdb.DuckDBPyConnection) -> None:
+def begin(connection: duckdb.DuckDBPyConnection) -> None:
     """Begin a transaction in which nothing can be written: if something slipped by, in spite of
     ``reading``, what later queries are answered from stays as it is.
     """
-    with suppress(duckdb.Error):
-        connection.rollback()  # of the query before
+    end(connection)
     connection.execute("BEGIN TRANSACTION READ ONLY")
 
 
-def _execute(session: Session, sql: str, limit: int | None) -> Result:
-    """Run a statement now: a relation of it would run it again when its rows are fetched."""
-    connection = session.connection
-    with translated(session, sql):
-        connection.execute(sql)
-        # DuckDB 1.4 has it under its older name alone.
-        new = hasattr(connection, "to_arrow_table")
-        with warnings.catch_warnings():  # that it makes a copy of these few rows
-            warnings.simplefilter("ignore", UserWarning)
-            table = getattr(connection, "to_arrow_table" if new else "fetch_arrow_table")()
-        relation = connection.from_arrow(table)
-    if not table.num_rows:  # DuckDB calls nothing 'Success' or 'Count', with no row
-        return Result(session, None, [], [])
-    return Result(session, relation, _unique(relation.columns), relation.types, limit)
+def end(connection: duckdb.DuckDBPyConnection) -> None:
+    """End the transaction of the query before, if there was one."""
+    with suppress(duckdb.Error):
+        connection.rollback()
 
 
-def _unique(names: list[str]) -> list[str]:
+def unique(names: list[str]) -> list[str]:
+    """The names, a repeated one with ``_1``, ``_2`` … behind it."""
     taken: set[str] = set(names)
     unique: list[str] = []
     for name in names:

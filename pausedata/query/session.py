@@ -18,10 +18,10 @@ from pausedata.core.progress import Progress, Silent
 from pausedata.query.macros import create_macros
 from pausedata.query.spill import SpillFolder
 from pausedata.query.views import SCANS, VIEWS, create_views, identifier, literal
-from pausedata.store.dataset import Version
 
 if TYPE_CHECKING:
     from pausedata.query.scan import RowSource
+    from pausedata.store.dataset import Version
 
 MAIN = "main"  # DuckDB's own schema: what stands there needs no prefix
 _RESERVED = {MAIN, SCANS, "temp", "system", "memory", "information_schema", "pg_catalog", *VIEWS}
@@ -83,7 +83,9 @@ class Session:
         self._spill = SpillFolder(self.limits.spill)
         try:
             copies = [self._flat_copies(v) for v in self.versions()] if self.flat else []
-            self.connection = duckdb.connect(config=self._config())
+            self.connection = duckdb.connect(
+                config=configuration(self.limits, self._spill.path, self.unsafe)
+            )
             if not self.unsafe:
                 readable = [path for copy in copies for files in copy.values() for path in files]
                 listed = ", ".join(literal(str(path)) for path in readable)
@@ -132,32 +134,33 @@ class Session:
         self.connection.from_arrow(scan).create_view(name)
         return f"{SCANS}.{identifier(name)}"
 
-    def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = {
-            # A misspelled view must be an error, not a Python variable of that name.
-            "python_enable_replacements": "false",
-            # In memory, DuckDB's own default is `.tmp` in the current folder. With external access
-            # off, this folder is the one that DuckDB may still use: so it is nobody else's.
-            "temp_directory": str(self._spill.path),
+
+def configuration(limits: Limits, spill: Path, unsafe: bool = False) -> dict[str, Any]:
+    """What DuckDB is started with, where it spills into ``spill``."""
+    config: dict[str, Any] = {
+        # A misspelled view must be an error, not a Python variable of that name.
+        "python_enable_replacements": "false",
+        # In memory, DuckDB's own default is `.tmp` in the current folder. With external access
+        # off, this folder is the one that DuckDB may still use: so it is nobody else's.
+        "temp_directory": str(spill),
+    }
+    if limits.memory is not None:
+        config["memory_limit"] = limits.memory
+    if limits.threads is not None:
+        config["threads"] = str(limits.threads)
+    if not unsafe:
+        config |= {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "allow_persistent_secrets": "false",
+            # Their defaults, of the environment and the home folder, would show in the settings
+            # (a proxy's with its password). Nothing that is allowed uses either.
+            "http_proxy": "none",
+            "secret_directory": "none",
+            "show_behavior": "table",  # `SHOW x` would show the setting x otherwise
         }
-        if self.limits.memory is not None:
-            config["memory_limit"] = self.limits.memory
-        if self.limits.threads is not None:
-            config["threads"] = str(self.limits.threads)
-        if not self.unsafe:
-            config |= {
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "allow_community_extensions": "false",
-                "allow_persistent_secrets": "false",
-                # Their defaults, of the environment and the home folder, would show in the settings
-                # (a proxy's with its password). Nothing that is allowed uses either.
-                "http_proxy": "none",
-                "secret_directory": "none",
-            }
-            if duckdb.__version__ >= "2":
-                config["show_behavior"] = "table"  # `SHOW x` would show the setting x otherwise
-        return config
+    return config
 
 
 def _is_memory(text: str) -> bool:

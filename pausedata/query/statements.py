@@ -1,4 +1,4 @@
-"""Which statements only read, and only the dataset."""
+"""Statements as DuckDB parses them, and which of them only read, and only the dataset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -17,16 +19,13 @@ _GAP = re.compile(r"(?:\s|--[^\r\n]*|/\*.*?\*/)*", re.DOTALL)
 _EXPLAIN = re.compile(r"explain\b", re.IGNORECASE)
 _ANALYZE = re.compile(r"(?:analy[sz]e|verbose)\b", re.IGNORECASE)
 _OPTIONS = re.compile(r"\([\w ,]*\)", re.ASCII)
-_PIVOTING = re.compile(r"(?:\(|with\b|from\b|select\b|pivot\b|pivot_wider\b)", re.IGNORECASE)
 _WORD = re.compile(r'"((?:[^"]|"")*)"|(\w[\w$]*)')
 
-# A list of what is allowed, since every release of DuckDB adds functions. All others are refused:
-# those that read files (read_csv, glob, sniff_csv, parquet_metadata, read_duckdb …), change the
-# database or its settings (checkpoint, enable_logging, enable_profiling, *_external_resource …),
-# show settings, among them paths and a proxy's password of the environment (duckdb_settings,
-# duckdb_extensions, duckdb_secrets, which_secret …), take addresses of memory for arguments
-# (arrow_scan, pandas_scan, python_map_function, seq_scan …), or run SQL that is not seen here: a
-# text (query, query_table), or a tree that no parser made (json_execute_serialized_sql).
+# Without external access and with its configuration locked, DuckDB itself keeps a query off files,
+# networks and settings. What it lets through is refused here: what shows settings and paths
+# (duckdb_settings, duckdb_secrets, glob of the folder where it spills …), what runs SQL that is not
+# seen here (query, json_execute_serialized_sql), and what makes things (*_external_resource …). Of
+# table functions this lists those that are allowed, since every release adds some that are not.
 _TABLE_FUNCTIONS = {
     "duckdb_columns", "duckdb_databases", "duckdb_functions", "duckdb_keywords", "duckdb_schemas",
     "duckdb_tables", "duckdb_types", "duckdb_views", "generate_series", "histogram",
@@ -34,13 +33,14 @@ _TABLE_FUNCTIONS = {
     "pragma_collations", "pragma_show", "pragma_table_info", "pragma_version", "range", "repeat",
     "repeat_row", "test_all_types", "unnest",
 }  # fmt: skip
-# Of the rest nearly all compute a value from values. These look at the machine (DuckDB's own
-# command line has getenv), or bind SQL that is not seen here, or write to DuckDB's log.
-_FUNCTIONS = {
-    "current_setting", "getenv", "json_execute_serialized_sql", "json_serialize_plan", "write_log",
+# Of the rest nearly all compute a value from values. (DuckDB's own command line has getenv.)
+# pg_settings is a view of duckdb_settings(); the other views show the catalogue.
+_REFUSED = {
+    "current_setting", "getenv", "json_execute_serialized_sql", "json_serialize_plan",
+    "pg_settings", "write_log",
 }  # fmt: skip
-_TABLES = {"pg_settings"}  # a view of duckdb_settings(); the other views show the catalogue
-# The kinds of a query's parts. DuckDB 2.0 calls `WITH x AS (COPY … TO …) FROM x` a SELECT.
+# The kinds of a query's parts: `WITH x AS (COPY … TO …) FROM x` is a SELECT, too, and DuckDB lets
+# it write into the folder where it spills.
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _VERBS = {
     "attach", "call", "checkpoint", "copy", "create", "delete", "detach", "drop", "execute",
@@ -49,53 +49,86 @@ _VERBS = {
 }  # fmt: skip
 
 
-def reading(sql: str, connection: Any = duckdb, parameters: bool = False) -> str:
-    """``sql`` as it may be run: one statement that reads (SELECT, DESCRIBE, SHOW, EXPLAIN …).
+@dataclass(frozen=True)
+class Statement:
+    """One statement, parsed once for all that looks at it.
 
-    UsageError where it is none, or where not all functions in it are harmless. ``connection``
-    parses it and runs nothing of it. This stands beside what the connection forbids (``Session``):
-    that keeps DuckDB off files, but not off the folder where it spills. It may have ``parameters``
-    (``?``, ``$name``) if that is so.
+    ``text`` begins with as many empty lines as make its lines' numbers right.
     """
-    parsed = _parsed(sql, connection)
-    pivot = _is_pivot(sql, parsed)
-    if len(parsed) > 1 and not pivot:
-        raise UsageError(f"Give one statement, not {len(parsed)}.")
-    kind = parsed[0].type
-    if kind == duckdb.StatementType.EXPLAIN:
-        # EXPLAIN ANALYZE runs what it explains: that has to be a query, too. It is put together
-        # anew, so that what is run is what was looked at, however its beginning was read.
-        start, explained = _explained(sql)
-        return start + reading(explained, connection, parameters)
-    if kind != duckdb.StatementType.SELECT and not pivot:
-        raise _no_query(_first_word(sql) or kind.name)
-    if parsed[0].named_parameters and not parameters:
-        raise UsageError("The query has parameters (? or $name): write the values in their places.")
-    parts = None if pivot else tree(sql, connection)
-    if parts is None:
-        _check_words(sql, connection)
-    else:
-        _check_tree(parts, connection)
-    return sql
+
+    text: str
+    kind: duckdb.StatementType
+    has_parameters: bool
+    connection: Any  # which parses, and runs nothing of it
+
+    @property
+    def is_query(self) -> bool:
+        """Whether it gives rows and does nothing else, so far as DuckDB's parser can tell."""
+        if self.kind == duckdb.StatementType.MULTI:  # a PIVOT, which DuckDB takes apart, as it is
+            return _first_word(self.text).lower() not in _VERBS  # or what CREATE makes a table of
+        return self.kind == duckdb.StatementType.SELECT  # so are DESCRIBE, SHOW and SUMMARIZE
+
+    @cached_property
+    def tree(self) -> Any:
+        """DuckDB's own parse of a query; None where it gives none (a PIVOT, or no query)."""
+        if self.kind != duckdb.StatementType.SELECT:
+            return None
+        # On a cursor of its own, so that what runs on the connection goes on.
+        with self.connection.cursor() as parser:
+            [[text]] = parser.execute("SELECT json_serialize_sql(?)", [self.text]).fetchall()
+        try:
+            parsed = json.loads(text)
+        except RecursionError:
+            raise UsageError("The query is nested too deeply.") from None
+        return None if parsed["error"] else parsed["statements"]
 
 
-def statements(text: str, connection: Any = duckdb) -> list[str]:
-    """The statements of ``text``, each after as many empty lines as make its lines' numbers right.
+def statements(text: str, connection: Any) -> list[Statement]:
+    """The statements of ``text``, parsed by ``connection``.
 
     UsageError where there is none, or where DuckDB cannot tell them apart.
     """
-    parsed = _parsed(text, connection)
-    if _is_pivot(text, parsed):
-        return [text]
-    found, at = list[str](), 0
-    try:
-        for statement in parsed:
-            at = text.index(statement.query, at)
-            found.append("\n" * text.count("\n", 0, at) + statement.query)
-            at += len(statement.query)
-    except IndexError:  # of DuckDB 1, which takes a PIVOT apart
-        raise UsageError("Give a PIVOT alone, not among other statements.") from None
+    found, parsed = list[Statement](), _parsed(text, connection)
+    # DuckDB gives them one right behind the other, with plain spaces in the place of odd ones, but
+    # for what stands empty before the first.
+    before = text.count("\n") - sum(statement.query.count("\n") for statement in parsed)
+    for statement in parsed:
+        own = "\n" * before + statement.query
+        found.append(Statement(own, statement.type, bool(statement.named_parameters), connection))
+        before += statement.query.count("\n")
     return found
+
+
+def parse(sql: str, connection: Any) -> Statement:
+    """The one statement of ``sql``; UsageError where it is none, or several."""
+    found = statements(sql, connection)
+    if len(found) > 1:
+        raise UsageError(f"Give one statement, not {len(found)}.")
+    return found[0]
+
+
+def reading(statement: Statement, parameters: bool = False) -> Statement:
+    """The statement as it may be run: one that reads (SELECT, DESCRIBE, SHOW, EXPLAIN …).
+
+    UsageError where it does more, or where not all functions in it are harmless. This stands beside
+    what the connection forbids (``Session``). It may have ``parameters`` (``?``, ``$name``) if that
+    is so.
+    """
+    if statement.kind == duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains: that has to be a query, too. It is put together
+        # anew, so that what is run is what was looked at, however its beginning was read.
+        start, explained = _explained(statement.text)
+        inner = reading(parse(explained, statement.connection), parameters)
+        return replace(statement, text=start + inner.text)
+    if not statement.is_query:
+        raise _no_query(_first_word(statement.text) or statement.kind.name)
+    if statement.has_parameters and not parameters:
+        raise UsageError("The query has parameters (? or $name): write the values in their places.")
+    if statement.tree is None:
+        _check_words(statement)
+    else:
+        _check_tree(statement)
+    return statement
 
 
 def is_complete(text: str) -> bool:
@@ -106,10 +139,16 @@ def is_complete(text: str) -> bool:
     return bool(starts) and text.encode()[starts[-1] : starts[-1] + 1] == b";"
 
 
-def is_query(sql: str, connection: Any) -> bool:
-    """Whether a statement may be prepared now and run later, since it is a SELECT or a PIVOT."""
-    statements = _parsed(sql, connection)
-    return statements[0].type == duckdb.StatementType.SELECT or _is_pivot(sql, statements)
+def nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """All parts of a parse, in the order of the query."""
+    todo = [tree]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, dict):
+            yield part
+            todo += reversed(part.values())
+        elif isinstance(part, list):
+            todo += reversed(part)
 
 
 def _parsed(sql: str, connection: Any) -> list[Any]:
@@ -126,61 +165,23 @@ def _parsed(sql: str, connection: Any) -> list[Any]:
     return statements
 
 
-def _is_pivot(sql: str, statements: list[Any]) -> bool:
-    """Whether the text is one PIVOT, which DuckDB takes apart into several statements."""
-    if not _PIVOTING.match(sql, _skip(sql)):
-        return False
-    kinds = [statement.type for statement in statements]
-    if kinds == [duckdb.StatementType.MULTI]:
-        return True
-    # DuckDB 1 shows the parts, which have no text: the types of the columns, then the query.
-    *types, last = kinds
-    made = bool(types) and set(types) == {duckdb.StatementType.CREATE}
-    return made and last == duckdb.StatementType.SELECT and statements[0].query == ""
-
-
-def tree(sql: str, connection: Any) -> Any:
-    """DuckDB's own parse of a query; None where it gives none (a PIVOT)."""
-    [[text]] = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
-    try:
-        parsed = json.loads(text)
-    except RecursionError:
-        raise UsageError("The query is nested too deeply.") from None
-    return None if parsed["error"] else parsed["statements"]
-
-
-def _check_tree(tree: Any, connection: Any) -> None:
-    for node in _nodes(tree):
+def _check_tree(statement: Statement) -> None:
+    called = set[str]()
+    for node in nodes(statement.tree):
         kind = str(node.get("type", ""))
-        if kind.endswith("_NODE") or "cte_map" in node:
-            if kind not in _NODES:
-                raise _no_query(kind.partition("_")[0])
-        elif kind == "TABLE_FUNCTION":
-            _check_table_function(node["function"]["function_name"], connection)
-        elif "function_name" in node and node["function_name"].lower() in _FUNCTIONS:
-            raise _refused(node["function_name"])
-        elif str(node.get("table_name", "")).lower() in _TABLES:
-            raise _refused(node["table_name"])
+        if (kind.endswith("_NODE") or "cte_map" in node) and kind not in _NODES:
+            raise _no_query(kind.partition("_")[0])
+        if kind == "TABLE_FUNCTION":
+            called.add(node["function"]["function_name"].lower())
+        for name in (node.get("function_name", ""), node.get("table_name", "")):
+            if name.lower() in _REFUSED:
+                raise _refused(name)
+    _check_table_functions(called, statement.connection)
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    todo = [tree]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, dict):
-            yield part
-            todo += part.values()
-        elif isinstance(part, list):
-            todo += part
-
-
-def _check_table_function(name: str, connection: Any) -> None:
-    if name.lower() not in _TABLE_FUNCTIONS and _builtin([name], connection):
-        raise _refused(name)
-
-
-def _check_words(sql: str, connection: Any) -> None:
+def _check_words(statement: Statement) -> None:
     """The same of what has no tree, by its words: stricter, since it knows no columns' names."""
+    sql = statement.text
     # Some count as spaces for DuckDB's parser, and as letters for what tells words apart.
     if odd := [
         c for c in sql if c not in "\t\r\n" and unicodedata.category(c)[0] in "ZC" and c != " "
@@ -195,22 +196,28 @@ def _check_words(sql: str, connection: Any) -> None:
         bare, name = word[2], (word[1] or word[2]).replace('""', '"').lower()
         if bare and name in _VERBS:
             raise _no_query(bare.upper())
-        if name in _FUNCTIONS | _TABLES:
+        if name in _REFUSED:
             raise _refused(name)
         names.add(name)
-    for name in _builtin(sorted(names - _TABLE_FUNCTIONS), connection):
+    _check_table_functions(names, statement.connection)
+
+
+def _check_table_functions(names: set[str], connection: Any) -> None:
+    """UsageError where DuckDB has a table function of such a name that is not allowed.
+
+    Other names are the dataset's own, or slips, of which DuckDB says more.
+    """
+    if not (unknown := sorted(names - _TABLE_FUNCTIONS)):
+        return
+    with connection.cursor() as other:
+        found = other.execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE internal "
+            "AND function_type IN ('table', 'table_macro', 'pragma') "
+            "AND list_contains(?, lower(function_name)) ORDER BY ALL",
+            [unknown],
+        ).fetchall()
+    for (name,) in found:
         raise _refused(name)
-
-
-def _builtin(names: list[str], connection: Any) -> list[str]:
-    """Which of ``names`` DuckDB itself has a table function for; the others are ours, or slips."""
-    found = connection.execute(
-        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE internal "
-        "AND function_type IN ('table', 'table_macro', 'pragma') "
-        "AND list_contains(?, lower(function_name)) ORDER BY ALL",
-        [[name.lower() for name in names]],
-    )
-    return [name for (name,) in found.fetchall()]
 
 
 def _no_query(what: str) -> UsageError:

@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from pausedata.query.views import identifier
 
 Convert = Callable[[Any], Any]
@@ -84,7 +82,9 @@ def short_float(value: float | None) -> float | None:
     """The double with the fewest digits that rounds to this FLOAT: -1.2, not -1.2000000476."""
     if value is None or not math.isfinite(value):
         return None
-    return float(str(np.float32(value)))
+    from numpy import float32  # takes as long as DuckDB does, and few results need it
+
+    return float(str(float32(value)))
 
 
 def _nested(kind: Any, convert: Callable[[Any], Convert]) -> Convert:

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pausedata.store.dataset import Version
-
 if TYPE_CHECKING:
     import duckdb
 
     from pausedata.query.scan import RowSource
     from pausedata.query.sources import Vocabulary
+    from pausedata.store.dataset import Version
 
 SCANS = "_scans"  # the schema of what views and functions read: SHOW TABLES does not list it
 
@@ -53,6 +52,12 @@ VIEWS: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 
+# The column of a view that names the table which a row is of.
+LABELS = {
+    "tokens": "run", "pauses": "placement", "scores": "run", "placements": "placement",
+    "gates": "gate",
+}  # fmt: skip
+
 
 def create_views(
     connection: duckdb.DuckDBPyConnection,
@@ -70,10 +75,6 @@ def create_views(
     """
     from pausedata.query.sources import Examples, PauseRows, Stored, Tokens
 
-    label = {
-        "tokens": "run", "pauses": "placement", "scores": "run", "placements": "placement",
-        "gates": "gate",
-    }  # fmt: skip
     runs, placements = version.runs, version.placements
     sources: dict[str, dict[str | None, RowSource]] = {
         "examples": {None: Examples(version)},
@@ -94,13 +95,13 @@ def create_views(
         selects = []
         for number, (name, source) in enumerate(parts.items()):
             if view == "tokens" and flat is not None and flat[name]:
-                rows = _files(flat[name])
+                rows = read_files(map(str, flat[name]))
             else:
                 rows = scan(f"{schema}_{view}_{number}", source)
             # A name is a constant, so that DuckDB reads no shards of the others.
-            constant = {label[view]: name} if view in label else {}
-            selects.append(_select(VIEWS[view], constant, rows))
-        body = union(selects) if selects else _nothing(VIEWS[view])
+            constant = {LABELS[view]: name} if view in LABELS else {}
+            selects.append(select(VIEWS[view], constant, rows))
+        body = union(selects) if selects else nothing(VIEWS[view])
         connection.execute(f"CREATE VIEW {identifier(schema)}.{view} AS {body}")
 
 
@@ -121,7 +122,9 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _select(columns: dict[str, str], constants: dict[str, str | None], source: str) -> str:
+def select(columns: dict[str, str], constants: Mapping[str, str | None], source: str) -> str:
+    """A view's columns from ``source``, but for those that are constants."""
+
     def column(name: str, kind: str) -> str:
         if name in constants:
             value = constants[name]
@@ -132,12 +135,14 @@ def _select(columns: dict[str, str], constants: dict[str, str | None], source: s
     return f"SELECT {listed} FROM {source}"
 
 
-def _files(paths: Iterable[Path]) -> str:
-    listed = ", ".join(literal(str(path)) for path in paths)
+def read_files(paths: Iterable[str]) -> str:
+    """The rows of Parquet files, one after the other."""
+    listed = ", ".join(map(literal, paths))
     return f"read_parquet([{listed}], hive_partitioning = false)"
 
 
-def _nothing(columns: dict[str, str]) -> str:
+def nothing(columns: dict[str, str]) -> str:
+    """A SELECT of these columns, and of no row."""
     listed = ", ".join(f"NULL::{kind} AS {identifier(name)}" for name, kind in columns.items())
     return f"SELECT {listed} WHERE false"
 

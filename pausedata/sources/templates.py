@@ -9,15 +9,15 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 from pausedata.core.errors import PausedataError, UsageError, listing, nearest
-from pausedata.sources.jinja import GLOBALS, Template, UnfitValue
 from pausedata.sources.readers import one_line, writable
 from pausedata.sources.records import BadRow, Row
 from pausedata.sources.spec import ChatPrompt, ColumnPrompt, Prompt, Source
+
+if TYPE_CHECKING:
+    from pausedata.sources.jinja import Template
 
 Chat = Callable[[list[dict[str, Any]]], str]
 
@@ -55,6 +55,8 @@ class Renderer:
         self, prompt: Prompt, response: str | None, source: Source, chat: Chat | None = None
     ) -> None:
         self.prompt, self.source = prompt, source
+        from pausedata.sources.jinja import Template  # Jinja2 is for those that render
+
         self.templates: list[Template] = []
         if isinstance(prompt, str):
             self.templates.append(Template("prompt", prompt))
@@ -74,6 +76,8 @@ class Renderer:
     @property
     def variables(self) -> set[str]:
         """The columns that the prompt and the response are made of."""
+        from pausedata.sources.jinja import GLOBALS
+
         return self._names - GLOBALS.keys()
 
     def render(self, row: Row) -> Iterator[RenderedRow | BadRow]:
@@ -127,11 +131,15 @@ class Renderer:
             yield prompts[0], response, None
 
     def _text(self, template: Template, row: Row) -> str:
+        from jinja2 import UndefinedError
+
+        from pausedata.sources.jinja import UnfitValue
+
         try:
             return template.render(row.columns)
         except UnfitValue as error:
             raise _Unusable(error.reason, f"{template.key}: {error.detail}") from error
-        except jinja2.UndefinedError as error:
+        except UndefinedError as error:
             name = re.fullmatch(r"'(\w+)' is undefined", error.message or "")
             if name and name[1] not in row.columns:
                 raise _missing(f"{template.key}: ", name[1], row) from error

@@ -19,7 +19,8 @@ from pausedata.store import files
 from pausedata.store.dataset import Table, Version, read_version
 from pausedata.store.known_damage import MANIFEST, MARKS, marks
 from pausedata.store.manifest import CARD, FORMAT, Manifest, Parent, PauseEntry, Pointer, SplitRows
-from pausedata.store.pointer import POINTER, read_pointer, version_folder, version_numbers
+from pausedata.store.opening import POINTER, version_folder, version_numbers
+from pausedata.store.pointer import read_pointer
 from pausedata.store.read_locks import check_locks
 
 OURS = {POINTER, "current", "versions", "staging", "CARD.md", MARKS}

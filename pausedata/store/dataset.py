@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,42 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from pausedata.core.errors import (
-    DataError,
-    PausedataError,
-    UsageError,
-    listing,
-    nearest,
-)
+from pausedata.core.errors import DataError, UsageError, listing, nearest
 from pausedata.store import not_downloaded
-from pausedata.store.integrity import is_inside, require_placed, require_whole
-from pausedata.store.manifest import (
-    FileEntry,
-    Manifest,
-    Pointer,
-    ShardEntry,
-    TableEntry,
-)
-from pausedata.store.pointer import (
-    POINTER,
-    _brief,
-    check_format,
-    existing_pointer,
-    read_pointer,
-    version_folder,
-    version_numbers,
-)
-from pausedata.store.read_locks import ReadLock, take
+from pausedata.store.integrity import require_placed, require_whole
+from pausedata.store.manifest import FileEntry, Manifest, Pointer, ShardEntry, TableEntry
+from pausedata.store.opening import POINTER, Opened, read_manifest, read_opened
+from pausedata.store.pointer import read_pointer, valid
+from pausedata.store.read_locks import ReadLock
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # The kinds of table that there may be several of, and what one of them is called.
 KINDS = {"scores": "run", "placements": "placement", "exports": "export", "gates": "gate"}
-
-_TRIES = 5  # a reader that loses the version it was going to open to `gc`, this often in a row
+SHOWN = 12  # of the names that there are, in an error
 
 
 @dataclass(frozen=True)
@@ -123,6 +98,8 @@ class Version:
     manifest: Manifest
     sha256: str  # of manifest.json
     hold: ReadLock | None = field(default=None, compare=False, repr=False)  # keeps `gc` off it
+    # What it was opened by, so that a command reads it once.
+    pointer: Pointer | None = field(default=None, compare=False, repr=False)
 
     @property
     def number(self) -> int:
@@ -158,7 +135,7 @@ class Version:
     def absent(self) -> frozenset[str]:
         """The tables that were not pulled; what was fetched since then is still among them."""
         try:
-            pointer = read_pointer(self.root)
+            pointer = self.pointer or read_pointer(self.root)
         except DataError:  # a damaged pointer: who opened the version knows
             pointer = None
         return not_downloaded.names(pointer, self.manifest) if pointer else frozenset()
@@ -204,7 +181,11 @@ class Version:
         table = self.table("vocab")
         for shard in table.shards:
             rows = table.read(shard, ["token_id", "token"])
-            rows = rows.filter(pc.field("token_id").isin(wanted))
+            # A mask: an expression would import pyarrow.dataset to be worked out.
+            known = pc.is_in(  # pyright: ignore[reportAttributeAccessIssue]
+                rows.column("token_id"), value_set=wanted
+            )
+            rows = rows.filter(known)
             columns = (rows.column(name).to_pylist() for name in ("token_id", "token"))
             texts |= dict(zip(*columns, strict=True))
         return texts
@@ -214,6 +195,17 @@ class Version:
         tables = [self.table(name) for name in names]
         for shards in zip(*(t.shards for t in tables), strict=True):
             yield shards[0], [t.read(s) for t, s in zip(tables, shards, strict=True)]
+
+
+def missing(table: str, tables: Iterable[str]) -> str:
+    """That there is no such run or placement, and which there are."""
+    kind, _, own = table.partition("/")
+    there = [t.split("/", 1)[1] for t in tables if t.startswith(f"{kind}/")]
+    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+    return (
+        f"there is no {KINDS[kind]} '{own}'.{nearest(own, there)} "
+        f"There: {listing(there[:SHOWN])}{more}."
+    )
 
 
 def check_shards(table: Table, tokens: Table) -> None:
@@ -231,67 +223,26 @@ def open_version(path: str | Path, version: int | None = None) -> Version:
     Raises UsageError where there is no dataset or no such version, and DataError where the
     manifest is damaged or of a format that this release does not read.
     """
-    root = Path(path)
-    if version is not None and (not isinstance(version, int) or isinstance(version, bool)):
-        raise UsageError(f"version is {version!r}: give a number.")
-    for left in reversed(range(_TRIES)):
-        pointer = existing_pointer(root)
-        try:
-            return _open(root, pointer, version)
-        except PausedataError:
-            # Where `gc` deleted the version between the two readings, the pointer had moved before.
-            if not left or version is not None or read_pointer(root) == pointer:
-                raise
-    raise AssertionError("the last try returns or raises")
+    return checked(read_opened(path, version))
 
 
-def _open(root: Path, pointer: Pointer, version: int | None) -> Version:
-    number = pointer.current if version is None else version
-    folder = version_folder(root, number)
-    if not folder.is_dir():
-        there = ", ".join(str(n) for n in version_numbers(root))
-        raise UsageError(f"{root}: no version {number}. There: {there or 'none'}.")
-    if number == pointer.current:
-        return read_version(root, folder, pointer.sha256)
-    return read_version(root, folder, recorded_sha256(root, number))
-
-
-def recorded_sha256(root: Path, number: int) -> str | None:
-    """What a later version says that the manifest of ``number`` hashes to; None where none does."""
-    for later in version_numbers(root):
-        if later > number:
-            try:
-                raw = (version_folder(root, later) / "manifest.json").read_bytes()
-                parent = json.loads(raw)["parent"]
-                if parent is not None and parent["version"] == number:
-                    return parent["sha256"]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-    return None
+def checked(opened: Opened) -> Version:
+    """The version with every field of its manifest looked at; DataError where one is wrong."""
+    path = opened.folder / "manifest.json"
+    pointer = opened.pointer
+    return Version(
+        opened.root,
+        opened.folder,
+        valid(Manifest, opened.manifest, path),
+        opened.sha256,
+        opened.hold,
+        None if pointer is None else valid(Pointer, pointer, opened.root / POINTER),
+    )
 
 
 def read_version(root: Path, folder: Path, expected: str | None = None) -> Version:
     """The version in ``folder``, held; DataError where ``expected`` is not its manifest's hash."""
-    path = folder / "manifest.json"
-    if not is_inside(os.path.realpath(root), path):
-        raise DataError(f"{path}: a link leads out of the dataset: it is not followed.")
-    hold = take(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    sha256 = hashlib.sha256(raw).hexdigest()
-    if expected is not None and sha256 != expected:
-        raise DataError(
-            f"{path}: its sha256 is not the one that was recorded: it was changed "
-            "or damaged after it was committed."
-        )
-    try:
-        data = json.loads(raw)
-        check_format(data, path)
-        return Version(root, folder, Manifest.model_validate(data), sha256, hold)
-    except (ValueError, ValidationError) as error:
-        raise DataError(f"{path}: damaged: {_brief(error)}") from None
+    return checked(read_manifest(root, folder, expected))
 
 
 def check_output(path: Path) -> None:
@@ -304,17 +255,3 @@ def check_output(path: Path) -> None:
                 f"{path}: is inside the dataset {folder.name}, whose files are never changed. "
                 "Give a path outside it."
             )
-
-
-SHOWN = 12  # of the names that there are, in an error
-
-
-def missing(table: str, tables: Iterable[str]) -> str:
-    """That there is no such run or placement, and which there are."""
-    kind, _, own = table.partition("/")
-    there = [t.split("/", 1)[1] for t in tables if t.startswith(f"{kind}/")]
-    more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
-    return (
-        f"there is no {KINDS[kind]} '{own}'.{nearest(own, there)} "
-        f"There: {listing(there[:SHOWN])}{more}."
-    )

@@ -28,7 +28,8 @@ from pausedata.core.errors import UsageError
 from pausedata.store import files, read_locks
 from pausedata.store.commit import COMMIT_LOCK, commit_lock, current_version
 from pausedata.store.dataset import open_version
-from pausedata.store.pointer import POINTER, read_pointer, version_folder, version_numbers
+from pausedata.store.opening import POINTER, version_folder, version_numbers
+from pausedata.store.pointer import read_pointer
 
 HOUR = 3600.0
 # Unfinished scores are hours of a GPU: they wait longer for someone to come back to them.

@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from stat import S_ISREG
+from typing import Protocol
 
 from pausedata.core.errors import DataError
 from pausedata.store.hashes import file_sha256s
-from pausedata.store.manifest import FileEntry
 
 ADVICE = (
     "`pausedata verify` says what else is damaged; `pausedata build` with the dataset's recipe "
@@ -17,9 +17,26 @@ ADVICE = (
 )
 
 
-def problems_of(
-    folder: Path, entries: Sequence[FileEntry], *, anew: bool = False
-) -> dict[str, str]:
+class Recorded(Protocol):
+    """What a manifest says of a file."""
+
+    @property
+    def path(self) -> str:
+        """Relative to the version's folder."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes."""
+        ...
+
+
+def problems_of(folder: Path, entries: Sequence[Recorded], *, anew: bool = False) -> dict[str, str]:
     """What is wrong with each file that is not what ``entries`` say, by its path.
 
     Large files that did not change since they were last read whole are read again only ``anew``.
@@ -32,7 +49,7 @@ def problems_of(
     return found
 
 
-def misplaced(folder: Path, entries: Sequence[FileEntry]) -> dict[str, str]:
+def misplaced(folder: Path, entries: Sequence[Recorded]) -> dict[str, str]:
     """The same as far as it shows without opening a file: it may be a link, or a pipe."""
     found: dict[str, str] = {}
     root = dataset_of(folder)
@@ -60,12 +77,12 @@ def _unreadable(error: OSError) -> str:
     return f"cannot be read ({error.strerror})"
 
 
-def require_placed(folder: Path, entries: Sequence[FileEntry]) -> None:
+def require_placed(folder: Path, entries: Sequence[Recorded]) -> None:
     """Raise DataError where a file may not even be opened: see ``misplaced``."""
     _require(folder, misplaced(folder, entries))
 
 
-def require_whole(folder: Path, entries: Sequence[FileEntry]) -> None:
+def require_whole(folder: Path, entries: Sequence[Recorded]) -> None:
     """Raise DataError where a file is not what its entry says."""
     _require(folder, problems_of(folder, entries))
 
@@ -91,7 +108,7 @@ def is_inside(root: str, path: Path) -> bool:
 
 
 def _hashes(
-    folder: Path, entries: Sequence[FileEntry], found: dict[str, str], anew: bool
+    folder: Path, entries: Sequence[Recorded], found: dict[str, str], anew: bool
 ) -> list[str | None]:
     """The hash of each file; None, and what is wrong in ``found``, where it cannot be read."""
     try:

@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pausedata.core.names import NAME_PATTERN, Split
+from pausedata.store.opening import FORMAT
 
-FORMAT = "pausedata/1"
 CARD = "README.md"  # of a version: a view of it, not a part
-READER = 1  # what this release can read; a manifest's min_reader above it is refused
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Content = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]

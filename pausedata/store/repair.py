@@ -18,11 +18,11 @@ from pausedata.core.errors import DataError, NewerFormatError
 from pausedata.core.progress import Progress
 from pausedata.store import files
 from pausedata.store.commit import commit_lock, point_at
-from pausedata.store.dataset import KINDS, Version, read_version, recorded_sha256
+from pausedata.store.dataset import KINDS, Version, read_version
 from pausedata.store.integrity import problems_of
 from pausedata.store.known_damage import MANIFEST, add_marks, marks
 from pausedata.store.manifest import FORMAT, FileEntry, Pointer
-from pausedata.store.pointer import POINTER, version_folder, version_numbers
+from pausedata.store.opening import POINTER, recorded_sha256, version_folder, version_numbers
 
 Key = tuple[str, str]  # a file's path in its version, and its sha256: the same in many versions
 NAMED = 5  # damaged files of a version that are named; the others are counted

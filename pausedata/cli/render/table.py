@@ -6,18 +6,19 @@ import datetime
 import decimal
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
-
-from rich import box
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pausedata.cli.render.visible import visible
-from pausedata.query.run import Result
 from pausedata.query.values import converter, type_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from pausedata.query.run import Result
 
 MOST_ROWS = 100  # on a terminal
 MOST_COUNTED = 100_000  # rows left out are counted up to here, so that a preview ends soon
@@ -26,6 +27,7 @@ _BLOCK_ROWS = 1_000  # away from a terminal, columns are as wide as so many rows
 _LEAST_WIDTH = 8  # a column of text that is cut to less says nothing
 _FEW_ROWS = 3
 _GAP = "  "
+_TERMINALS = {"FORCE_COLOR", "TTY_COMPATIBLE"}  # what lets Rich take a pipe for a terminal
 _NUMBERS = {
     "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger",
     "ubigint", "uhugeint", "float", "double", "decimal", "bignum",
@@ -42,8 +44,13 @@ def print_result(
     beginnings fit side by side, the last ones are left out, and named; a few rows are then blocks
     with a line for each column. Elsewhere, in a file or pipe, every row is there, and whole.
     """
-    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
     numeric = [type_name(kind) in _NUMBERS for kind in result.types]
+    if width is None and not stream.isatty() and not _TERMINALS & os.environ.keys():
+        return _print_all(result, stream, numeric)  # without Rich, which takes long to import
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
     if width is None and not console.is_terminal:
         return _print_all(result, stream, numeric)
     rows, total = _first(result, most_rows)
@@ -124,7 +131,7 @@ def _print_all(result: Result, stream: TextIO, numeric: list[bool]) -> int:
 def _print_records(names: list[str], rows: list[list[str]], console: Console) -> None:
     """A block for each row, a line for each column, cut to the terminal's width."""
     most = max(3, console.width // 2)
-    own = min(most, max(map(cell_len, names)))
+    own = min(most, max(map(width_of, names)))
     for number, row in enumerate(rows, 1):
         console.file.write(f"── {number} ".ljust(min(console.width, 40), "─") + "\n")
         for name, text in zip(names, row, strict=True):
@@ -165,7 +172,7 @@ def _widths(names: list[str], rows: list[list[str]], least: Sequence[int] = ()) 
     """How wide each column is, in a terminal's cells: an emoji has two."""
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     found = [
-        max([cell_len(name), *map(cell_len, column)])
+        max([width_of(name), *map(width_of, column)])
         for name, column in zip(names, columns, strict=True)
     ]
     return [max(pair) for pair in zip(found, least, strict=True)] if least else found
@@ -201,12 +208,25 @@ def _line(texts: list[str], widths: list[int], numeric: list[bool]) -> str:
 
 def _padded(text: str, width: int, right: bool) -> str:
     text = _cut(text, width)
-    gap = " " * (width - cell_len(text))
+    gap = " " * (width - width_of(text))
     return gap + text if right else text + gap
 
 
 def _cut(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip(" ") + "…"
+    if width_of(text) <= width:
+        return text
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, width - 1).rstrip(" ") + "…"
+
+
+def width_of(text: str) -> int:
+    """How many of a terminal's cells a text takes: of an emoji two."""
+    if text.isascii():
+        return len(text)
+    from rich import cells
+
+    return cells.cell_len(text)
 
 
 def _is_plan(result: Result) -> bool:
@@ -216,6 +236,10 @@ def _is_plan(result: Result) -> bool:
 
 def make_table(columns: Iterable[str], numeric: Iterable[bool], colour: bool = True) -> Table:
     """A Rich table whose cells are cut with … where they do not fit; numbers stand to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -237,6 +261,8 @@ def make_table(columns: Iterable[str], numeric: Iterable[bool], colour: bool = T
 
 def cell(value: Any) -> Text:
     """A value as one line of text; data is never read as Rich's markup."""
+    from rich.text import Text
+
     return Text(_text(value), no_wrap=True, overflow="ellipsis")
 
 

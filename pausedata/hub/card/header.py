@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pausedata.core.names import is_repo
+from pausedata.core.network import is_repo
 from pausedata.hub.card.own import Own
 from pausedata.store.manifest import Manifest, TableEntry
 
