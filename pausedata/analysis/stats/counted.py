@@ -17,16 +17,10 @@ from pausedata.analysis.stats.manifest import (
     perplexity,
     share,
 )
-from pausedata.analysis.stats.shards import (
-    Places,
-    ScoreColumns,
-    read_block,
-    read_places,
-    read_scores,
-)
 from pausedata.core.progress import Progress, Silent
 from pausedata.core.quantiles import Cells
-from pausedata.store.dataset import Version, check_shards
+from pausedata.store.aligned import AlignedTables, Places, ScoreColumns
+from pausedata.store.dataset import Version
 
 QUANTILES = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]
 # Edges of the histogram as probabilities, the same for all runs, so that they can be compared. In
@@ -46,26 +40,21 @@ def stats(version: Version, run: str | None = None, progress: Progress | None = 
     """
     progress = progress or Silent()
     recorded = manifest_stats(version, run)
-    tokens = version.table("tokens")
-    runs = {name: version.table(f"scores/{name}") for name in recorded.runs}
-    placements = {name: version.table(f"placements/{name}") for name in recorded.placements}
-    for table in (*runs.values(), *placements.values()):
-        check_shards(table, tokens)
-    splits = list(dict.fromkeys([*recorded.splits, *tokens.splits()]))
+    tables = AlignedTables(version, recorded.runs, recorded.placements)
+    splits = list(dict.fromkeys([*recorded.splits, *tables.tokens.splits()]))
     sizes = {split: np.zeros(3, np.int64) for split in splits}  # examples, tokens, of responses
-    scored = {name: {split: _ScoreTotals() for split in splits} for name in runs}
-    placed = {name: _PlaceTotals() for name in placements}
-    with progress.step("counting", tokens.entry.rows, "examples") as advance:
-        for number, shard in enumerate(tokens.shards):
-            block = read_block(tokens, number, prompts=True)
-            assert shard.split is not None and block.prompt_tokens is not None
-            responses = len(block.token_ids)
-            sizes[shard.split] += len(block.ids), block.prompt_tokens + responses, responses
-            for name, table in runs.items():
-                scored[name][shard.split].add(read_scores(block, table, optional=True))
-            for name, table in placements.items():
-                placed[name].add(read_places(block, table))
-            advance(shard.rows)
+    scored = {name: {split: _ScoreTotals() for split in splits} for name in recorded.runs}
+    placed = {name: _PlaceTotals() for name in recorded.placements}
+    with progress.step("counting", tables.tokens.entry.rows, "examples") as advance:
+        for shard in tables.shards(prompts=True):
+            assert shard.prompt_tokens is not None
+            responses = len(shard.token_ids)
+            sizes[shard.split] += len(shard.ids), shard.prompt_tokens + responses, responses
+            for name, by_split in scored.items():
+                by_split[shard.split].add(shard.scores(name, optional=True))
+            for name, totals in placed.items():
+                totals.add(shard.places(name))
+            advance(len(shard.ids))
     examples, all_tokens, response_tokens = (
         int(n) for n in sum(sizes.values(), np.zeros(3, np.int64))
     )
