@@ -209,12 +209,6 @@ class Version:
             texts |= dict(zip(*columns, strict=True))
         return texts
 
-    def aligned(self, *names: str) -> Iterator[tuple[ShardEntry, list[pa.Table]]]:
-        """The rows of several tables side by side, shard by shard (they hold the same ids)."""
-        tables = [self.table(name) for name in names]
-        for shards in zip(*(t.shards for t in tables), strict=True):
-            yield shards[0], [t.read(s) for t, s in zip(tables, shards, strict=True)]
-
 
 def check_shards(table: Table, tokens: Table) -> None:
     """DataError unless ``table`` is sharded as ``tokens`` is: rows are found by their place."""
