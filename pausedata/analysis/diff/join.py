@@ -1,4 +1,4 @@
-"""Which rows of two tables are of the same example: by place within a version, else by id."""
+"""Which rows of two tables belong to the same example: in one version by place, else by id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _HELD = 2  # shards of a table in memory at once
 
 @dataclass(frozen=True)
 class JoinedRows:
-    """Rows of a shard of A and, one for each, rows of a shard of B. None: all of them."""
+    """Rows of a shard of A, and as many rows of a shard of B, of the same examples in order.
+
+    None stands for all rows of the shard.
+    """
 
     shard_a: int
     rows_a: Ints | None
@@ -40,7 +43,7 @@ class Found:
     ids: list[str] = field(default_factory=list)
 
     def add(self, ids: pa.Array | pa.ChunkedArray) -> None:
-        """Count these, too."""
+        """Count these as well."""
         self.count += len(ids)
         self.ids += [id.as_py() for id in ids[: max(0, FEW - len(self.ids))]]
 
@@ -81,7 +84,7 @@ class Rows:
 
 
 class MostChanged:
-    """The examples that changed most, of all that are offered: at most ``most`` are held."""
+    """Keeps the ``most`` examples that changed most, of all that are offered."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -181,7 +184,7 @@ def equal_lists(one: pa.Table, other: pa.Table, column: str) -> NDArray[np.bool_
 
 
 def check_ids(pair: JoinedRows, one: pa.Table, other: pa.Table, a: Table, b: Table) -> None:
-    """DataError where the rows of ``pair``, joined through ``tokens``, are of other examples."""
+    """DataError unless the rows of ``pair`` are of the same examples, as they are in ``tokens``."""
     if not one.column("id").equals(other.column("id")):
         raise DataError(
             f"{a.shards[pair.shard_a].path} and {b.shards[pair.shard_b].path} do not hold the "

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pausedata.analysis.diff.join import Ints, Joined, MostChanged, Rows, check_ids
+from pausedata.analysis.stats.manifest import share
 from pausedata.core.progress import Progress
 from pausedata.store.dataset import Version, check_shards
 from pausedata.store.tables import list_parts
@@ -17,7 +18,7 @@ from pausedata.store.tables import list_parts
 
 @dataclass(frozen=True)
 class PlacementSide:
-    """One of the two, over the examples that are compared."""
+    """One of the two placements, over the examples that are compared."""
 
     table: str
     version: int
@@ -107,11 +108,11 @@ def diff_placements(
         differing=total["differing"],
         not_compared=joined.examples_a + joined.added.count - joined.compared,
         kept=total["kept"],
-        share_of_a=_share(total["kept"], total["positions_a"]),
-        share_of_union=_share(total["kept"], union),
+        share_of_a=share(total["kept"], total["positions_a"]),
+        share_of_union=share(total["kept"], union),
         recounted=total["recounted"],
         moved=total["moved"],
-        mean_distance=_share(total["distance"], total["moved"]),
+        mean_distance=share(total["distance"], total["moved"]),
         most_changed=_most_changed(a[0], read_a, read_b, largest),
     )
 
@@ -221,7 +222,3 @@ def _side(side: tuple[Version, str], positions: int, pauses: int) -> PlacementSi
     inputs = version.table(name).entry.provenance.get("inputs", {})
     made_by = {key: inputs[key] for key in ("strategy", "parameters", "run") if key in inputs}
     return PlacementSide(name, version.number, made_by, positions, pauses)
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

@@ -23,7 +23,7 @@ QUANTILES = [0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]
 
 @dataclass(frozen=True)
 class RunSide:
-    """One of the two, over the examples that are compared."""
+    """One of the two runs, over the examples that are compared."""
 
     table: str
     version: int
@@ -114,13 +114,13 @@ def diff_runs(
 
 @dataclass(frozen=True)
 class _Block:
-    """Rows of both runs, one for one, and their log-probabilities in float64."""
+    """As many rows of both runs, of the same examples, and their log-probabilities in nats."""
 
     pair: JoinedRows
     one: pa.Table
     other: pa.Table
-    offsets: NDArray[np.int64]
-    logprob_a: NDArray[np.float64]
+    offsets: NDArray[np.int64]  # [rows + 1]: where each response begins
+    logprob_a: NDArray[np.float64]  # [tokens]
     logprob_b: NDArray[np.float64]
 
 
@@ -134,7 +134,7 @@ class _Both:
         self._joined = joined
 
     def blocks(self, columns: list[str]) -> Iterator[_Block]:
-        """All that is compared, with these columns beside the log-probabilities."""
+        """All rows that are compared, with ``columns`` besides the log-probabilities."""
         yield from self._read(self._joined.pairs, columns)
 
     def places(self, largest: MostChanged) -> Iterator[_Block]:

@@ -13,7 +13,7 @@ from pausedata.store.aligned import AlignedTables
 from pausedata.store.dataset import Version
 
 PARTS = 20  # of a response, equally long: token k of n belongs to part 20 k / n, rounded down
-FIRST = 32  # tokens of a response that are told one by one
+FIRST = 32  # tokens of a response that are reported one by one
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ByPlace:
 
 
 def by_place(version: Version, progress: Progress | None = None) -> ByPlace:
-    """Add up ``version``, shard by shard; DataError where what is read does not fit together."""
+    """Count shard by shard; DataError where the tables of ``version`` do not fit together."""
     progress = progress or Silent()
     tables = AlignedTables(version, version.runs, version.placements)
     there = _Sums()
@@ -68,7 +68,7 @@ class _Sums:
         self.all = 0.0
 
     def add(self, position: NDArray, length: NDArray, amount: NDArray) -> None:
-        """Amounts at positions of responses of so many tokens: [any] each."""
+        """Amounts at positions of responses of these lengths, in tokens: [n] each."""
         part = np.minimum(position * PARTS // np.maximum(length, 1), PARTS - 1)
         self.parts += np.bincount(part, amount, minlength=PARTS)
         early = position < FIRST

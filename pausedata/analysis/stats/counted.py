@@ -1,4 +1,4 @@
-"""Figures of a version, counted: each shard is read once, and added up in fixed room."""
+"""Figures of a version, counted: each shard is read once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pausedata.store.dataset import Version
 QUANTILES = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]
 # Edges of the histogram as probabilities, the same for all runs, so that they can be compared. In
 # steps of equal log-probability half of the tokens would fall into the first; powers of ten show
-# the tail, and what stands between 0.1 and 1 is told apart where most tokens are.
+# the tail, and there are several bins between 0.1 and 1, where most tokens are.
 PROBABILITIES = [0, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1]
 # As stored ones are: a probability of exactly a half is then in the bin that begins there.
 _INNER = np.log(np.array(PROBABILITIES[1:-1])).astype(np.float32)
@@ -34,7 +34,7 @@ _INNER = np.log(np.array(PROBABILITIES[1:-1])).astype(np.float32)
 def stats(version: Version, run: str | None = None, progress: Progress | None = None) -> Stats:
     """Count what ``version`` holds, of all runs or of ``run`` alone.
 
-    Exports are told as they were recorded. Memory: a shard of one table at a time, and some
+    Exports are reported as they were recorded. Memory: a shard of one table at a time, and some
     2 MB for each run and split. UsageError where there is no such run; DataError where what is
     read does not fit together.
     """
@@ -66,16 +66,17 @@ def stats(version: Version, run: str | None = None, progress: Progress | None = 
         response_tokens=response_tokens,
         splits={
             split: replace(
-                told,
+                known,
                 examples=int(sizes[split][0]),
                 tokens=int(sizes[split][1]),
                 response_tokens=int(sizes[split][2]),
             )
-            for split, told in recorded.splits.items()
+            for split, known in recorded.splits.items()
         },
-        runs={name: _run(told, scored[name]) for name, told in recorded.runs.items()},
+        runs={name: _run(known, scored[name]) for name, known in recorded.runs.items()},
         placements={
-            name: placed[name].figures(told, examples) for name, told in recorded.placements.items()
+            name: placed[name].figures(known, examples)
+            for name, known in recorded.placements.items()
         },
         histogram_edges=HistogramEdges(
             probability=[float(p) for p in PROBABILITIES],
@@ -95,7 +96,7 @@ class _ScoreTotals:
         self.with_entropy = self.with_rank = self.first = 0  # tokens
 
     def add(self, scores: ScoreColumns) -> None:
-        logprob = np.sort(scores.logprob)  # in which the edges are found at once
+        logprob = np.sort(scores.logprob)  # so that one search finds all edges
         self.cells.add(logprob)
         ends = np.searchsorted(logprob, _INNER)
         self.histogram += np.diff(ends, prepend=0, append=len(logprob))
@@ -131,12 +132,12 @@ class _ScoreTotals:
         )
 
 
-def _run(told: RunStats, by_split: dict[str, _ScoreTotals]) -> RunStats:
+def _run(recorded: RunStats, by_split: dict[str, _ScoreTotals]) -> RunStats:
     splits = {split: total.figures() for split, total in by_split.items()}
     whole = _ScoreTotals()
     for total in by_split.values():
         whole.merge(total)
-    return RunStats(scored_by=told.scored_by, splits=splits, **asdict(whole.figures()))
+    return RunStats(scored_by=recorded.scored_by, splits=splits, **asdict(whole.figures()))
 
 
 class _PlaceTotals:
@@ -157,9 +158,9 @@ class _PlaceTotals:
         fewest = int(pauses.min())
         self.fewest = fewest if self.fewest is None else min(self.fewest, fewest)
 
-    def figures(self, told: PlacementStats, examples: int) -> PlacementStats:
+    def figures(self, recorded: PlacementStats, examples: int) -> PlacementStats:
         return replace(
-            told,
+            recorded,
             examples_with_pauses=self.having,
             places=self.places,
             pauses=self.pauses,

@@ -28,7 +28,7 @@ class TokenCount:
 
 @dataclass(frozen=True)
 class PlacedTokens:
-    """What one placement chose. Means and shares are None where there is nothing to share.
+    """What one placement chose. Means and shares of nothing are None.
 
     A place after the last token has no token: it counts among places and pauses, not among tokens.
     """
@@ -187,7 +187,7 @@ def _chosen(
 
 
 def _named(version: Version, chosen: dict[str, PlacedTokens]) -> dict[str, PlacedTokens]:
-    """The same with the texts of the tokens."""
+    """``chosen`` with the texts of its most frequent tokens."""
     texts = version.token_texts(t.token_id for each in chosen.values() for t in each.most_frequent)
     return {
         name: replace(

@@ -53,13 +53,13 @@ class Heatmap:
         look = Theme(console, options)
         first, *others = self.views
         example, prompt = first.example, look.prompt(first.example.prompt)
-        chips = [look.bold(visible(example.id)), *_named(look, "split", example.split)]
+        entries = [look.bold(visible(example.id)), *_named(look, "split", example.split)]
         if not others:
-            chips += _shown_with(look, first)
-        chips += _named(look, "tokens", str(len(example.tokens)))
+            entries += _shown_with(look, first)
+        entries += _named(look, "tokens", str(len(example.tokens)))
         if first.other is None and not others:
-            chips += _mean(look, example)
-        yield from flow(chips, look.width)
+            entries += _mean(look, example)
+        yield from flow(entries, look.width)
         if first.other is not None:
             for side in (example, first.other):
                 yield from flow([*_named(look, "run", side.run), *_mean(look, side)], look.width)
@@ -113,8 +113,8 @@ def _legend(look: Theme, view: View) -> Iterator[Text]:
         lines = look.change_legend(example.run or "", other.run or "")
     else:
         lines = [look.legend()] if example.run is not None else []
-    for chips in lines:
-        yield from flow(chips, look.width, " " if look.colour else "  ")
+    for entries in lines:
+        yield from flow(entries, look.width, " " if look.colour else "  ")
 
 
 def _named(look: Theme, label: str, value: str | None) -> list[Text]:

@@ -38,7 +38,7 @@ class StyledText:
 
 @dataclass
 class Cell:
-    """What stands together: one character as a person sees it, or a piece that is whole."""
+    """What is never broken: one character as a person sees it, or a piece that is whole."""
 
     text: str
     width: int  # columns of the terminal
@@ -51,8 +51,8 @@ def lay_out(
 ) -> list[list[Cell]]:
     """The lines of ``pieces``, each at most ``width`` columns wide (None: as wide as it is).
 
-    A newline is seen, and ends its line. Lines break behind spaces and beside wide characters,
-    elsewhere where a word alone is too wide. What ``encoding`` has no bytes for is escaped.
+    A newline is shown, and ends its line. Lines break behind spaces and beside wide characters,
+    inside a word only where it alone is too wide. What ``encoding`` has no bytes for is escaped.
     """
     lines: list[list[Cell]] = [[]]
     for cell in _cells(pieces, encoding):
@@ -67,7 +67,7 @@ def lay_out(
 
 
 def texts(lines: Iterable[Sequence[Cell]], marks: bool) -> Iterator[Text]:
-    """Each line as Rich prints it, and below it, with ``marks``, the marks of its cells."""
+    """Each line as Rich prints it; with ``marks``, the marks of its cells in a line below it."""
     for line in lines:
         text = Text(no_wrap=True, overflow="ignore")
         for style, cells in groupby(line, lambda cell: cell.piece.style):
@@ -77,15 +77,15 @@ def texts(lines: Iterable[Sequence[Cell]], marks: bool) -> Iterator[Text]:
             yield Text(below, no_wrap=True, overflow="ignore")
 
 
-def flow(chips: Sequence[Text], width: int | None, gap: str = "  ") -> Iterator[Text]:
-    """The chips one behind the other, in as many lines as keep each of them whole."""
+def flow(entries: Sequence[Text], width: int | None, gap: str = "  ") -> Iterator[Text]:
+    """The entries of a header or legend one after the other; none is broken over two lines."""
     line = Text(no_wrap=True, overflow="ignore")
-    for chip in chips:
+    for entry in entries:
         beside = len(gap) if line.plain else 0
-        if width is not None and beside and line.cell_len + beside + chip.cell_len > width:
+        if width is not None and beside and line.cell_len + beside + entry.cell_len > width:
             yield line
             line, beside = Text(no_wrap=True, overflow="ignore"), 0
-        line.append(gap[:beside]).append_text(chip)
+        line.append(gap[:beside]).append_text(entry)
     yield line
 
 
@@ -149,9 +149,9 @@ def _width(text: str) -> int:
 
 
 def _folded(line: list[Cell], width: int) -> Iterator[list[Cell]]:
-    """A line as lines that fit: it is broken where it may be, and else where it must."""
+    """A line cut into lines that fit, at a permitted break where there is one."""
     held: list[Cell] = []
-    used = behind = 0  # columns of ``held``; how many of its cells a break may stand behind
+    used = behind = 0  # columns of ``held``; its cells before the last permitted break
     for cell in line:
         if cell.piece.whole or cell.width > 1:
             behind = len(held)
