@@ -48,7 +48,7 @@ class PauseState:
         self._parts = [(a.encode(), b.encode()) for a, b in params.never_inside]
 
     def copy(self) -> PauseState:
-        """One that goes on in another way from here."""
+        """A copy, for an answer that continues differently from here."""
         other = object.__new__(PauseState)
         other.__dict__.update(self.__dict__)  # nothing in it is changed in place
         return other

@@ -1,4 +1,4 @@
-"""What MODEL may be: a Hub id, a folder (a model's or a LoRA adapter's) or a .gguf file.
+"""What names a model: a Hub id, a folder (a model's or a LoRA adapter's) or a .gguf file.
 
 Nothing here loads weights. torch and transformers are imported within the functions that need
 them, so that reading a recipe stays instant.

@@ -109,7 +109,7 @@ class Shape:
 
 
 def model_shape(ref: ModelRef) -> Shape | None:
-    """The model's sizes, from headers and configuration alone; None where those do not say."""
+    """The model's sizes, from headers and configuration alone; None where they are not there."""
     ref = ref.base or ref
     if ref.kind == "gguf" and ref.path is not None:
         return _gguf_shape(read_gguf_header(ref.path))

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # The kinds of table that there may be several of, and what one of them is called.
 KINDS = {"scores": "run", "placements": "placement", "exports": "export", "gates": "gate"}
 
-_TRIES = 5  # a reader that loses the version it was going to open to `gc`, this often in a row
+_TRIES = 5  # how often a reader may find that `gc` has just deleted the version that it was opening
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,18 @@ class Table:
         return [self.folder / s.path for s in self.shards if split is None or s.split == split]
 
     def files(self) -> list[FileEntry]:
-        """Every file of the table; none where it was not pulled."""
+        """Every file of the table that is here: none where it was not pulled."""
         return [] if self.absent else self.entry.all_files()
 
     def need(self) -> None:
-        """Have the files here: fetch them, or raise UsageError that says how they are fetched."""
+        """Fetch the files if they were not pulled; UsageError, which says how, where that fails."""
         if self.absent:
             not_downloaded.fetch(self.folder.parent.parent, self.name, self.entry)
 
     def check(self) -> None:
         """Raise DataError unless every file is what the manifest says, all at once.
 
-        ``read`` looks at its own shard; this is for who reads the files otherwise, or all of them.
+        ``read`` checks the shard that it reads. Call this before the files are read in another way.
         """
         self.need()
         require_whole(self.folder, self.entry.all_files())
@@ -156,7 +156,7 @@ class Version:
 
     @cached_property
     def absent(self) -> frozenset[str]:
-        """The tables that were not pulled; what was fetched since then is still among them."""
+        """The tables that were not pulled when this was first asked."""
         try:
             pointer = read_pointer(self.root)
         except DataError:  # a damaged pointer: who opened the version knows
@@ -211,7 +211,7 @@ class Version:
 
 
 def check_shards(table: Table, tokens: Table) -> None:
-    """DataError unless ``table`` is sharded as ``tokens`` is: rows are found by their place."""
+    """DataError unless the shards of ``table`` have as many rows each as those of ``tokens``."""
     if [s.rows for s in table.shards] != [s.rows for s in tokens.shards]:
         raise DataError(
             f"{table.name}: its shards are not those of tokens. "
@@ -251,7 +251,7 @@ def _open(root: Path, pointer: Pointer, version: int | None) -> Version:
 
 
 def recorded_sha256(root: Path, number: int) -> str | None:
-    """What a later version says that the manifest of ``number`` hashes to; None where none does."""
+    """The sha256 of the manifest of ``number``, as its child recorded it; None without one."""
     for later in version_numbers(root):
         if later > number:
             try:
@@ -265,7 +265,10 @@ def recorded_sha256(root: Path, number: int) -> str | None:
 
 
 def read_version(root: Path, folder: Path, expected: str | None = None) -> Version:
-    """The version in ``folder``, held; DataError where ``expected`` is not its manifest's hash."""
+    """The version in ``folder``, kept from ``gc`` while it is in use.
+
+    DataError where its manifest is damaged, or where ``expected`` is given and is not its sha256.
+    """
     path = folder / "manifest.json"
     if not is_inside(os.path.realpath(root), path):
         raise DataError(f"{path}: a link leads out of the dataset: it is not followed.")
@@ -304,7 +307,7 @@ SHOWN = 12  # of the names that there are, in an error
 
 
 def missing(table: str, tables: Iterable[str]) -> str:
-    """That there is no such run or placement, and which there are."""
+    """An error's text: there is no such run or placement, and which there are."""
     kind, _, own = table.partition("/")
     there = [t.split("/", 1)[1] for t in tables if t.startswith(f"{kind}/")]
     more = f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""

@@ -1,4 +1,4 @@
-"""Whether files are what a manifest says of them, asked before anything is read from them."""
+"""Whether files are what a manifest says; checked before anything is read from them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ADVICE = (
 def problems_of(
     folder: Path, entries: Sequence[FileEntry], *, anew: bool = False
 ) -> dict[str, str]:
-    """What is wrong with each file that is not what ``entries`` say, by its path.
+    """Path → what is wrong, for each file that is not what ``entries`` say.
 
-    Large files that did not change since they were last read whole are read again only ``anew``.
+    Large files that did not change since they were last hashed are read again only with ``anew``.
     """
     found = misplaced(folder, entries)
     whole = [entry for entry in entries if entry.path not in found]
@@ -33,7 +33,7 @@ def problems_of(
 
 
 def misplaced(folder: Path, entries: Sequence[FileEntry]) -> dict[str, str]:
-    """The same as far as it shows without opening a file: it may be a link, or a pipe."""
+    """As `problems_of`, without opening any file: it may be a link, or a pipe."""
     found: dict[str, str] = {}
     root = dataset_of(folder)
     for entry in entries:
@@ -61,7 +61,7 @@ def _unreadable(error: OSError) -> str:
 
 
 def require_placed(folder: Path, entries: Sequence[FileEntry]) -> None:
-    """Raise DataError where a file may not even be opened: see ``misplaced``."""
+    """Raise DataError where `misplaced` finds something: the file must not be opened."""
     _require(folder, misplaced(folder, entries))
 
 
@@ -85,7 +85,7 @@ def dataset_of(folder: Path) -> str:
 def is_inside(root: str, path: Path) -> bool:
     """Whether ``path``, with every link followed, lies under ``root``, a real path.
 
-    A dataset of a stranger's must not make us read, or hand on, other files of this machine.
+    Otherwise someone else's dataset could make us read, or pass on, other files of this machine.
     """
     return Path(os.path.realpath(path)).is_relative_to(root)
 

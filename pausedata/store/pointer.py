@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,10 +20,6 @@ from pausedata.store.manifest import (
     READER,
     Pointer,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 POINTER = "pausedata.json"
 
