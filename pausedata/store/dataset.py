@@ -32,7 +32,7 @@ from pausedata.store.manifest import (
 )
 from pausedata.store.pointer import (
     POINTER,
-    _brief,
+    brief,
     check_format,
     existing_pointer,
     read_pointer,
@@ -288,7 +288,7 @@ def read_version(root: Path, folder: Path, expected: str | None = None) -> Versi
         check_format(data, path)
         return Version(root, folder, Manifest.model_validate(data), sha256, hold)
     except (ValueError, ValidationError) as error:
-        raise DataError(f"{path}: damaged: {_brief(error)}") from None
+        raise DataError(f"{path}: damaged: {brief(error)}") from None
 
 
 def check_output(path: Path) -> None:

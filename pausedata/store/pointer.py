@@ -66,7 +66,7 @@ def read_pointer(root: Path) -> Pointer | None:
         check_format(data, path)
         return Pointer.model_validate(data)
     except (ValueError, ValidationError) as error:
-        raise DataError(f"{path}: damaged: {_brief(error)}") from None
+        raise DataError(f"{path}: damaged: {brief(error)}") from None
 
 
 def check_format(data: object, path: Path) -> None:
@@ -109,7 +109,8 @@ def version_numbers(root: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """What is wrong with a file that pydantic or JSON refused: the first problem, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(str(s) for s in first['loc'])}: {first['msg']}"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata.analysis.diff.join import Joined, JoinedRows, MostChanged, Rows, check_ids
+from pausedata.analysis.diff.join import Joined, JoinedRows, MostChanged, PairedRows, Rows
 from pausedata.analysis.history import scored_by
 from pausedata.core.errors import DataError
 from pausedata.core.progress import Progress
@@ -142,23 +142,19 @@ class _Both:
         yield from self._read(largest.places(), [])
 
     def _read(self, pairs: Any, columns: list[str]) -> Iterator[_Block]:
-        columns = ["id", "logprob", *columns]
-        read_a, read_b = Rows(self.a, columns), Rows(self.b, columns)
+        rows = PairedRows(self.a, self.b, ["logprob", *columns])
         for pair in pairs:
-            one = read_a.take(pair.shard_a, pair.rows_a)
-            other = read_b.take(pair.shard_b, pair.rows_b)
-            check_ids(pair, one, other, self.a, self.b)
+            one, other = rows.take(pair)
             offsets, logprob_a = list_parts(one, "logprob")
             offsets_b, logprob_b = list_parts(other, "logprob")
-            where = f"{self.a.shards[pair.shard_a].path} and {self.b.shards[pair.shard_b].path}"
             if not np.array_equal(offsets, offsets_b):
                 raise DataError(
-                    f"{where}: the same tokens have another number of scores. "
+                    f"{rows.paths(pair)}: the same tokens have another number of scores. "
                     "`pausedata verify` says what is wrong."
                 )
             if not (np.isfinite(logprob_a).all() and np.isfinite(logprob_b).all()):
                 raise DataError(
-                    f"{where}: a log-probability is not finite. "
+                    f"{rows.paths(pair)}: a log-probability is not finite. "
                     "`pausedata verify` says what is wrong."
                 )
             yield _Block(
