@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from common import machine
 from numpy.typing import NDArray
-from pausedata.measure.rules import Rules
 
 from pausedata.measure.figures import figures
 from pausedata.measure.judge import Watch, judge
 from pausedata.measure.measured import Measured
+from pausedata.pipeline.rules import Rules
 from pausedata.store.dataset import open_version
 
 Floats = NDArray[np.float64]

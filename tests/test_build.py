@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aligned import aligned
 from conftest import (
     SHARED,
     TABLES,
@@ -124,7 +125,7 @@ def test_a_corpus_that_grew_is_scored_where_it_is_new(
     old = open_version(recipe.out)
     before = {
         id: logprob
-        for _, [table] in old.aligned("scores/base")
+        for _, [table] in aligned(old, "scores/base")
         for id, logprob in zip(table["id"].to_pylist(), table["logprob"].to_pylist(), strict=True)
     }
     write_rows(recipe.folder / "rows.jsonl", [*rows[9:], *rows[:9]])  # three more, in front
@@ -146,7 +147,7 @@ def test_a_corpus_that_grew_is_scored_where_it_is_new(
     assert new.table("scores/base").entry.provenance["carried_examples"] == 9
     after = {
         id: logprob
-        for _, [table] in new.aligned("scores/base")
+        for _, [table] in aligned(new, "scores/base")
         for id, logprob in zip(table["id"].to_pylist(), table["logprob"].to_pylist(), strict=True)
     }
     assert len(after) == 12
@@ -220,7 +221,7 @@ def test_scores_depend_on_no_sharding_beyond_the_last_bits(recipe: Recipe, tmp_p
     for table in ("examples", "tokens", "vocab", "placements/append"):
         assert one.table(table).entry.content == other.table(table).entry.content
     flat = [
-        [x for _, [t] in v.aligned("scores/base") for row in t["logprob"].to_pylist() for x in row]
+        [x for _, [t] in aligned(v, "scores/base") for row in t["logprob"].to_pylist() for x in row]
         for v in (one, other)
     ]
     assert flat[0] == pytest.approx(flat[1], abs=1e-4)
@@ -234,7 +235,7 @@ def test_ids_come_from_the_text_and_repeats_are_numbered(
     write_rows(recipe.folder / "rows.jsonl", [rows[0], rows[1], rows[0], rows[0]])
     recipe.build()
     ids = [
-        id for _, [t] in open_version(recipe.out).aligned("examples") for id in t["id"].to_pylist()
+        id for _, [t] in aligned(open_version(recipe.out), "examples") for id in t["id"].to_pylist()
     ]
     prompt, response = f"Question: {rows[0]['question']}\nAnswer:", f" {rows[0]['answer']}"
     first = hashlib.sha256(f"{prompt}\0{response}".encode()).hexdigest()[:32]
@@ -245,7 +246,7 @@ def test_ids_come_from_the_text_and_repeats_are_numbered(
 def test_the_sources_own_ids_and_the_columns_no_template_uses(recipe: Recipe) -> None:
     recipe.data["source"]["id"] = "id"
     recipe.build()
-    _, [examples] = next(iter(open_version(recipe.out).aligned("examples")))
+    _, [examples] = next(iter(aligned(open_version(recipe.out), "examples")))
     assert examples["id"][0].as_py() == "wp-001"
     assert set(json.loads(examples["meta"][0].as_py())) == {"topic", "steps"}
 
@@ -325,7 +326,7 @@ def test_messages_go_through_the_chat_template(recipe: Recipe, rows: list[dict[s
     recipe.data["prompt"] = {"messages": [{"role": "user", "content": "{{ question }}"}]}
     recipe.data["response"] = "{{ answer }}"
     recipe.build()
-    _, [examples, tokens] = next(iter(open_version(recipe.out).aligned("examples", "tokens")))
+    _, [examples, tokens] = next(iter(aligned(open_version(recipe.out), "examples", "tokens")))
     assert examples["prompt"][0].as_py() == (
         f"<|im_start|>user\n{rows[0]['question']}<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -350,7 +351,7 @@ def test_each_assistant_turn_can_be_an_example(recipe: Recipe) -> None:
     del recipe.data["response"]
     recipe.data["prompt"] = {"messages_column": "messages", "turns": "each"}
     recipe.build()
-    _, [examples] = next(iter(open_version(recipe.out).aligned("examples")))
+    _, [examples] = next(iter(aligned(open_version(recipe.out), "examples")))
     assert examples["response"].to_pylist() == ["2", "3"]
     assert "2<|im_end|>" in examples["prompt"][1].as_py()
     assert open_version(recipe.out).manifest.rows["train"].into == 2
@@ -383,7 +384,7 @@ def test_a_template_that_makes_an_edge_unlikely_is_warned_of(recipe: Recipe) -> 
 def test_means_of_first_last_and_inner_tokens_are_noted(recipe: Recipe) -> None:
     recipe.build()
     version = open_version(recipe.out)
-    rows = [row for _, [t] in version.aligned("scores/base") for row in t["logprob"].to_pylist()]
+    rows = [row for _, [t] in aligned(version, "scores/base") for row in t["logprob"].to_pylist()]
     facts = version.table("scores/base").entry.provenance
     inner = [x for row in rows for x in row[1:-1]]
     assert facts["first_token_mean_logprob"] == pytest.approx(sum(r[0] for r in rows) / 12)

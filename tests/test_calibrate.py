@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aligned import aligned
 from conftest import SMOLLM2, Run
 
 from pausedata.core.errors import UsageError
@@ -174,7 +175,7 @@ def test_the_estimate_for_the_real_model_is_near_what_its_logits_say(
     version = open_version(tmp_path / "q")
     counts, highest = Counts(version.table("vocab").entry.rows), []
     scorer = load(Job(ModelRef("gguf", SMOLLM2.name, SMOLLM2)))
-    for _, (tokens, scores) in version.aligned("tokens", "scores/base"):
+    for _, (tokens, scores) in aligned(version, "tokens", "scores/base"):
         rows = zip(tokens.to_pylist(), scores.to_pylist(), strict=True)
         for token, score in rows:
             example = Example(token["prompt_ids"], np.array(token["response_ids"]))

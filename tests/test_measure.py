@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aligned import aligned
 from conftest import Run, make_model, problems, swap_tokens, tiny_recipe
 
 from pausedata.inference.eligibility import read_eligibility
@@ -89,7 +90,7 @@ def by_hand(
         found = logits.log_softmax(-1)[torch.arange(len(ids[0]) - 1), ids[0, 1:]]
         return found[len(prompt) - 1 :].numpy()
 
-    for _, tables in version.aligned("tokens", f"placements/{placement}"):
+    for _, tables in aligned(version, "tokens", f"placements/{placement}"):
         for row, placed in zip(*(table.to_pylist() for table in tables), strict=True):
             prompt, response = row["prompt_ids"], row["response_ids"]
             with_pauses: list[int] = []
@@ -228,7 +229,7 @@ def test_groups_are_told_and_judged_each_and_written_as_an_eligibility_rule(
     told = json.loads(done.out)
     meta = {
         row["id"]: json.loads(row["meta"])["subject"]
-        for _, (table,) in open_version(dataset).aligned("examples")
+        for _, (table,) in aligned(open_version(dataset), "examples")
         for row in table.to_pylist()
     }
     rows = open_version(dataset).table("gates/dit")
@@ -328,7 +329,7 @@ def test_examples_that_are_too_long_with_their_pauses_are_left_out_and_counted(
 ) -> None:
     lengths = sorted(
         len(row["prompt_ids"]) + len(row["response_ids"]) + 3
-        for _, (table,) in open_version(dataset).aligned("tokens")
+        for _, (table,) in aligned(open_version(dataset), "tokens")
         for row in table.to_pylist()
     )
     short = Path(shutil.copytree(trained, tmp_path / "short"))

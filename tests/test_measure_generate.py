@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aligned import aligned
 from conftest import Run
 from test_measure import (  # noqa: F401
     Start,
@@ -65,7 +66,7 @@ def test_answers_without_pauses_are_plain_greedy_decoding(
     tokenizer = AutoTokenizer.from_pretrained(trained)
     prompts = {
         row["id"]: row["prompt_ids"]
-        for _, (table,) in open_version(dataset).aligned("tokens")
+        for _, (table,) in aligned(open_version(dataset), "tokens")
         for row in table.to_pylist()
     }
     own = [prompts[line["id"]] for line in lines]

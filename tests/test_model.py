@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aligned import aligned
 from conftest import ROOT, SHARED, SMOLLM2, Recipe
 from slow_choice import SLOW, slow_budget, slow_places
 
@@ -47,7 +48,7 @@ def test_the_quickstart_is_whole(quickstart: Version) -> None:
 
 
 def test_the_response_ends_as_the_chat_template_ends_a_turn(quickstart: Version) -> None:
-    _, [examples, tokens] = next(iter(quickstart.aligned("examples", "tokens")))
+    _, [examples, tokens] = next(iter(aligned(quickstart, "examples", "tokens")))
     assert examples["prompt"][0].as_py().endswith("<|im_end|>\n<|im_start|>assistant\n")
     assert all(ids[-1] == 2 for ids in tokens["response_ids"].to_pylist())  # <|im_end|>
 
@@ -60,7 +61,7 @@ def test_the_placement_is_that_of_an_independent_float64_reckoning(quickstart: V
     model: Any = AutoModelForCausalLM.from_pretrained(
         SMOLLM2.parent, gguf_file=SMOLLM2.name, dtype=torch.float32
     ).eval()
-    tables = [t for _, t in quickstart.aligned("tokens", "scores/base", "placements/dit")]
+    tables = [t for _, t in aligned(quickstart, "tokens", "scores/base", "placements/dit")]
     largest = 0.0
     for tokens, scores, placement in tables:
         for i in range(tokens.num_rows):
@@ -128,7 +129,7 @@ def test_strategies_agree_with_their_slow_versions_on_real_scores(
 def scored(version: Version) -> list[Batch]:
     """Each shard as a batch of the run `base`."""
     batches = []
-    for _, [tokens, scores] in version.aligned("tokens", "scores/base"):
+    for _, [tokens, scores] in aligned(version, "tokens", "scores/base"):
         offsets, start = list_parts(tokens, "char_start")
         _, end = list_parts(tokens, "char_end")
         columns = {name: list_parts(scores, name)[1] for name in ("logprob", "rank", "entropy")}

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from aligned import aligned
 from conftest import Recipe, in_ci, write_rows
 from handmade import PAUSE, scores_table, tokens_table
 from hypothesis import HealthCheck, given, settings
@@ -181,7 +182,7 @@ def test_every_row_comes_out_or_is_counted_by_its_reason(
         cut = counted.dropped.get("overlong", 0), counted.noted["truncated"]
         times = kinds.count("overlong")
         assert cut == ((0, times) if overlong == "truncate" else (times, 0))
-        ids = [id for _, [t] in version.aligned("examples") for id in t["id"].to_pylist()]
+        ids = [id for _, [t] in aligned(version, "examples") for id in t["id"].to_pylist()]
         kept = [k for k in kinds if k in ("good", "repeat") or (k == "overlong" and cut[1])]
         numbered = [f"{k}-{kept[: i + 1].count(k)}" for i, k in enumerate(kept)]
         names = {k: ids[kept.index(k)] for k in kept}

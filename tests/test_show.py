@@ -248,6 +248,7 @@ TEXTS = [
     "数学の答え", "한국어", f"{FAMILY} ok", "🇩🇪🇫🇷!", "👍\U0001f3fd.", "❤\ufe0f.", "1\ufe0f\u20e3 2",
     "e\u0301a\u0323", "a\tb\r\n", "\x1b[31mred\x9b2J", "שלום עולם", "\u202etxt.exe",
     "a\u200bb\u200dc", "\u0301alone", "\ufeffx\u00ad", f"{ENGLAND}.",
+    "नमस्ते क्षि", "ক্ষ্ম", "ខ្មែរ", "မြန်မာ", "กำ", "🇺.", "a\U0001f3fd",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from aligned import aligned
 from conftest import in_ci
 from handmade import EXAMPLES, SHARDS, commit_handmade, stage_corpus
 from hypothesis import given, settings
@@ -1098,7 +1099,7 @@ def test_tables_are_read_side_by_side(root: Path) -> None:
     version = open_version(root)
     found = [
         (shard.split, id, len(logprobs))
-        for shard, (tokens, scores) in version.aligned("tokens", "scores/base")
+        for shard, (tokens, scores) in aligned(version, "tokens", "scores/base")
         for id, logprobs in zip(
             tokens["id"].to_pylist(), scores["logprob"].to_pylist(), strict=True
         )

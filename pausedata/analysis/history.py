@@ -30,7 +30,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Entry:
-    """One version. Of one whose manifest cannot be read, only ``number`` and ``problem`` tell."""
+    """One version. Where its manifest cannot be read, only the first three fields are set."""
 
     number: int
     state: str  # current, earlier, uncommitted, abandoned, marked: see ``history``
@@ -54,18 +54,19 @@ def history(root: Path, most: int | None = None) -> list[Entry]:
     """The versions that are there, newest first, at most ``most`` of them.
 
     A version is compared with its parent, or where that was deleted with the newest earlier one
-    that is there. A damaged version has a ``problem``, and the others are told all the same. Two
-    states are what a killed writer can leave, and no reader ever saw: ``uncommitted`` is a version
-    that the next writer may take up, ``abandoned`` one that others were committed past. One that an
-    earlier repair ``marked`` as damaged for good has no problem: it is known.
+    that is there. A damaged version has a ``problem``; the others are listed all the same. Two
+    states are left by a writer that was killed, and no reader ever saw such a version:
+    ``uncommitted`` is newer than the current one, and the next writer may go on with it;
+    ``abandoned`` is older, and later versions were committed without it. A version that a repair
+    ``marked`` as damaged for good has no ``problem``, since its damage is known.
     """
     pointer, numbers = _seen_at_once(root)
     marked = marks(root)
-    # The next version in the line of the current one and its manifest's hash, where it is recorded;
-    # what lies above it was no parent of anything.
+    # The next ancestor of the current version, and its manifest's hash where a later version
+    # recorded it. A higher number was nobody's parent.
     expected, sha256 = pointer.current, pointer.sha256
     entries: list[Entry] = []
-    waiting: list[tuple[int, Manifest]] = []  # entries that the next version in line completes
+    waiting: list[tuple[int, Manifest]] = []  # entries to be compared with the next ancestor
     for number in numbers:
         listed = most is None or len(entries) < most
         if not listed and not waiting:
@@ -101,8 +102,9 @@ def history(root: Path, most: int | None = None) -> list[Entry]:
 
 
 def _seen_at_once(root: Path) -> tuple[Pointer, list[int]]:
-    """The pointer, and the numbers that are there or that it names, newest first: no commit came
-    between the two looks.
+    """The pointer and the numbers of the versions, newest first, as they were at one moment.
+
+    The pointer's own version is listed even if its folder is missing.
     """
     while True:
         pointer = existing_pointer(root)
@@ -128,7 +130,7 @@ def _read(root: Path, number: int, sha256: str | None) -> Version | str:
 
 
 def _entry(version: Version, state: str) -> Entry:
-    """All but the changes, which only the first version tells by itself."""
+    """The entry of ``version``; its changes are known here only if it has no parent."""
     manifest = version.manifest
     return Entry(
         number=version.number,
@@ -151,7 +153,7 @@ def _compared(entry: Entry, manifest: Manifest, before: Manifest) -> Entry:
 
 
 def _missing(version: Version) -> str | None:
-    """What a look at the folder tells, without reading the files: ``verify`` does that."""
+    """The first file that is missing or of another size, in words; no file is read."""
     wrong = []
     for table in version.tables.values():
         for file in table.files():

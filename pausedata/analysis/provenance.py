@@ -1,4 +1,4 @@
-"""Where a version comes from, as far as its manifest says: what cards and reports tell."""
+"""Where a version comes from, as far as its manifest says: for dataset cards and reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pausedata.store.manifest import Manifest, TableEntry
 
 
 def source(manifest: Manifest) -> dict[str, Any]:
-    """Where the examples come from, as was recorded of ``examples``."""
+    """Where the examples come from, as recorded with the table ``examples``."""
     facts = manifest.tables["examples"].provenance.get("source") or {}
     hub = facts.get("hub") or (manifest.recipe.get("source") or {}).get("hub")
     return {
@@ -22,7 +22,7 @@ def source(manifest: Manifest) -> dict[str, Any]:
 
 
 def run(manifest: Manifest, name: str) -> dict[str, Any]:
-    """Which model a run is of, and how it scored; None where that was not recorded."""
+    """Which model made a run, and how it scored; values that were not recorded are None."""
     facts = manifest.tables[f"scores/{name}"].provenance
     inputs, model = facts.get("inputs", {}), facts.get("model") or {}
     model = model if isinstance(model, dict) else {"id": model}
@@ -40,7 +40,7 @@ def run(manifest: Manifest, name: str) -> dict[str, Any]:
 
 
 def length_limit(manifest: Manifest) -> dict[str, Any] | None:
-    """How many tokens an example may have, and what became of longer ones."""
+    """How many tokens an example may have, and what was done with longer ones."""
     tokens = manifest.tables.get("tokens")
     rules = tokens.provenance.get("inputs", {}).get("scoring") if tokens else None
     if not isinstance(rules, dict) or not isinstance(rules.get("max_length"), int):

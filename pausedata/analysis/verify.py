@@ -11,7 +11,7 @@ import pyarrow as pa
 from pausedata import exporters
 from pausedata.analysis.verify_exports import export_problems
 from pausedata.core.errors import PausedataError, listing
-from pausedata.core.progress import Progress
+from pausedata.core.progress import Advance, Progress
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import Table, Version, read_version
 from pausedata.store.integrity import problems_of
@@ -28,15 +28,15 @@ def verify(version: Version, progress: Progress) -> list[str]:
     damaged = _damaged(version, progress)
     return [
         *(f"{path}: {why}" for path, why in damaged.items()),
-        *_strangers(version),
+        *_unlisted(version),
         *_tables(version, damaged, progress),
     ]
 
 
 def verify_others(current: Version, progress: Progress) -> dict[int, list[str]]:
-    """What is wrong with the other versions: their manifests, their chain, their files.
+    """What is wrong with the other versions: their manifests, their parents, their files.
 
-    What an earlier repair marked as damaged for good is left out: ``marks`` has it.
+    What an earlier repair marked as damaged for good is left out: ``known_damage.marks`` has it.
     """
     root, marked = current.root, marks(current.root)
     numbers = [n for n in version_numbers(root) if n != current.number]
@@ -62,12 +62,12 @@ def verify_others(current: Version, progress: Progress) -> dict[int, list[str]]:
             damaged = problems_of(version.folder, version.files())
             known = marked.get(number, {})
             problems += [f"{path}: {why}" for path, why in damaged.items() if path not in known]
-            problems += _strangers(version)
+            problems += _unlisted(version)
     return {number: problems for number, problems in sorted(found.items()) if problems}
 
 
 def _damaged(version: Version, progress: Progress) -> dict[str, str]:
-    """What is wrong with each file that is not as the manifest says, whatever was seen of it."""
+    """What is wrong with each file that is not as the manifest says; every file is read anew."""
     found: dict[str, str] = {}
     entries = version.files()
     with progress.step("checking files", len(entries), "files") as advance:
@@ -78,7 +78,7 @@ def _damaged(version: Version, progress: Progress) -> dict[str, str]:
     return found
 
 
-def _strangers(version: Version) -> Iterator[str]:
+def _unlisted(version: Version) -> Iterator[str]:
     """Files that the manifest does not name."""
     manifest = version.manifest
     tables = [entry for table in manifest.tables.values() for entry in table.all_files()]
@@ -92,69 +92,21 @@ def _strangers(version: Version) -> Iterator[str]:
 def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) -> Iterator[str]:
     """Every table holds what its columns promise, and hashes to its content hash.
 
-    What rests on a ``damaged`` file is not looked into: its problem is known.
+    Nothing is said of what rests on a ``damaged`` file: that file's problem is known.
     """
     tables = version.tables
     for name in ("examples", "vocab", "tokens"):
         if name not in tables:
             yield f"{name}: the manifest has no such table"
             return
-    for split, rows in version.manifest.rows.items():
-        if rows.into != rows.out + sum(rows.dropped.values()):
-            yield f"rows of {split}: {rows.into} in are not {rows.out} out and the dropped"
-        found = sum(s.rows for s in tables["examples"].shards if s.split == split)
-        if found != rows.out:
-            yield f"rows of {split}: examples has {found}, the manifest says {rows.out}"
-    tokens = tables["tokens"]
-    vocabulary = None if tables["vocab"].absent else _vocabulary(tables["vocab"])
-    seen: set[str] = set()
-    here = {name: table for name, table in tables.items() if not table.absent}
+    yield from _row_counts(version)
+    checks = _RowChecks(version, damaged)
+    here = [table for table in tables.values() if not table.absent]
     if version.absent:
         progress.say(f"not pulled, and so not checked: {listing(sorted(version.absent))}")
-    with progress.step(
-        "checking rows", sum(t.entry.rows for t in here.values()), "rows"
-    ) as advance:
-        for name, table in here.items():
-            schema, content = _schema(table), None
-            if schema is None:
-                progress.warn(
-                    f"{name}: a later release made it; its files and content hash are checked, "
-                    "what its rows mean is not known here"
-                )
-            elif (
-                name != "vocab" and not _own_rows(name) and len(table.shards) != len(tokens.shards)
-            ):
-                yield f"{name}: {len(table.shards)} shards where tokens has {len(tokens.shards)}"
-                continue
-            lost = 0  # shards whose problem is known
-            for problem in _row_numbers(table):
-                yield problem
-            for number, shard in enumerate(table.shards):
-                advance(shard.rows)
-                if shard.path in damaged:
-                    lost += 1
-                    continue
-                try:
-                    rows = table.read(shard)
-                    rows = rows if schema is None else _as_known(rows, schema)
-                    content = content or ContentHash(rows.schema)
-                    content.update(shard.split or "", rows)
-                    if rows.num_rows != shard.rows:
-                        yield f"{shard.path}: {rows.num_rows} rows, the manifest says {shard.rows}"
-                    if schema is not None and (name == "vocab" or not tokens.absent):
-                        alone = name == "vocab" or _own_rows(name)
-                        beside = None if alone else tokens.read(tokens.shards[number])
-                        known = rows.select(schema.names)
-                        for problem in _shard(
-                            version, table, shard, known, beside, vocabulary, seen
-                        ):
-                            yield f"{shard.path}: {problem}"
-                except (PausedataError, pa.ArrowException, ValueError, KeyError) as error:
-                    if not damaged:  # else it rests on a damaged file of another table
-                        yield f"{shard.path}: unreadable: {str(error).splitlines()[0]}"
-            content = content or ContentHash(pa.schema([]))
-            if not lost and content.hexdigest() != table.entry.content:
-                yield f"{name}: its values do not hash to the manifest's content hash"
+    with progress.step("checking rows", sum(t.entry.rows for t in here), "rows") as advance:
+        for table in here:
+            yield from checks.problems(table, progress, advance)
         if not damaged:
             for name in version.exports:
                 needs = {"tokens", *tables[f"exports/{name}"].entry.provenance.get("made_from", [])}
@@ -162,8 +114,125 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
                     yield from export_problems(version, name, progress)
 
 
+def _row_counts(version: Version) -> Iterator[str]:
+    """The rows of each split are counted rightly, and are those of ``examples``."""
+    for split, rows in version.manifest.rows.items():
+        if rows.into != rows.out + sum(rows.dropped.values()):
+            yield f"rows of {split}: {rows.into} in are not {rows.out} out and the dropped"
+        found = sum(s.rows for s in version.table("examples").shards if s.split == split)
+        if found != rows.out:
+            yield f"rows of {split}: examples has {found}, the manifest says {rows.out}"
+
+
+class _RowChecks:
+    """Checks the rows of each table, alone and against the tokens of the same examples."""
+
+    def __init__(self, version: Version, damaged: Mapping[str, str]) -> None:
+        self._version, self._damaged = version, damaged
+        self._tokens, vocab = version.table("tokens"), version.table("vocab")
+        self._vocabulary = None if vocab.absent else _vocabulary(vocab)
+        self._ids: set[str] = set()  # of the examples seen so far
+
+    def problems(self, table: Table, progress: Progress, advance: Advance) -> Iterator[str]:
+        """What is wrong with ``table``, a line each; ``advance`` hears of the rows checked."""
+        schema = _schema(table)
+        if schema is None:
+            progress.warn(
+                f"{table.name}: a later release made it; its files and content hash are checked, "
+                "what its rows mean is not known here"
+            )
+        elif _has_a_row_per_example(table.name) and len(table.shards) != len(self._tokens.shards):
+            there = len(self._tokens.shards)
+            yield f"{table.name}: {len(table.shards)} shards where tokens has {there}"
+            return
+        yield from _row_numbers(table)
+        content: ContentHash | None = None
+        for number, shard in enumerate(table.shards):
+            advance(shard.rows)
+            if shard.path in self._damaged:
+                continue
+            try:
+                rows = table.read(shard)
+                rows = rows if schema is None else _as_known(rows, schema)
+                content = content or ContentHash(rows.schema)
+                content.update(shard.split or "", rows)
+                if rows.num_rows != shard.rows:
+                    yield f"{shard.path}: {rows.num_rows} rows, the manifest says {shard.rows}"
+                if schema is not None:
+                    for problem in self._of_shard(table, number, rows.select(schema.names)):
+                        yield f"{shard.path}: {problem}"
+            except (PausedataError, pa.ArrowException, ValueError, KeyError) as error:
+                if not self._damaged:  # else it rests on a damaged file of another table
+                    yield f"{shard.path}: unreadable: {str(error).splitlines()[0]}"
+        whole = not any(shard.path in self._damaged for shard in table.shards)
+        content = content or ContentHash(pa.schema([]))
+        if whole and content.hexdigest() != table.entry.content:
+            yield f"{table.name}: its values do not hash to the manifest's content hash"
+
+    def _of_shard(self, table: Table, number: int, rows: pa.Table) -> Iterator[str]:
+        """What is wrong with the ``rows`` of shard ``number``."""
+        kind = table.name.partition("/")[0]
+        if kind == "vocab":
+            yield from _vocab(rows)
+        elif kind == "exports" or self._tokens.absent:
+            return  # exports are made again: ``export_problems``
+        elif kind == "gates":
+            yield from _gate(rows)
+        else:
+            tokens = self._tokens.read(self._tokens.shards[number])
+            if rows.column("id").combine_chunks() != tokens.column("id").combine_chunks():
+                yield "its ids are not those of tokens"
+            elif kind == "scores":
+                yield from _scores(rows, tokens)
+            elif kind == "placements":
+                yield from _placement(rows, tokens)
+            elif kind == "tokens":
+                yield from self._of_tokens(number, rows)
+            else:
+                yield from self._of_examples(table.shards[number], rows)
+
+    def _of_examples(self, shard: ShardEntry, rows: pa.Table) -> Iterator[str]:
+        ids = rows.column("id").to_pylist()
+        if len(set(ids)) != len(ids) or not self._ids.isdisjoint(ids):
+            yield "an id stands there twice"
+        self._ids.update(ids)
+        if set(rows.column("split").to_pylist()) - {shard.split}:
+            yield f"rows of another split than {shard.split}"
+
+    def _of_tokens(self, number: int, rows: pa.Table) -> Iterator[str]:
+        offsets, ids = list_parts(rows, "response_ids")
+        _, prompt_ids = list_parts(rows, "prompt_ids")
+        starts, start = list_parts(rows, "char_start")
+        ends, end = list_parts(rows, "char_end")
+        if not (np.array_equal(offsets, starts) and np.array_equal(offsets, ends)):
+            yield "character spans are not one for each response token"
+            return
+        if (np.diff(offsets) == 0).any():
+            yield "a response without tokens"
+            return
+        for each in (ids, prompt_ids):
+            if self._vocabulary is not None and not np.isin(each, self._vocabulary).all():
+                yield "a token id outside the vocabulary"
+        if np.isin(self._version.manifest.pause.id, np.concatenate([ids, prompt_ids])):
+            yield "the pause token stands in the corpus"
+        # Spans cover the response, or of a truncated one its beginning.
+        gaps = start[1:] > end[:-1]
+        gaps[offsets[1:-1] - 1] = False
+        if (start > end).any() or gaps.any() or start[offsets[:-1]].any():
+            yield "character spans leave a gap"
+        examples = self._version.table("examples")
+        if examples.absent:
+            return
+        texts = examples.read(examples.shards[number], ["response"]).column("response").to_pylist()
+        truncated = rows.column("truncated").to_pylist()
+        for text, cut, last in zip(texts, truncated, end[offsets[1:] - 1], strict=True):
+            if last != len(text) and not (cut and last <= len(text)):
+                yield f"character spans end at {last}, the response has {len(text)} characters"
+                return
+
+
 def _row_numbers(table: Table) -> Iterator[str]:
-    """Shards follow one another without gaps, and are all of the table."""
+    """The shards of each split follow one another without gaps, and hold all rows of the table."""
     counted: dict[str | None, int] = {}
     for shard in table.shards:
         if shard.first_row != counted.get(shard.split, 0):
@@ -199,46 +268,15 @@ def _as_known(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return known
 
 
-def _shard(
-    version: Version,
-    table: Table,
-    shard: ShardEntry,
-    rows: pa.Table,
-    tokens: pa.Table | None,
-    vocabulary: np.ndarray[Any, Any] | None,
-    seen: set[str],
-) -> Iterator[str]:
-    kind = table.name.split("/")[0]
-    if kind == "exports":
-        return  # _exports does
-    if kind == "gates":
-        yield from _gate(rows)
-        return
-    if tokens is None:
-        ids = rows.column("token_id").to_numpy()
-        if (np.diff(ids) <= 0).any() or (len(ids) and ids[0] < 0):
-            yield "token ids do not ascend from 0"
-        return
-    if rows.column("id").combine_chunks() != tokens.column("id").combine_chunks():
-        yield "its ids are not those of tokens"
-        return
-    check: Any = {"scores": _scores, "placements": _placement}.get(kind)
-    if check:
-        yield from check(rows, tokens)
-    elif kind == "tokens":
-        yield from _tokens(version, shard, rows, vocabulary)
-    else:
-        ids = rows.column("id").to_pylist()
-        if len(set(ids)) != len(ids) or not seen.isdisjoint(ids):
-            yield "an id stands there twice"
-        seen.update(ids)
-        if set(rows.column("split").to_pylist()) - {shard.split}:
-            yield f"rows of another split than {shard.split}"
+def _has_a_row_per_example(name: str) -> bool:
+    """Whether a table's shards have to be those of tokens: not a vocabulary's or an export's."""
+    return name != "vocab" and not name.startswith(("exports/", "gates/"))
 
 
-def _own_rows(name: str) -> bool:
-    """Whether a table's shards are not those of tokens: an export's are made again, below."""
-    return name.startswith(("exports/", "gates/"))
+def _vocab(rows: pa.Table) -> Iterator[str]:
+    ids = rows.column("token_id").to_numpy()
+    if (np.diff(ids) <= 0).any() or (len(ids) and ids[0] < 0):
+        yield "token ids do not ascend from 0"
 
 
 def _gate(rows: pa.Table) -> Iterator[str]:
@@ -251,41 +289,6 @@ def _gate(rows: pa.Table) -> Iterator[str]:
     for column in ("logprob_without", "logprob_with"):
         if not np.isfinite(rows.column(column).to_numpy()).all():
             yield f"{column} is not finite"
-
-
-def _tokens(
-    version: Version, shard: ShardEntry, rows: pa.Table, vocabulary: np.ndarray[Any, Any] | None
-) -> Iterator[str]:
-    offsets, ids = list_parts(rows, "response_ids")
-    _, prompt_ids = list_parts(rows, "prompt_ids")
-    starts, start = list_parts(rows, "char_start")
-    ends, end = list_parts(rows, "char_end")
-    if not (np.array_equal(offsets, starts) and np.array_equal(offsets, ends)):
-        yield "character spans are not one for each response token"
-        return
-    if (np.diff(offsets) == 0).any():
-        yield "a response without tokens"
-        return
-    for each in (ids, prompt_ids):
-        if vocabulary is not None and not np.isin(each, vocabulary).all():
-            yield "a token id outside the vocabulary"
-    if np.isin(version.manifest.pause.id, np.concatenate([ids, prompt_ids])):
-        yield "the pause token stands in the corpus"
-    # Spans cover the response, or of a truncated one its beginning.
-    gaps = start[1:] > end[:-1]
-    gaps[offsets[1:-1] - 1] = False
-    if (start > end).any() or gaps.any() or start[offsets[:-1]].any():
-        yield "character spans leave a gap"
-    if version.table("examples").absent:
-        return
-    number = version.table("tokens").shards.index(shard)
-    examples = version.table("examples")
-    texts = examples.read(examples.shards[number], ["response"]).column("response").to_pylist()
-    truncated = rows.column("truncated").to_pylist()
-    for text, cut, last in zip(texts, truncated, end[offsets[1:] - 1], strict=True):
-        if last != len(text) and not (cut and last <= len(text)):
-            yield f"character spans end at {last}, the response has {len(text)} characters"
-            return
 
 
 def _scores(rows: pa.Table, tokens: pa.Table) -> Iterator[str]:

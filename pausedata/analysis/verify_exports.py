@@ -1,4 +1,4 @@
-"""``verify`` of exports: made again from the tables, and compared."""
+"""``verify`` of exports: their rows are made again from the tables and compared."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from pausedata.store.dataset import Table, Version
 
 
 def export_problems(version: Version, name: str, progress: Progress) -> Iterator[str]:
-    """What is wrong with an export: its rows are those that the placements give, and the trainer's
-    files hold them.
+    """What is wrong with an export, a line each.
+
+    Its rows have to be those that its placements give, and the trainer's files have to hold them.
     """
     table = version.table(f"exports/{name}")
     inputs = table.entry.provenance.get("inputs", {})
@@ -36,7 +37,7 @@ def export_problems(version: Version, name: str, progress: Progress) -> Iterator
             origin,
             format,
             options,
-            settled=settled(version.folder / table.name, {s: s for s in table.splits()}),
+            settled=recorded_changes(version.folder / table.name, {s: s for s in table.splits()}),
         )
         if rows.needs_tokenizer:
             progress.warn(
@@ -54,7 +55,7 @@ def export_problems(version: Version, name: str, progress: Progress) -> Iterator
 
 
 def _made_again(table: Table, rows: ExportRows) -> Iterator[str]:
-    """Each shard is what the placement gives, and without its pauses it is the tokens."""
+    """Compare each shard with the rows that the placement gives."""
     stored = {shard.path.rsplit("/", 1)[1]: shard for shard in table.shards}
     for unit in [unit for label in rows.labels() for unit in rows.units(label)]:
         shard = stored.pop(unit.file, None)
@@ -66,10 +67,10 @@ def _made_again(table: Table, rows: ExportRows) -> Iterator[str]:
         yield f"{shard.path}: is no shard of this export"
 
 
-def settled(folder: Path, stems: Mapping[str, str]) -> dict[str, RowChange]:
-    """What an export in ``folder`` says became of its text rows, by split and id.
+def recorded_changes(folder: Path, stems: Mapping[str, str]) -> dict[str, RowChange]:
+    """The rows that the export in ``folder`` says it changed or left out, by split and id.
 
-    ``stems``: split → what its files are named by.
+    ``stems``: split → the beginning of its files' names.
     """
     return {
         f"{label}\0{change.id}": change

@@ -46,7 +46,7 @@ class Terminated(BaseException):
 
 @dataclass
 class Settings:
-    """What the options say that may stand before a command and after it, and what comes of them."""
+    """The options that may stand before a command and after it, and what belongs to them."""
 
     quiet: bool = False
     verbose: bool = False
@@ -225,13 +225,13 @@ def _explained(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def if_stopped(kept: str, *, goes_on: bool = True) -> None:
-    """From here on a stop leaves ``kept``; the same command goes on, or else begins again."""
+    """From here on, say after a stop that ``kept`` is true, and how to go on or begin again."""
     again = "To go on" if goes_on else "To begin again"
     settings.stopped = f"{kept}. {again}: {shlex.join(['pausedata', *sys.argv[1:]])}"
 
 
 def _introduce() -> None:
-    """Tell who asked for more what runs here, and where it keeps what."""
+    """With --verbose or --log-file, tell which versions run here and where the caches are."""
     if settings.log is None and not settings.verbose:
         return
     from importlib import metadata
@@ -354,9 +354,9 @@ def print_rich(rendered: RenderableType) -> None:
 
 
 def command_line() -> str:
-    """The command as it was given, but for folders and servers: a manifest names no machine.
+    """The command as it was typed, without folders and servers: a manifest names no machine.
 
-    Nor does it say how the command was to talk.
+    Options that only change what is printed are left out, too.
     """
     from pausedata.cli.words import without_everywhere
 
@@ -405,7 +405,7 @@ def checked_name(name: str, what: str) -> str:
 
 
 def _without_address(words: list[str]) -> list[str]:
-    """The words but for those that say where a server runs."""
+    """The words without those that say where a server runs."""
     kept, rest = list[str](), iter(words)
     for word in rest:
         option, equals, value = word.partition("=")
@@ -423,7 +423,7 @@ def _without_address(words: list[str]) -> list[str]:
 
 
 def _without_url(setting: str) -> str:
-    """The recipe's ``scoring`` as it was given, but for the server's address."""
+    """A value given for the recipe's ``scoring``, without the server's address."""
     import yaml
 
     from pausedata.pipeline.recipe import read_value

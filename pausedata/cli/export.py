@@ -394,11 +394,11 @@ def _prove(
     trainer: Trainer, made: _Made, origin: ExportInputs, format: Format, options: Options
 ) -> list[TrainerCheck]:
     """What comes of the trainer's reading what was written, split by split."""
-    from pausedata.analysis.verify_exports import settled
+    from pausedata.analysis.verify_exports import recorded_changes
     from pausedata.exporters.export_rows import ExportRows
     from pausedata.exporters.trainers.trainer_check import prove
 
-    rows = ExportRows(origin, format, options, settled(made.folder, made.stems))
+    rows = ExportRows(origin, format, options, recorded_changes(made.folder, made.stems))
     found: list[TrainerCheck] = []
     with (
         progress().step(f"checking with {trainer.name}", len(made.files), "splits") as advance,

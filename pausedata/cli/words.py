@@ -1,4 +1,8 @@
-"""The words of a command without those that say how it talks."""
+"""A command line without the options that change only what is printed, for manifests and logs.
+
+It is made from the words as they were typed, not from what Click parsed: the order of options and
+the spelling of values (``0.10``, ``k=[a, b]``) are part of what a person wants to see again.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +15,25 @@ EVERYWHERE = ("--quiet", "--verbose", "--log-file", "--debug")  # before a comma
 def without_everywhere(words: Sequence[str], group: Any) -> list[str]:
     """``words``, as a person typed them after `pausedata`, but for the options of `EVERYWHERE`.
 
-    What an option takes is told by ``group``, the commands themselves, so that the text of
-    `--message --quiet` stays.
+    ``group``, Typer's commands, says which options take a value: in `--message --quiet` the second
+    word is a text, and stays.
     """
     kept, rest = list[str](), iter(words)
-    name = _scan(rest, group.params, kept, to_argument=True)
+    name = _keep_words(rest, group.params, kept, to_argument=True)
     if name is not None:
         kept.append(name)
         command = group.commands.get(name)
-        _scan(rest, command.params if command is not None else [], kept)
+        _keep_words(rest, command.params if command is not None else [], kept)
     return kept
 
 
-def _scan(
+def _keep_words(
     rest: Iterator[str], params: list[Any], kept: list[str], *, to_argument: bool = False
 ) -> str | None:
-    """Put into ``kept`` what stays; with ``to_argument`` up to the first argument, given back."""
+    """Append the words that stay to ``kept``.
+
+    With ``to_argument`` only those before the first argument, which is returned.
+    """
     options = {o: p for p in params if p.param_type_name == "option" for o in p.opts}
     for word in rest:
         if word == "--":

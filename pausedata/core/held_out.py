@@ -1,4 +1,4 @@
-"""Which examples are held out, where something is fitted on the others or checked on new ones."""
+"""Which examples are held out, to check on them what was fitted on the others."""
 
 from __future__ import annotations
 

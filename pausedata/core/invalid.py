@@ -1,6 +1,6 @@
 """What pydantic finds wrong with what a person wrote: which key, what belongs there, the nearest.
 
-Recipes, strategies and formats all tell their errors from here.
+Errors in recipes, strategies and formats are all worded here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What went wrong with the Hub, told by the names of errors, whoever wrapped them."""
+"""What went wrong with the Hub, recognised by the names of the errors in a chain of causes."""
 
 from __future__ import annotations
 

@@ -148,5 +148,5 @@ def _limits_of(option: dict[str, Any]) -> str:
         "maximum": "≤",
         "exclusive_maximum": "<",
     }
-    told = {key: option[key] for key in signs if option[key] not in (None, NO_LIMIT)}
-    return "".join(f", {signs[key]} {limit}" for key, limit in told.items())
+    limits = {key: option[key] for key in signs if option[key] not in (None, NO_LIMIT)}
+    return "".join(f", {signs[key]} {limit}" for key, limit in limits.items())

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items; the next is made in a thread meanwhile, and no more than that one."""
+    """Yield the items; while one is used, a thread makes the next one and no more."""
     end: Any = object()
     with ThreadPoolExecutor(1) as beside:
         coming = beside.submit(next, items, end)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    pass
+from typing import Protocol
 
 
 class Advance(Protocol):
-    """What the block of a step calls: so many units more, and shards, are done."""
+    """Called within a step: ``units`` more are done, and ``shards`` more are finished."""
 
     def __call__(self, units: int, shards: int = 0, /) -> None:
         """Count them."""
@@ -19,14 +16,14 @@ class Advance(Protocol):
 
 
 class Progress(Protocol):
-    """Somebody who listens: a terminal, a log, nobody."""
+    """What hears of the work: a terminal, a log, or nothing."""
 
     def step(
         self, title: str, total: int | None, unit: str, shards: int | None = None
     ) -> AbstractContextManager[Advance]:
-        """Announce a step of ``total`` units, in so many ``shards`` where it goes by them.
+        """Announce a step of ``total`` units, in ``shards`` shards where it is counted by them.
 
-        The block calls what it gets as units and shards are done.
+        The block is given an `Advance`, to be called as units and shards are done.
         """
         ...
 
@@ -44,7 +41,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Nobody listens; warnings are kept for who asks."""
+    """Shows nothing, and keeps the warnings."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -68,7 +65,7 @@ class Silent:
 
 
 def _ignore(units: int, shards: int = 0, /) -> None:
-    """Nobody counts."""
+    """An `Advance` that does nothing."""
 
 
 def ignore_message(message: str) -> None:

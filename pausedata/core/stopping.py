@@ -1,10 +1,10 @@
-"""Ctrl-C: in work that has safe points the first one waits for the next of them.
+"""Ctrl-C: in work that has safe points, the first Ctrl-C takes effect at the next of them.
 
 A step that keeps what it finishes says so with `graceful_shutdown`: a stop that is asked for there
 comes when what is under way is kept, at `raise_if_stopped`. Everywhere else (a model that loads, a
 query, a prompt, rows being read) there is nothing to wait for, and Ctrl-C raises KeyboardInterrupt
-at once, as in any program. All that is written bears a stop at any moment; a gentle one loses no
-work, and that is all.
+at once, as in any program. Nothing that is written is harmed by a stop at any moment; a graceful
+one also loses no work.
 
 Nothing here happens unless `listen` was called, as the command line does.
 """

@@ -30,7 +30,7 @@ def is_unsure(params: PauseParams, highest: float, entropy: float) -> bool:
 
 
 class PauseState:
-    """What of an answer's tokens so far decides whether a pause may come next."""
+    """An answer so far, as far as it decides whether a pause may come next."""
 
     def __init__(self, params: PauseParams, after_pause: bool = False) -> None:
         """``after_pause``: the prompt's last token is a pause."""
@@ -48,7 +48,7 @@ class PauseState:
         self._parts = [(a.encode(), b.encode()) for a, b in params.never_inside]
 
     def copy(self) -> PauseState:
-        """One that goes on in another way from here."""
+        """A copy, for an answer that continues differently from here."""
         other = object.__new__(PauseState)
         other.__dict__.update(self.__dict__)  # nothing in it is changed in place
         return other
@@ -72,7 +72,7 @@ class PauseState:
             self._follow(self._text + piece)
 
     def _follow(self, text: bytes) -> None:
-        """Go into the parts without pauses that begin in ``text``, and out of them."""
+        """Keep track of whether ``text`` ends within a part in which there is no pause."""
         while True:
             if self._inside is not None:
                 _, found, after = text.partition(self._inside)
@@ -103,7 +103,7 @@ class PauseState:
 
 
 def _end(text: bytes, marks: list[bytes]) -> bytes:
-    """As much of the text's end as may be the beginning of a mark."""
+    """The end of ``text`` that may be the beginning of a mark."""
     longest = max(map(len, marks)) - 1
     return text[-longest:] if longest else b""
 

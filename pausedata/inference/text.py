@@ -133,11 +133,11 @@ def strip_output(output: Any, tokenizer: Any, *, pause_token: str = PAUSE) -> li
 
 
 class OutputDeltas:
-    """The same of `RequestOutput`s streamed with `output_kind=RequestOutputKind.DELTA`.
+    """As `strip_output`, for answers streamed with `output_kind=RequestOutputKind.DELTA`.
 
-    Called with each output of one request in turn, it gives what is new in each of its answers;
+    Call it with each `RequestOutput` of one request in turn: it returns what is new in each answer;
     ``pauses`` is the number so far. Text that may be the beginning of a pause is held back until
-    the next.
+    the next output.
     """
 
     def __init__(self, tokenizer: Any, *, pause_token: str = PAUSE) -> None:

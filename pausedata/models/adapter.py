@@ -70,7 +70,7 @@ def find_base(folder: Path, config: dict[str, Any], current: Path) -> str:
 def adapter_sha256(folder: Path, base: dict[str, Any]) -> str:
     """The hex sha256 of what decides scores: the adapter's weights and settings, and its base.
 
-    ``base`` is the base's identity, of which a folder's name decides nothing.
+    ``base`` is the base's identity; where it has a hash of its weights, its name does not count.
     """
     config = {k: v for k, v in read_config(folder).items() if k not in _NAMES_THE_BASE}
     pairs = [[CONFIG, _sha256(config)]]

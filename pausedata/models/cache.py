@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 
 
 class NoCacheError(UsageError):
-    """The cache cannot take it: no room, or not to be written. Who can goes on without."""
+    """The cache has no room or cannot be written to; callers that can do without it go on."""
 
 
 def folder_for_engine(ref: ModelRef, say: Say = ignore_message) -> tuple[str, str | None]:
@@ -56,7 +56,7 @@ def folder_for_engine(ref: ModelRef, say: Say = ignore_message) -> tuple[str, st
 
 
 def in_cache(ref: ModelRef, say: Say = ignore_message) -> ModelRef:
-    """``ref`` as transformers loads it soonest: a GGUF model as its conversion in the cache.
+    """``ref`` as transformers loads it fastest: a GGUF model as its conversion in the cache.
 
     An adapter's base likewise. Where the cache cannot take it ``ref`` comes back as it is, which
     takes longer to load and gives the same weights, bit for bit.
@@ -99,7 +99,7 @@ def converted(ref: ModelRef, say: Say = ignore_message) -> Path:
 
 
 def missing_bytes(ref: ModelRef) -> int:
-    """About what the cache would take for a model that has to be converted; 0 where it has it."""
+    """About how many bytes converting the model would add to the cache; 0 where it is there."""
     if ref.kind not in ("gguf", "adapter"):
         return 0
     try:
@@ -199,7 +199,7 @@ def _alike(one: PreTrainedTokenizerFast, other: PreTrainedTokenizerFast) -> bool
 def _kept(
     kind: str, origin: dict[str, Any], make: Callable[[Path], None], need: int, say: Say
 ) -> Path:
-    """The folder of ``kind`` for ``origin``, which ``make`` fills if it is not there whole.
+    """The folder of ``kind`` for ``origin``; ``make`` fills it unless it is complete already.
 
     ``need``: the bytes that it will take. NoCacheError where the cache cannot take it.
     """
@@ -233,7 +233,7 @@ def _need(ref: ModelRef) -> int:
 
 
 def _make(folder: Path, note: dict[str, Any], make: Callable[[Path], None], need: int) -> None:
-    """Put ``folder`` where it belongs, whole; the caller has its lock."""
+    """Make ``folder`` beside its place and rename it into it; the caller holds its lock."""
     temporary = _beside(folder, "tmp")
     _sweep(folder)
     free = shutil.disk_usage(folder.parent).free
@@ -256,7 +256,7 @@ def _make(folder: Path, note: dict[str, Any], make: Callable[[Path], None], need
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether all that the note in ``folder`` speaks of is there, in its size."""
+    """Whether every file that the note in ``folder`` names is there and of its size."""
     try:
         note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
         return note["format"] == _FORMAT and all(
@@ -285,7 +285,7 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 @contextlib.contextmanager
 def _locked(folder: Path, name: str, say: Say) -> Iterator[None]:
-    """Keep other processes from making ``folder`` meanwhile; a kill lets go of the lock."""
+    """Keep other processes from making ``folder`` meanwhile; the lock ends with the process."""
     path = _beside(folder, "lock")
     try:
         check_locks(path)

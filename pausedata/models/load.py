@@ -97,7 +97,7 @@ def does_not_fit(name: str, device: torch.device) -> UsageError:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it was memory that lacked, of a device or of this machine."""
+    """Whether a device or this machine ran out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""What MODEL may be: a Hub id, a folder (a model's or a LoRA adapter's) or a .gguf file.
+"""What names a model: a Hub id, a folder (a model's or a LoRA adapter's) or a .gguf file.
 
 Nothing here loads weights. torch and transformers are imported within the functions that need
 them, so that reading a recipe stays instant.
@@ -128,7 +128,7 @@ class ModelRef:
 
     def is_cached(self) -> bool:
         """Whether the cache of the Hub has the configuration of a model of the Hub."""
-        return _cached_file(self, "config.json") is not None
+        return cached_file(self, "config.json") is not None
 
     def tokenizer_holder(self) -> ModelRef:
         """Where the tokenizer is: an adapter without one of its own has its base's."""
@@ -243,7 +243,7 @@ def _gated(ref: ModelRef) -> UnreachableError:
     )
 
 
-def _cached_file(ref: ModelRef, name: str) -> Path | None:
+def cached_file(ref: ModelRef, name: str) -> Path | None:
     """A file of a Hub model in the local cache, or None."""
     try:
         from huggingface_hub import try_to_load_from_cache
@@ -256,12 +256,12 @@ def _cached_file(ref: ModelRef, name: str) -> Path | None:
 
 def cached_commit(ref: ModelRef) -> str | None:
     """The commit of a Hub model's copy in the local cache, or None."""
-    config = _cached_file(ref, "config.json")
+    config = cached_file(ref, "config.json")
     return config.parent.name if config and COMMIT.fullmatch(config.parent.name) else None
 
 
 def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
-    """As `load_tokenizer`, from where ``ref`` itself is (no adapter) and from no cache."""
+    """As `load_tokenizer`, but read from ``ref`` itself (no adapter), past the cache."""
     if ref.kind == "gguf" and importlib.util.find_spec("gguf") is None:
         raise missing_extra("gguf", "transformers", "Reading a .gguf file")
     if ref.kind == "folder" and ref.path is not None and not _has_tokenizer(ref.path):
@@ -271,7 +271,7 @@ def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
             "tokenizer there too, with tokenizer.save_pretrained(folder)."
         )
     with quiet():
-        AutoTokenizer = _transformers("Loading a tokenizer").AutoTokenizer
+        AutoTokenizer = import_transformers("Loading a tokenizer").AutoTokenizer
         where, keywords = ref.from_pretrained_args()
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, **keywords)
@@ -306,7 +306,7 @@ def needs_own_code(error: BaseException) -> bool:
 
 
 def own_code(name: str) -> UsageError:
-    """The error for such a model."""
+    """The error for a model that comes with code of its own."""
     return UsageError(
         f"{name} comes with code of its own, which pausedata does not run. Choose a model whose "
         "architecture transformers knows, or a conversion of this one."
@@ -317,7 +317,8 @@ def _has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
-def _transformers(purpose: str) -> Any:
+def import_transformers(purpose: str) -> Any:
+    """The module; UsageError, which says what ``purpose`` needs it, where it is not installed."""
     try:
         import transformers
     except ImportError as error:

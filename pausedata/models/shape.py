@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pausedata.core.errors import (
-    UsageError,
-    first_line,
-)
+from pausedata.core.errors import UsageError, first_line
 from pausedata.models.gguf_header import GgufHeader, read_gguf_header
 from pausedata.models.ref import (
     ModelRef,
-    _cached_file,
-    _transformers,
+    cached_file,
+    import_transformers,
     needs_own_code,
     own_code,
     quiet,
@@ -35,11 +32,11 @@ def context_length(ref: ModelRef) -> int | None:
     ref = ref.base or ref
     if ref.kind == "gguf" and ref.path is not None:
         return read_gguf_header(ref.path).context_length()
-    file = ref.path / "config.json" if ref.path else _cached_file(ref, "config.json")
+    file = ref.path / "config.json" if ref.path else cached_file(ref, "config.json")
     if file is not None and (stated := _stated_context(_read_config(file))):
         return stated  # transformers takes seconds to say the same
     with quiet():
-        AutoConfig = _transformers("Reading a model's configuration").AutoConfig
+        AutoConfig = import_transformers("Reading a model's configuration").AutoConfig
         where, keywords = ref.from_pretrained_args()
         try:
             config = AutoConfig.from_pretrained(where, **keywords)
@@ -78,7 +75,7 @@ def parameter_count(ref: ModelRef) -> int | None:
     if ref.kind == "gguf" and ref.path is not None:
         return read_gguf_header(ref.path).parameters
     if ref.path is None:
-        config = _cached_file(ref, "config.json")
+        config = cached_file(ref, "config.json")
         if config is not None and (count := _safetensors_parameters(config.parent)):
             return count
         try:
@@ -109,11 +106,11 @@ class Shape:
 
 
 def model_shape(ref: ModelRef) -> Shape | None:
-    """The model's sizes, from headers and configuration alone; None where those do not say."""
+    """The model's sizes, from headers and configuration alone; None where they are not there."""
     ref = ref.base or ref
     if ref.kind == "gguf" and ref.path is not None:
         return _gguf_shape(read_gguf_header(ref.path))
-    file = ref.path / "config.json" if ref.path else _cached_file(ref, "config.json")
+    file = ref.path / "config.json" if ref.path else cached_file(ref, "config.json")
     if file is None:
         return None
     whole = _read_config(file)

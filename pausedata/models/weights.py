@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from pausedata.store.files import canonical_json
 from pausedata.store.hashes import file_sha256, file_sha256s
 
 # Trainers leave these beside the weights; they change no score.
@@ -30,8 +30,7 @@ def files_sha256(folder: Path, wanted: Callable[[Path], bool]) -> str:
     """The hex sha256 of the canonical JSON of some files' sorted ``[name, sha256]``."""
     files = [p for p in sorted(folder.iterdir()) if wanted(p)]
     pairs = list(zip([p.name for p in files], file_sha256s(files, keep=True), strict=True))
-    canonical = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(pairs)).hexdigest()
 
 
 def is_weights(path: Path) -> bool:

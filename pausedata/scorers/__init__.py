@@ -200,11 +200,11 @@ def load_scorer(backend: str, model: ModelRef, **settings: Any) -> Scorer:
 
 
 def check_scores(example: Example, scores: Scores, where: str) -> Scores:
-    """``scores`` if they can be those of ``example``, roundings past zero set to zero.
+    """``scores``, once checked against ``example``; values rounded past zero are set to zero.
 
-    ``where`` names the example in the DataError that a wrong count, a value that is not finite or
-    one beyond its range ends in. Meant for every example whatever the backend: a score that is
-    wrong without a word is worse than none.
+    DataError, in which ``where`` names the example, for a wrong number of scores and for values
+    that are not finite or out of range. Called for every example whatever the backend: a score that
+    is wrong and does not show it is worse than none.
     """
     wanted = len(example.response_ids)
     for name in ("logprob", "rank", "entropy"):
@@ -229,7 +229,7 @@ def check_scores(example: Example, scores: Scores, where: str) -> Scores:
 
 
 def _clamped(values: Floats, name: str, where: str, *, below: bool) -> Floats:
-    """``values`` (n) kept to one side of zero; DataError if not finite or far on the other."""
+    """``values`` (n) clamped to one side of zero; DataError if not finite or far on the other."""
     finite = np.isfinite(values)
     if not finite.all():
         at = int(finite.argmin())

@@ -8,7 +8,10 @@ from pausedata.core.errors import UsageError
 
 
 def check_address(backend: str, url: str | None, where: str) -> None:
-    """UsageError, which calls ``url`` ``where``, unless it is there if ``backend`` wants one."""
+    """UsageError unless ``url`` is given where ``backend`` needs one, and only there.
+
+    ``where`` is what the error calls the setting.
+    """
     if backend != "server":
         if url is not None:
             raise UsageError(
@@ -27,8 +30,8 @@ def check_address(backend: str, url: str | None, where: str) -> None:
 def server_address(url: str, where: str) -> str:
     """``url`` without the ``/v1`` and the slash that it may end in.
 
-    UsageError, which calls it ``where``, for what is no address, or more than one: no error shows
-    what might be a secret.
+    UsageError where it is no address, or holds more than one. ``where`` is what the error calls
+    the setting; what might be a secret is not shown.
     """
     url = url.strip()
     if "@" in url:

@@ -42,7 +42,7 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class ReferenceScores:
-    """What the model itself says of one example, each of shape (response tokens,).
+    """The reference scores of one example, each of shape (response tokens,).
 
     ``lowest`` and ``highest`` are the ranks that a token may have where the distance between two
     logits may be off by a tolerance; ties count or do not.
@@ -75,8 +75,8 @@ class Comparison:
     def agrees(self, bound: Bound) -> bool:
         """Whether the log-probabilities alone are as ``bound`` allows.
 
-        Of the mean a single difference of ``bound.largest`` does not count, which among few tokens
-        would move it far.
+        The mean may exceed ``bound.mean`` by what a single difference of ``bound.largest`` adds:
+        among few tokens that is much.
         """
         allowed = bound.mean + bound.largest / self.tokens
         return self.largest <= bound.largest and self.mean <= allowed
@@ -104,7 +104,10 @@ def compare(references: Sequence[ReferenceScores], scores: Sequence[Scores]) -> 
 def shifted(
     references: Sequence[ReferenceScores], scores: Sequence[Scores], by: int
 ) -> tuple[list[ReferenceScores], list[Scores]]:
-    """Both, so that a response's token k + ``by`` (1 or -1) is compared as if it were token k."""
+    """References and scores shifted by a token, to test for scores that belong to the next one.
+
+    The score of token k + ``by`` (1 or -1) is paired with the reference of token k.
+    """
     ours, theirs = (slice(1, None), slice(None, -1))[::by]
     return (
         [

@@ -83,7 +83,7 @@ _Row = tuple[str, str, str, int | None]
 
 
 def _named(id: str, every: list[_Row]) -> _Row | None:
-    """The GPU that CUDA_VISIBLE_DEVICES calls ``id``; of a UUID its beginning is enough."""
+    """The GPU that CUDA_VISIBLE_DEVICES calls ``id``: a number, or the beginning of a UUID."""
     if id.startswith("MIG-"):  # a part of a GPU; of its memory the query says nothing
         return (id, id, "a MIG instance", None)
     if id.startswith("GPU-"):
@@ -171,7 +171,7 @@ def share_out(
 
     An engine has a GPU of its own, or as many as its model is cut into (``tensor_parallel_size``
     times ``pipeline_parallel_size``). There are as many engines as GPUs allow, or ``engines``.
-    UsageError where the GPUs are too few, ``warn`` hears of some that are left over.
+    UsageError where there are too few GPUs; ``warn`` is told of those left over.
     """
     each = per_engine(engine)
     gpus = _chosen(device)

@@ -1,4 +1,4 @@
-"""What `scoring.engine` may hold, as far as it can be told before vLLM is started."""
+"""What `scoring.engine` may hold, as far as it can be checked before vLLM is started."""
 
 from __future__ import annotations
 

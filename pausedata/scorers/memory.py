@@ -178,14 +178,14 @@ def _row_of_activations(shape: Shape) -> int:
 def check(backend: str, job: Job) -> None:
     """UsageError where the weights alone take more than the memory there is.
 
-    What is only likely not to fit is left to the try: an estimate must stop nobody.
+    What only probably does not fit is tried: an estimate must not stop anybody.
     """
     place = layout(backend, job)
     refuse(backend, job, place, expected(backend, job, place))
 
 
 def refuse(backend: str, job: Job, place: DeviceLayout, memory: Memory | None) -> None:
-    """As `check`, of what was worked out before."""
+    """As `check`, where ``place`` and ``memory`` are known already."""
     if memory is None or memory.most is None or not memory.certain:
         return
     weights = memory.parts["weights"]

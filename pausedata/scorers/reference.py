@@ -34,15 +34,15 @@ _MOST_OF_MEMORY = 0.8
 
 
 class ReferenceModel:
-    """A model that tells what its float32 logits, one example at a time, say of a response."""
+    """A model in float32 that scores one example at a time, as a reference for other scores."""
 
     def __init__(self, model: ModelRef, say: Callable[[str], None] = ignore_message) -> None:
-        """Load the model; UsageError in one line where that fails. ``say`` hears of waits."""
+        """Load the model; UsageError where that fails. ``say`` hears what takes long."""
         loaded = load_model(in_cache(model, say), torch.float32, _CPU)
         self._scorer = TransformersScorer(loaded, DEFAULT_BATCH_TOKENS["cpu"])
 
     def examine(self, example: Example, tolerance: float) -> ReferenceScores:
-        """The log-probabilities, in float64, and the ranks allowed within ``tolerance`` (nats)."""
+        """The log-probabilities in float64, and the ranks possible within ``tolerance`` (nats)."""
         targets = torch.from_numpy(np.asarray(example.response_ids, np.int64))[:, None]
         logprob, lowest, highest, done = [], [], [], 0
         for block in self._scorer.logits(example):

@@ -13,7 +13,7 @@ def names_in(choice: Choice) -> list[str]:
 
 
 def epochs_of(choice: Choice) -> list[tuple[str, Mapping[str, float]]]:
-    """For each epoch what is added to a split's name, and the placements mixed in it by weight."""
+    """For each epoch the suffix of its split's name, and its placements with their weights."""
     if isinstance(choice, str):
         return [("", {choice: 1})]
     if isinstance(choice, Mapping):

@@ -15,7 +15,7 @@ from pausedata.store.files import digest
 
 
 class ContentHash:
-    """Fed a table's rows in order, in any portions; the split they belong to is named with each."""
+    """The hash of a table, whose rows are fed in order, in portions of any size, split by split."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -104,7 +104,7 @@ class _Column:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether values are numbers or truth values, of as many bytes each."""
+    """Whether values are numbers or booleans: each takes the same number of bytes."""
     return pa.types.is_primitive(kind)
 
 
@@ -113,7 +113,7 @@ def _is_struct(kind: pa.DataType) -> bool:
 
 
 def _name(kind: pa.DataType) -> str:
-    """The type, without what Arrow calls a list's items."""
+    """The type's name; that of a list leaves out the name that Arrow gives its items."""
     if pa.types.is_list(kind):
         return f"list<{_name(kind.value_type)}>"
     if _is_struct(kind):

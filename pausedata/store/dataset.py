@@ -49,18 +49,18 @@ class Table:
         return [self.folder / s.path for s in self.shards if split is None or s.split == split]
 
     def files(self) -> list[FileEntry]:
-        """Every file of the table; none where it was not pulled."""
+        """Every file of the table that is here: none where it was not pulled."""
         return [] if self.absent else self.entry.all_files()
 
     def need(self) -> None:
-        """Have the files here: fetch them, or raise UsageError that says how they are fetched."""
+        """Fetch the files if they were not pulled; UsageError, which says how, where that fails."""
         if self.absent:
             not_downloaded.fetch(self.folder.parent.parent, self.name, self.entry)
 
     def check(self) -> None:
         """Raise DataError unless every file is what the manifest says, all at once.
 
-        ``read`` looks at its own shard; this is for who reads the files otherwise, or all of them.
+        ``read`` checks the shard that it reads. Call this before the files are read in another way.
         """
         self.need()
         require_whole(self.folder, self.entry.all_files())
@@ -133,7 +133,7 @@ class Version:
 
     @cached_property
     def absent(self) -> frozenset[str]:
-        """The tables that were not pulled; what was fetched since then is still among them."""
+        """The tables that were not pulled when this was first asked."""
         try:
             pointer = self.pointer or read_pointer(self.root)
         except DataError:  # a damaged pointer: who opened the version knows
@@ -190,12 +190,6 @@ class Version:
             texts |= dict(zip(*columns, strict=True))
         return texts
 
-    def aligned(self, *names: str) -> Iterator[tuple[ShardEntry, list[pa.Table]]]:
-        """The rows of several tables side by side, shard by shard (they hold the same ids)."""
-        tables = [self.table(name) for name in names]
-        for shards in zip(*(t.shards for t in tables), strict=True):
-            yield shards[0], [t.read(s) for t, s in zip(tables, shards, strict=True)]
-
 
 def missing(table: str, tables: Iterable[str]) -> str:
     """That there is no such run or placement, and which there are."""
@@ -209,7 +203,7 @@ def missing(table: str, tables: Iterable[str]) -> str:
 
 
 def check_shards(table: Table, tokens: Table) -> None:
-    """DataError unless ``table`` is sharded as ``tokens`` is: rows are found by their place."""
+    """DataError unless the shards of ``table`` have as many rows each as those of ``tokens``."""
     if [s.rows for s in table.shards] != [s.rows for s in tokens.shards]:
         raise DataError(
             f"{table.name}: its shards are not those of tokens. "

@@ -25,7 +25,7 @@ _seen: dict[str, dict[str, Any]] = {}
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex; of a large one from memory where it is unchanged.
+    """The sha256 of a file's bytes, in hex; a large file that is unchanged is not read again.
 
     What counts as unchanged is the same device and inode, size and time of change (ns): a hard
     link in a dataset's next version is the file that it was.
@@ -36,7 +36,7 @@ def file_sha256(path: Path) -> str:
 def file_sha256s(paths: Sequence[Path], *, anew: bool = False, keep: bool = False) -> list[str]:
     """The sha256 of each file, as ``file_sha256`` gives it; those to be read are read together.
 
-    ``anew`` reads every file, whatever is remembered of it: a disk can rot without a trace.
+    ``anew`` reads every file, remembered or not: a disk can corrupt bytes and leave no trace.
     ``keep`` remembers them for later processes; who asks for one after another should not.
     """
     stamps = [_stamp(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Whether files are what a manifest says of them, asked before anything is read from them."""
+"""Whether files are what a manifest says; checked before anything is read from them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Recorded(Protocol):
 def problems_of(folder: Path, entries: Sequence[Recorded], *, anew: bool = False) -> dict[str, str]:
     """What is wrong with each file that is not what ``entries`` say, by its path.
 
-    Large files that did not change since they were last read whole are read again only ``anew``.
+    Large files that did not change since they were last hashed are read again only with ``anew``.
     """
     found = misplaced(folder, entries)
     whole = [entry for entry in entries if entry.path not in found]
@@ -102,7 +102,7 @@ def dataset_of(folder: Path) -> str:
 def is_inside(root: str, path: Path) -> bool:
     """Whether ``path``, with every link followed, lies under ``root``, a real path.
 
-    A dataset of a stranger's must not make us read, or hand on, other files of this machine.
+    Otherwise someone else's dataset could make us read, or pass on, other files of this machine.
     """
     return Path(os.path.realpath(path)).is_relative_to(root)
 

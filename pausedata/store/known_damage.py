@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 
 
 def marks(root: Path) -> dict[int, dict[str, str]]:
-    """By version, the paths of damaged files with what is wrong; empty where nothing is marked."""
+    """Version → path of a damaged file → what is wrong with it; empty where nothing is marked."""
     try:
         marked = json.loads((root / MARKS).read_text("utf-8"))
         return {int(number): dict(paths) for number, paths in marked.items()}
@@ -25,7 +25,7 @@ def marks(root: Path) -> dict[int, dict[str, str]]:
 
 
 def add_marks(root: Path, found: Mapping[int, Mapping[str, str]], there: list[int]) -> None:
-    """Add to what is marked; of versions that are not ``there`` any more nothing is kept."""
+    """Mark what was ``found`` as well; versions that are not ``there`` any more are dropped."""
     known = marks(root)
     kept = {n: known.get(n, {}) | dict(found.get(n, {})) for n in {*known, *found} if n in there}
     files.write_json(root / MARKS, {str(n): kept[n] for n in sorted(kept)})

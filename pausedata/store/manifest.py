@@ -157,7 +157,7 @@ class Pointer(Open):
     )
 
     def seen_at(self, repo: str) -> list[Origin]:
-        """What is known of a repository: the last push to it, and the pull from it."""
+        """The commits known of a repository: the last push to it, and the pull from it."""
         known = [self.pushed.get(repo), self.origin]
         return [origin for origin in known if origin is not None and origin.repo == repo]
 

@@ -1,4 +1,4 @@
-"""Tables that the manifest names and that were not pulled: their files are on the Hub alone."""
+"""Tables that the manifest names but whose files were not pulled: they are on the Hub alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _supplying = threading.Lock()
 
 
 def names(pointer: Pointer, manifest: Manifest) -> frozenset[str]:
-    """The tables of a version that are not here."""
+    """The tables of a version whose files were not pulled."""
     return frozenset(
         name
         for name, contents in pointer.absent.items()
@@ -29,7 +29,7 @@ def names(pointer: Pointer, manifest: Manifest) -> frozenset[str]:
 
 
 def without(pointer: Pointer, name: str, content: str) -> Pointer:
-    """What ``pausedata.json`` says when a table has come."""
+    """The pointer once a table's files are here, as ``pausedata.json`` will have it."""
     left = {
         table: [c for c in contents if (table, c) != (name, content)]
         for table, contents in pointer.absent.items()
@@ -39,22 +39,22 @@ def without(pointer: Pointer, name: str, content: str) -> Pointer:
 
 
 def with_(pointer: Pointer, name: str, content: str) -> Pointer:
-    """What it says of a table that was left out."""
+    """The pointer with a table added to those that were not pulled."""
     contents = [c for c in pointer.absent.get(name, []) if c != content]
     return pointer.model_copy(update={"absent": pointer.absent | {name: [*contents, content]}})
 
 
 def fetch_with(root: Path, supplier: Fetcher) -> None:
-    """Have ``supplier`` fetch what is absent from the dataset at ``root``, in this process."""
+    """From now on ``supplier`` fetches what was not pulled of the dataset at ``root``."""
     _suppliers[os.path.realpath(root)] = supplier
 
 
 def fetch(root: Path, name: str, entry: TableEntry) -> None:
-    """Have the table here; UsageError that says how to fetch it where nobody does so."""
+    """Fetch a table's files; UsageError, which says how, where `fetch_with` was not called."""
     with _supplying:  # threads that read shards side by side ask for the same
         pointer = read_pointer(root)
         if pointer is None or entry.content not in pointer.absent.get(name, []):
-            return  # it has come since
+            return  # fetched meanwhile
         supplier = _suppliers.get(os.path.realpath(root))
         if supplier is not None:
             supplier(name, entry)

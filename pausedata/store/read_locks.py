@@ -1,8 +1,8 @@
-"""Holds: what keeps ``gc`` off a version while a reader or a writer of pausedata works from it.
+"""Read locks: they keep ``gc`` from deleting a version while pausedata reads it.
 
-A hold is a shared advisory lock on the version's ``manifest.json``, a file that every version has
-for itself. The system frees it when the process ends, however it ends. Readers never wait for a
-lock and never fail for want of one: where locks are not to be had they go on without.
+A read lock is a shared advisory lock on the version's ``manifest.json``, a file that no two
+versions share. The system frees it when the process ends, however it ends. Readers never wait for a
+lock, and where the file system keeps none they go on without.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class ReadLock:
         close(self._descriptor)  # bound early: as Python ends, `os` may be gone before this
 
     def __reduce__(self) -> tuple[object, ...]:
-        """In a process that it is sent to, a hold is taken again; a copy is the same hold."""
+        """Unpickled in another process it locks there; a copy in this one is the same lock."""
         return take, (self._manifest,)
 
 
-# One descriptor a version and process, however many Versions are open.
+# One descriptor for each version in a process, however many Version objects are open.
 _holds: WeakValueDictionary[tuple[int, int], ReadLock] = WeakValueDictionary()
 _guard = threading.Lock()
 
 
 def take(manifest: Path) -> ReadLock | None:
-    """Hold the version that ``manifest`` is of; None where no lock is to be had.
+    """Lock the version that ``manifest`` is of; None where the file system keeps no locks.
 
-    A version that is deleted meanwhile gives None too: its manifest is not there to be read.
+    A version that is deleted meanwhile gives None too: its manifest cannot be read either.
     """
     if fcntl is None:
         return None
@@ -83,10 +83,10 @@ def take(manifest: Path) -> ReadLock | None:
 
 @contextmanager
 def excluding(manifest: Path) -> Iterator[State]:
-    """Keep new holds off a version while the block runs, if it is ``free``.
+    """Keep others from locking a version while the block runs, if it is ``free``.
 
-    It is ``held`` where a reader or writer has it, in this process too, and ``unknown`` where the
-    file system keeps no such locks. One without a manifest cannot be opened, and so is free.
+    It is ``held`` where a reader or writer has it, even in this process, and ``unknown`` where the
+    file system keeps no locks. A version without a manifest cannot be opened, and so is free.
     """
     try:
         descriptor = os.open(manifest, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))

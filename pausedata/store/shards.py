@@ -80,7 +80,7 @@ def shard_name(split: str, number: int, count: int) -> str:
 
 
 def parse_shard_name(path: str) -> tuple[str, int]:
-    """What stands before the number, and the number; a file without one is the only one, 0."""
+    """The part before the number, and the number; without one, the whole name and 0."""
     found = _NUMBERED.fullmatch(path)
     return (found[1], int(found[2])) if found else (path, 0)
 
@@ -136,7 +136,7 @@ def shard_schema(path: Path) -> pa.Schema:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What reading a shard may raise, as DataError."""
+    """Turn what reading a shard may raise into a DataError."""
     try:
         yield
     except FileNotFoundError:
@@ -161,7 +161,7 @@ def stream_shard(path: Path, rows: int, columns: list[str] | None = None) -> Ite
 
 
 def regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in portions of exactly ``rows``, the last one smaller."""
+    """The rows of ``tables`` in portions of exactly ``rows``; the last may be smaller."""
     held: list[pa.Table] = []
     count = 0
     for table in tables:
@@ -177,7 +177,7 @@ def regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def _leaves(schema: pa.Schema) -> list[tuple[str, str, pa.DataType]]:
-    """Columns, their paths in Parquet, and the types at their ends."""
+    """Each column's name, its leaf's path in Parquet, and the type of its values or items."""
     return [
         (field.name, f"{field.name}.list.element", field.type.value_type)
         if pa.types.is_list(field.type)

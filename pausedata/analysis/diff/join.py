@@ -1,4 +1,4 @@
-"""Which rows of two tables are of the same example: by place within a version, else by id."""
+"""Which rows of two tables belong to the same example: in one version by place, else by id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _HELD = 2  # shards of a table in memory at once
 
 @dataclass(frozen=True)
 class JoinedRows:
-    """Rows of a shard of A and, one for each, rows of a shard of B. None: all of them."""
+    """Rows of a shard of A, and as many rows of a shard of B, of the same examples in order.
+
+    None stands for all rows of the shard.
+    """
 
     shard_a: int
     rows_a: Ints | None
@@ -40,7 +43,7 @@ class Found:
     ids: list[str] = field(default_factory=list)
 
     def add(self, ids: pa.Array | pa.ChunkedArray) -> None:
-        """Count these, too."""
+        """Count these as well."""
         self.count += len(ids)
         self.ids += [id.as_py() for id in ids[: max(0, FEW - len(self.ids))]]
 
@@ -80,8 +83,32 @@ class Rows:
         return whole if rows is None else whole.take(pa.array(rows))
 
 
+class PairedRows:
+    """Rows of two tables, of the same examples in the same order."""
+
+    def __init__(self, a: Table, b: Table, columns: list[str]) -> None:
+        """``columns`` are read besides the ids."""
+        self._a, self._b = Rows(a, ["id", *columns]), Rows(b, ["id", *columns])
+
+    def take(self, pair: JoinedRows) -> tuple[pa.Table, pa.Table]:
+        """The rows of ``pair`` in A and in B; DataError unless they are of the same examples."""
+        one = self._a.take(pair.shard_a, pair.rows_a)
+        other = self._b.take(pair.shard_b, pair.rows_b)
+        if not one.column("id").equals(other.column("id")):
+            raise DataError(
+                f"{self.paths(pair)} do not hold the examples that tokens has there. "
+                "`pausedata verify` says what is wrong."
+            )
+        return one, other
+
+    def paths(self, pair: JoinedRows) -> str:
+        """The two shards, for an error."""
+        a, b = self._a.table.shards[pair.shard_a], self._b.table.shards[pair.shard_b]
+        return f"{a.path} and {b.path}"
+
+
 class MostChanged:
-    """The examples that changed most, of all that are offered: at most ``most`` are held."""
+    """Keeps the ``most`` examples that changed most, of all that are offered."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -135,8 +162,7 @@ def _join_by_id(tokens_a: Table, tokens_b: Table, joined: Joined) -> None:
     new[in_b[there]] = False
     joined.added.add(ids_b.filter(pa.array(new)))
 
-    columns = ["id", "prompt_ids", "response_ids"]
-    read_a, read_b = Rows(tokens_a, columns), Rows(tokens_b, columns)
+    rows = PairedRows(tokens_a, tokens_b, ["prompt_ids", "response_ids"])
     ends = np.cumsum([shard.rows for shard in tokens_b.shards])
     first = 0
     for shard_a, shard in enumerate(tokens_a.shards):
@@ -148,8 +174,7 @@ def _join_by_id(tokens_a: Table, tokens_b: Table, joined: Joined) -> None:
             here = shards_b == shard_b
             start = ends[shard_b] - tokens_b.shards[shard_b].rows
             pair = JoinedRows(shard_a, rows_a[here], int(shard_b), global_b[here] - start)
-            one = read_a.take(pair.shard_a, pair.rows_a)
-            other = read_b.take(pair.shard_b, pair.rows_b)
+            one, other = rows.take(pair)
             response = equal_lists(one, other, "response_ids")
             same = response & equal_lists(one, other, "prompt_ids")
             joined.changed.add(one.column("id").filter(pa.array(~same)))
@@ -178,15 +203,6 @@ def equal_lists(one: pa.Table, other: pa.Table, column: str) -> NDArray[np.bool_
     unequal = values_a[offsets_a[row] + within] != values_b[offsets_b[row] + within]
     same[row[unequal]] = False
     return same
-
-
-def check_ids(pair: JoinedRows, one: pa.Table, other: pa.Table, a: Table, b: Table) -> None:
-    """DataError where the rows of ``pair``, joined through ``tokens``, are of other examples."""
-    if not one.column("id").equals(other.column("id")):
-        raise DataError(
-            f"{a.shards[pair.shard_a].path} and {b.shards[pair.shard_b].path} do not hold the "
-            "examples that tokens has there. `pausedata verify` says what is wrong."
-        )
 
 
 def _ids(tokens: Table) -> pa.ChunkedArray:

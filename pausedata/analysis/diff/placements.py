@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata.analysis.diff.join import Ints, Joined, MostChanged, Rows, check_ids
+from pausedata.analysis.diff.join import Ints, Joined, MostChanged, PairedRows, Rows
+from pausedata.analysis.stats.manifest import share
 from pausedata.core.progress import Progress
 from pausedata.store.dataset import Version, check_shards
 from pausedata.store.tables import list_parts
@@ -17,7 +18,7 @@ from pausedata.store.tables import list_parts
 
 @dataclass(frozen=True)
 class PlacementSide:
-    """One of the two, over the examples that are compared."""
+    """One of the two placements, over the examples that are compared."""
 
     table: str
     version: int
@@ -82,8 +83,7 @@ def diff_placements(
     table_a, table_b = a[0].table(a[1]), b[0].table(b[1])
     check_shards(table_a, a[0].table("tokens"))
     check_shards(table_b, b[0].table("tokens"))
-    columns = ["id", "position", "count"]
-    read_a, read_b = Rows(table_a, columns), Rows(table_b, columns)
+    rows = PairedRows(table_a, table_b, ["position", "count"])
     total = dict.fromkeys(
         ["positions_a", "positions_b", "pauses_a", "pauses_b", "kept", "recounted", "differing",
          "moved", "distance"], 0,
@@ -91,14 +91,11 @@ def diff_placements(
     largest = MostChanged(most)
     with progress.step(f"comparing {a[1]} and {b[1]}", joined.compared, "examples") as advance:
         for pair in joined.pairs:
-            one = read_a.take(pair.shard_a, pair.rows_a)
-            other = read_b.take(pair.shard_b, pair.rows_b)
-            check_ids(pair, one, other, table_a, table_b)
-            block = _Block(one, other)
+            block = _Block(*rows.take(pair))
             for name, value in block.figures().items():
                 total[name] += value
             largest.offer(pair, block.change)
-            advance(one.num_rows)
+            advance(len(block.change))
     union = total["positions_a"] + total["positions_b"] - total["kept"]
     return PlacementsDiff(
         a=_side(a, total["positions_a"], total["pauses_a"]),
@@ -107,12 +104,12 @@ def diff_placements(
         differing=total["differing"],
         not_compared=joined.examples_a + joined.added.count - joined.compared,
         kept=total["kept"],
-        share_of_a=_share(total["kept"], total["positions_a"]),
-        share_of_union=_share(total["kept"], union),
+        share_of_a=share(total["kept"], total["positions_a"]),
+        share_of_union=share(total["kept"], union),
         recounted=total["recounted"],
         moved=total["moved"],
-        mean_distance=_share(total["distance"], total["moved"]),
-        most_changed=_most_changed(a[0], read_a, read_b, largest),
+        mean_distance=share(total["distance"], total["moved"]),
+        most_changed=_most_changed(a[0], rows, largest),
     )
 
 
@@ -178,13 +175,11 @@ def _flat(rows: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray
     return row, position.astype(np.int64), count.astype(np.int64)
 
 
-def _most_changed(
-    version: Version, read_a: Rows, read_b: Rows, largest: MostChanged
-) -> list[PlacedExample]:
+def _most_changed(version: Version, rows: PairedRows, largest: MostChanged) -> list[PlacedExample]:
     tokens = Rows(version.table("tokens"), ["response_ids"])
     raw: list[tuple[str, dict[int, int], dict[int, int], list[int]]] = []
     for pair in largest.places():
-        one, other = read_a.take(pair.shard_a, pair.rows_a), read_b.take(pair.shard_b, pair.rows_b)
+        one, other = rows.take(pair)
         ids = tokens.take(pair.shard_a, pair.rows_a).column("response_ids")[0].as_py()
         raw.append((one.column("id")[0].as_py(), _pauses(one), _pauses(other), ids))
     texts = version.token_texts(id for *_, ids in raw for id in ids)
@@ -221,7 +216,3 @@ def _side(side: tuple[Version, str], positions: int, pauses: int) -> PlacementSi
     inputs = version.table(name).entry.provenance.get("inputs", {})
     made_by = {key: inputs[key] for key in ("strategy", "parameters", "run") if key in inputs}
     return PlacementSide(name, version.number, made_by, positions, pauses)
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pausedata.analysis.diff.join import Joined, JoinedRows, MostChanged, Rows, check_ids
+from pausedata.analysis.diff.join import Joined, JoinedRows, MostChanged, PairedRows, Rows
 from pausedata.analysis.history import scored_by
 from pausedata.core.errors import DataError
 from pausedata.core.progress import Progress
@@ -23,7 +23,7 @@ QUANTILES = [0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]
 
 @dataclass(frozen=True)
 class RunSide:
-    """One of the two, over the examples that are compared."""
+    """One of the two runs, over the examples that are compared."""
 
     table: str
     version: int
@@ -114,13 +114,13 @@ def diff_runs(
 
 @dataclass(frozen=True)
 class _Block:
-    """Rows of both runs, one for one, and their log-probabilities in float64."""
+    """As many rows of both runs, of the same examples, and their log-probabilities in nats."""
 
     pair: JoinedRows
     one: pa.Table
     other: pa.Table
-    offsets: NDArray[np.int64]
-    logprob_a: NDArray[np.float64]
+    offsets: NDArray[np.int64]  # [rows + 1]: where each response begins
+    logprob_a: NDArray[np.float64]  # [tokens]
     logprob_b: NDArray[np.float64]
 
 
@@ -134,7 +134,7 @@ class _Both:
         self._joined = joined
 
     def blocks(self, columns: list[str]) -> Iterator[_Block]:
-        """All that is compared, with these columns beside the log-probabilities."""
+        """All rows that are compared, with ``columns`` besides the log-probabilities."""
         yield from self._read(self._joined.pairs, columns)
 
     def places(self, largest: MostChanged) -> Iterator[_Block]:
@@ -142,23 +142,19 @@ class _Both:
         yield from self._read(largest.places(), [])
 
     def _read(self, pairs: Any, columns: list[str]) -> Iterator[_Block]:
-        columns = ["id", "logprob", *columns]
-        read_a, read_b = Rows(self.a, columns), Rows(self.b, columns)
+        rows = PairedRows(self.a, self.b, ["logprob", *columns])
         for pair in pairs:
-            one = read_a.take(pair.shard_a, pair.rows_a)
-            other = read_b.take(pair.shard_b, pair.rows_b)
-            check_ids(pair, one, other, self.a, self.b)
+            one, other = rows.take(pair)
             offsets, logprob_a = list_parts(one, "logprob")
             offsets_b, logprob_b = list_parts(other, "logprob")
-            where = f"{self.a.shards[pair.shard_a].path} and {self.b.shards[pair.shard_b].path}"
             if not np.array_equal(offsets, offsets_b):
                 raise DataError(
-                    f"{where}: the same tokens have another number of scores. "
+                    f"{rows.paths(pair)}: the same tokens have another number of scores. "
                     "`pausedata verify` says what is wrong."
                 )
             if not (np.isfinite(logprob_a).all() and np.isfinite(logprob_b).all()):
                 raise DataError(
-                    f"{where}: a log-probability is not finite. "
+                    f"{rows.paths(pair)}: a log-probability is not finite. "
                     "`pausedata verify` says what is wrong."
                 )
             yield _Block(

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pausedata.analysis.stats.manifest import share
-from pausedata.analysis.stats.shards import read_block, read_places, read_scores
 from pausedata.core.progress import Progress, Silent
-from pausedata.store.dataset import Version, check_shards
+from pausedata.store.aligned import AlignedTables
+from pausedata.store.dataset import Version
 
 PARTS = 20  # of a response, equally long: token k of n belongs to part 20 k / n, rounded down
-FIRST = 32  # tokens of a response that are told one by one
+FIRST = 32  # tokens of a response that are reported one by one
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,24 @@ class ByPlace:
 
 
 def by_place(version: Version, progress: Progress | None = None) -> ByPlace:
-    """Add up ``version``, shard by shard; DataError where what is read does not fit together."""
+    """Count shard by shard; DataError where the tables of ``version`` do not fit together."""
     progress = progress or Silent()
-    tokens = version.table("tokens")
-    runs = {name: version.table(f"scores/{name}") for name in version.runs}
-    placements = {name: version.table(f"placements/{name}") for name in version.placements}
-    for table in (*runs.values(), *placements.values()):
-        check_shards(table, tokens)
+    tables = AlignedTables(version, version.runs, version.placements)
     there = _Sums()
-    lost = {name: _Sums() for name in runs}
-    paused = {name: _Sums() for name in placements}
-    with progress.step("places", tokens.entry.rows, "examples") as advance:
-        for number, shard in enumerate(tokens.shards):
-            block = read_block(tokens, number)
-            row = np.repeat(np.arange(len(block.lengths)), block.lengths)
-            position = np.arange(len(block.token_ids)) - block.offsets[row]
-            length = block.lengths[row]
-            there.add(position, length, np.ones(len(position)))
-            for name, table in runs.items():
-                lost[name].add(position, length, -read_scores(block, table).logprob)
-            for name, table in placements.items():
-                places = read_places(block, table)
-                paused[name].add(places.position, block.lengths[places.row], places.count)
-            advance(shard.rows)
+    lost = {run: _Sums() for run in version.runs}
+    paused = {placement: _Sums() for placement in version.placements}
+    with progress.step("places", tables.tokens.entry.rows, "examples") as advance:
+        for shard in tables.shards():
+            lengths = shard.lengths
+            row = np.repeat(np.arange(len(lengths)), lengths)
+            position = np.arange(len(shard.token_ids)) - shard.offsets[row]
+            there.add(position, lengths[row], np.ones(len(position)))
+            for run, sums in lost.items():
+                sums.add(position, lengths[row], -shard.scores(run).logprob)
+            for placement, sums in paused.items():
+                places = shard.places(placement)
+                sums.add(places.position, lengths[places.row], places.count)
+            advance(len(lengths))
     return ByPlace(
         surprisal={name: _ratios(sums.parts, there.parts) for name, sums in lost.items()},
         first_surprisal={name: _ratios(sums.first, there.first) for name, sums in lost.items()},
@@ -73,7 +68,7 @@ class _Sums:
         self.all = 0.0
 
     def add(self, position: NDArray, length: NDArray, amount: NDArray) -> None:
-        """Amounts at positions of responses of so many tokens: [any] each."""
+        """Amounts at positions of responses of these lengths, in tokens: [n] each."""
         part = np.minimum(position * PARTS // np.maximum(length, 1), PARTS - 1)
         self.parts += np.bincount(part, amount, minlength=PARTS)
         early = position < FIRST

@@ -1,4 +1,4 @@
-"""Figures of a version, counted: each shard is read once, and added up in fixed room."""
+"""Figures of a version, counted: each shard is read once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,21 +17,15 @@ from pausedata.analysis.stats.manifest import (
     perplexity,
     share,
 )
-from pausedata.analysis.stats.shards import (
-    Places,
-    ScoreColumns,
-    read_block,
-    read_places,
-    read_scores,
-)
 from pausedata.core.progress import Progress, Silent
 from pausedata.core.quantiles import Cells
-from pausedata.store.dataset import Version, check_shards
+from pausedata.store.aligned import AlignedTables, Places, ScoreColumns
+from pausedata.store.dataset import Version
 
 QUANTILES = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]
 # Edges of the histogram as probabilities, the same for all runs, so that they can be compared. In
 # steps of equal log-probability half of the tokens would fall into the first; powers of ten show
-# the tail, and what stands between 0.1 and 1 is told apart where most tokens are.
+# the tail, and there are several bins between 0.1 and 1, where most tokens are.
 PROBABILITIES = [0, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1]
 # As stored ones are: a probability of exactly a half is then in the bin that begins there.
 _INNER = np.log(np.array(PROBABILITIES[1:-1])).astype(np.float32)
@@ -40,32 +34,27 @@ _INNER = np.log(np.array(PROBABILITIES[1:-1])).astype(np.float32)
 def stats(version: Version, run: str | None = None, progress: Progress | None = None) -> Stats:
     """Count what ``version`` holds, of all runs or of ``run`` alone.
 
-    Exports are told as they were recorded. Memory: a shard of one table at a time, and some
+    Exports are reported as they were recorded. Memory: a shard of one table at a time, and some
     2 MB for each run and split. UsageError where there is no such run; DataError where what is
     read does not fit together.
     """
     progress = progress or Silent()
     recorded = manifest_stats(version, run)
-    tokens = version.table("tokens")
-    runs = {name: version.table(f"scores/{name}") for name in recorded.runs}
-    placements = {name: version.table(f"placements/{name}") for name in recorded.placements}
-    for table in (*runs.values(), *placements.values()):
-        check_shards(table, tokens)
-    splits = list(dict.fromkeys([*recorded.splits, *tokens.splits()]))
+    tables = AlignedTables(version, recorded.runs, recorded.placements)
+    splits = list(dict.fromkeys([*recorded.splits, *tables.tokens.splits()]))
     sizes = {split: np.zeros(3, np.int64) for split in splits}  # examples, tokens, of responses
-    scored = {name: {split: _ScoreTotals() for split in splits} for name in runs}
-    placed = {name: _PlaceTotals() for name in placements}
-    with progress.step("counting", tokens.entry.rows, "examples") as advance:
-        for number, shard in enumerate(tokens.shards):
-            block = read_block(tokens, number, prompts=True)
-            assert shard.split is not None and block.prompt_tokens is not None
-            responses = len(block.token_ids)
-            sizes[shard.split] += len(block.ids), block.prompt_tokens + responses, responses
-            for name, table in runs.items():
-                scored[name][shard.split].add(read_scores(block, table, optional=True))
-            for name, table in placements.items():
-                placed[name].add(read_places(block, table))
-            advance(shard.rows)
+    scored = {name: {split: _ScoreTotals() for split in splits} for name in recorded.runs}
+    placed = {name: _PlaceTotals() for name in recorded.placements}
+    with progress.step("counting", tables.tokens.entry.rows, "examples") as advance:
+        for shard in tables.shards(prompts=True):
+            assert shard.prompt_tokens is not None
+            responses = len(shard.token_ids)
+            sizes[shard.split] += len(shard.ids), shard.prompt_tokens + responses, responses
+            for name, by_split in scored.items():
+                by_split[shard.split].add(shard.scores(name, optional=True))
+            for name, totals in placed.items():
+                totals.add(shard.places(name))
+            advance(len(shard.ids))
     examples, all_tokens, response_tokens = (
         int(n) for n in sum(sizes.values(), np.zeros(3, np.int64))
     )
@@ -77,16 +66,17 @@ def stats(version: Version, run: str | None = None, progress: Progress | None = 
         response_tokens=response_tokens,
         splits={
             split: replace(
-                told,
+                known,
                 examples=int(sizes[split][0]),
                 tokens=int(sizes[split][1]),
                 response_tokens=int(sizes[split][2]),
             )
-            for split, told in recorded.splits.items()
+            for split, known in recorded.splits.items()
         },
-        runs={name: _run(told, scored[name]) for name, told in recorded.runs.items()},
+        runs={name: _run(known, scored[name]) for name, known in recorded.runs.items()},
         placements={
-            name: placed[name].figures(told, examples) for name, told in recorded.placements.items()
+            name: placed[name].figures(known, examples)
+            for name, known in recorded.placements.items()
         },
         histogram_edges=HistogramEdges(
             probability=[float(p) for p in PROBABILITIES],
@@ -106,7 +96,7 @@ class _ScoreTotals:
         self.with_entropy = self.with_rank = self.first = 0  # tokens
 
     def add(self, scores: ScoreColumns) -> None:
-        logprob = np.sort(scores.logprob)  # in which the edges are found at once
+        logprob = np.sort(scores.logprob)  # so that one search finds all edges
         self.cells.add(logprob)
         ends = np.searchsorted(logprob, _INNER)
         self.histogram += np.diff(ends, prepend=0, append=len(logprob))
@@ -142,12 +132,12 @@ class _ScoreTotals:
         )
 
 
-def _run(told: RunStats, by_split: dict[str, _ScoreTotals]) -> RunStats:
+def _run(recorded: RunStats, by_split: dict[str, _ScoreTotals]) -> RunStats:
     splits = {split: total.figures() for split, total in by_split.items()}
     whole = _ScoreTotals()
     for total in by_split.values():
         whole.merge(total)
-    return RunStats(scored_by=told.scored_by, splits=splits, **asdict(whole.figures()))
+    return RunStats(scored_by=recorded.scored_by, splits=splits, **asdict(whole.figures()))
 
 
 class _PlaceTotals:
@@ -168,9 +158,9 @@ class _PlaceTotals:
         fewest = int(pauses.min())
         self.fewest = fewest if self.fewest is None else min(self.fewest, fewest)
 
-    def figures(self, told: PlacementStats, examples: int) -> PlacementStats:
+    def figures(self, recorded: PlacementStats, examples: int) -> PlacementStats:
         return replace(
-            told,
+            recorded,
             examples_with_pauses=self.having,
             places=self.places,
             pauses=self.pauses,

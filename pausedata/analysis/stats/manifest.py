@@ -1,4 +1,4 @@
-"""Figures of a version, as far as its manifest has them: no table is read."""
+"""The figures that a version's manifest has; no table is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pausedata.store.dataset import Version
 
 @dataclass(frozen=True)
 class SplitStats:
-    """One split: rows asked of the source, examples that they gave, the others by reason.
+    """One split: rows read from the source, examples made of them, and dropped rows by reason.
 
     Tokens are None where they were not counted.
     """
@@ -110,7 +110,7 @@ class Stats:
     bytes: dict[str, int]  # of each table
     total_bytes: int
     histogram_edges: HistogramEdges | None = None  # one for all runs; None where not counted
-    # Quantiles other than the extremes lie at most this share of the true value beside it.
+    # The largest relative error of a quantile; the extremes, 0 and 1, are exact.
     quantiles_within: float | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -213,9 +213,10 @@ def _export(version: Version, name: str) -> ExportStats:
 
 
 def _tokens(version: Version) -> tuple[int | None, int | None]:
-    """Tokens in all and of responses, from an export's or a run's account of its making.
+    """All tokens, and those of responses, as recorded when an export or a run was made.
 
-    Of an export that has every example as it is: one placement, no option.
+    An export counts only if it holds every example unchanged: one placement, no options. None
+    where nothing was recorded.
     """
     for name in version.exports:
         facts = _facts(version, f"exports/{name}")
@@ -236,5 +237,5 @@ def _tokens(version: Version) -> tuple[int | None, int | None]:
 
 
 def share(part: float, whole: float) -> float | None:
-    """``part / whole``; None where there is nothing to share."""
+    """``part / whole``; None where ``whole`` is 0."""
     return part / whole if whole else None

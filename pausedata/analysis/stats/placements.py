@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pausedata.analysis.stats.manifest import placement_stats, share
-from pausedata.analysis.stats.shards import Block, Places, read_block, read_places, read_scores
 from pausedata.core.progress import Progress, Silent
-from pausedata.store.dataset import Version, check_shards
+from pausedata.store.aligned import AlignedShard, AlignedTables
+from pausedata.store.dataset import Version
 
 MOST_FREQUENT = 5  # tokens that are named for each placement
 
@@ -28,7 +28,7 @@ class TokenCount:
 
 @dataclass(frozen=True)
 class PlacedTokens:
-    """What one placement chose. Means and shares are None where there is nothing to share.
+    """What one placement chose. Means and shares of nothing are None.
 
     A place after the last token has no token: it counts among places and pauses, not among tokens.
     """
@@ -86,33 +86,25 @@ def placements_stats(
     """
     progress = progress or Silent()
     run = run or version.default_run
-    tokens = version.table("tokens")
-    scores = version.table(f"scores/{run}") if run else None
-    tables = {name: version.table(f"placements/{name}") for name in version.placements}
-    for table in [*tables.values(), *([scores] if scores else [])]:
-        check_shards(table, tokens)
-    totals = {name: _Totals(most_frequent) for name in tables}
-    both = np.zeros((len(tables), len(tables)), np.int64)
+    names = version.placements
+    tables = AlignedTables(version, [run] if run else [], names)
+    totals = {name: _Totals(name, most_frequent) for name in names}
+    both = np.zeros((len(names), len(names)), np.int64)  # positions that both placements have
     examples = count = 0
     surprisal = 0.0
-    with progress.step("comparing placements", tokens.entry.rows, "examples") as advance:
-        for number, shard in enumerate(tokens.shards):
-            block = read_block(tokens, number)
+    with progress.step("comparing placements", tables.tokens.entry.rows, "examples") as advance:
+        for shard in tables.shards():
             lost = None  # surprisal of each token
-            if scores is not None:
-                lost = -read_scores(block, scores).logprob.astype(np.float64)
+            if run:
+                lost = -shard.scores(run).logprob.astype(np.float64)
                 surprisal += float(lost.sum())
-            packed = [
-                totals[name].add(block, read_places(block, table), lost)
-                for name, table in tables.items()
-            ]
+            packed = [total.add(shard, lost) for total in totals.values()]
             for i, mine in enumerate(packed):
                 for j, other in enumerate(packed):
                     both[i, j] += np.bitwise_count(mine & other).sum(dtype=np.int64)
-            examples += len(block.lengths)
-            count += len(block.token_ids)
-            advance(shard.rows)
-    names = list(tables)
+            examples += len(shard.ids)
+            count += len(shard.token_ids)
+            advance(len(shard.ids))
     chosen = {
         name: _chosen(version, name, totals[name], examples, count, surprisal if run else None)
         for name in names
@@ -135,31 +127,34 @@ def placements_stats(
 class _Totals:
     """What adds up over the shards of one placement."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, placement: str, most: int) -> None:
+        self._placement, self._most = placement, most
         self.examples = self.places = self.pauses = self.tokens = 0
         self.surprisal = 0.0
         self.by_id: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def add(
-        self, block: Block, places: Places, surprisal: NDArray[np.float64] | None
-    ) -> NDArray[np.uint8]:
-        """Count a shard; its positions as bits, one more for each example than it has tokens."""
+    def add(self, shard: AlignedShard, surprisal: NDArray[np.float64] | None) -> NDArray[np.uint8]:
+        """Count a shard, whose tokens have this ``surprisal`` in nats: [tokens].
+
+        Returns its positions as packed bits: n + 1 for an example of n tokens, set where a pause
+        stands.
+        """
+        places = shard.places(self._placement)
         row, position = places.row, places.position
-        within = position < block.lengths[row]
-        token = (block.offsets[row] + position)[within]
+        within = position < shard.lengths[row]
+        token = (shard.offsets[row] + position)[within]
         self.examples += int((places.each > 0).sum())
         self.places += len(position)
         self.pauses += int(places.count.sum(dtype=np.int64))
         self.tokens += len(token)
         if surprisal is not None:
             self.surprisal += float(surprisal[token].sum())
-        by_id = np.bincount(block.token_ids[token], minlength=len(self.by_id))
+        by_id = np.bincount(shard.token_ids[token], minlength=len(self.by_id))
         by_id[: len(self.by_id)] += self.by_id
         self.by_id = by_id
         # The place after an example's last token is not the one before the next one's first.
-        there = np.zeros(len(block.token_ids) + len(places.each), np.bool_)
-        there[block.offsets[row] + row + position] = True
+        there = np.zeros(len(shard.token_ids) + len(shard.ids), np.bool_)
+        there[shard.offsets[row] + row + position] = True
         return np.packbits(there)
 
     def most_frequent(self) -> Iterator[TokenCount]:
@@ -192,7 +187,7 @@ def _chosen(
 
 
 def _named(version: Version, chosen: dict[str, PlacedTokens]) -> dict[str, PlacedTokens]:
-    """The same with the texts of the tokens."""
+    """``chosen`` with the texts of its most frequent tokens."""
     texts = version.token_texts(t.token_id for each in chosen.values() for t in each.most_frequent)
     return {
         name: replace(

@@ -80,10 +80,10 @@ def _hundred(share: float | None, sign: bool = False) -> str:
 def _spent(spent: Spent | None) -> str:
     if spent is None:
         return "-"
-    told = _hundred(spent.pauses_per_token)
+    share = _hundred(spent.pauses_per_token)
     if spent.at_least == spent.at_most:
-        return told
-    return f"{told} ({_hundred(spent.at_least)} to {_hundred(spent.at_most)})"
+        return share
+    return f"{share} ({_hundred(spent.at_least)} to {_hundred(spent.at_most)})"
 
 
 _WIDTH, _HEIGHT = 640, 400

@@ -24,8 +24,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield _line("backend", f"{backend['name']}: {backend['state']}")
     yield _line("backend auto", f"{found['auto']['backend']}: {found['auto']['why']}")
     for plugin in found["plugins"]:
-        told = f"{plugin['kind']} {plugin['name']}, {plugin['distribution']} {plugin['version']}"
-        yield _line("plug-in", f"{told}: {plugin['state']}")
+        source = f"{plugin['kind']} {plugin['name']}, {plugin['distribution']} {plugin['version']}"
+        yield _line("plug-in", f"{source}: {plugin['state']}")
     yield from ("", "machine")
     yield _line("device", found["device"])
     for gpu in found["gpus"]:

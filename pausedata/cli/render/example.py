@@ -70,7 +70,7 @@ def pieces_of(response: str, ends: Iterable[int]) -> tuple[list[str], str]:
 
 @dataclass(frozen=True)
 class ShownTables:
-    """With what an example is shown: a placement, a run, and a run that this is compared with."""
+    """What an example is shown with: a placement, a run, and a run to compare it with."""
 
     placement: str | None
     run: str | None
@@ -100,7 +100,7 @@ def load_example(
 
 
 def named(version: Version, placements: Sequence[str], runs: Sequence[str]) -> list[ShownTables]:
-    """With what ``show`` shows an example, one under the other.
+    """The placements and runs that ``show`` shows an example with, one view under the other.
 
     With one run or none, its scores and each of the placements (none given: the first); no run
     given, each placement's own, else the first. With two runs, the difference of the second to the
@@ -116,7 +116,7 @@ def named(version: Version, placements: Sequence[str], runs: Sequence[str]) -> l
             f"--run {runs[0]} --run {runs[1]}."
         )
     for name in runs:
-        version.table(f"scores/{name}")  # an unknown name is told before anything is read
+        version.table(f"scores/{name}")  # an unknown name is an error before anything is read
     for name in placements:
         version.table(f"placements/{name}")
     if len(runs) == 2:
@@ -225,7 +225,7 @@ def as_json(example: ShownExample) -> dict[str, Any]:
 
 
 def tokens_json(example: ShownExample) -> dict[str, Any]:
-    """What of it depends on the run and the placement."""
+    """The part of the JSON that depends on the run and the placement."""
     return {
         "tokens": [vars(token) for token in example.tokens],
         "pauses": [{"pos": pos, "count": count} for pos, count in example.pauses],

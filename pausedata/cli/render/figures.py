@@ -1,4 +1,4 @@
-"""Columns of figures side by side, with bars or without, in as many parts as the terminal asks."""
+"""Columns of figures side by side, with or without bars, split to fit the terminal's width."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ParallelColumns:
 
 
 def draw_bar(share: float, width: int, blocks: bool = True) -> str:
-    """A bar that is ``width`` long at 1; one of more than nothing is seen, however short."""
+    """A bar that is ``width`` long at 1; any value above 0 is visible."""
     if not blocks:
         whole = round(share * width)
         return "#" * whole if whole or not share else "."

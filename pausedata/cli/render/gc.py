@@ -21,7 +21,7 @@ def describe_plan(plan: GcPlan) -> list[str]:
 
 
 def cautions(plan: GcPlan) -> list[str]:
-    """What to think of before saying yes."""
+    """What to consider before saying yes."""
     if not any(item.kind == "version" for item in plan.items):
         return []
     lines = [
@@ -37,7 +37,7 @@ def cautions(plan: GcPlan) -> list[str]:
 
 
 def describe_collected(result: Collected) -> list[str]:
-    """What went, what stayed after all, what could not be deleted."""
+    """What was deleted, what was kept after all, and what could not be deleted."""
     things = len(result.deleted)
     lines = [f"deleted {things} thing{'' if things == 1 else 's'}, freed {size(result.freed)}"]
     lines += [f"  kept {name}: {why}" for name, why in result.kept.items()]

@@ -22,7 +22,7 @@ __all__ = ["SCALE", "Heatmap", "example_json", "render_example"]
 
 Change = tuple[float, ShownToken, ShownToken]
 _MOST_CHANGED = 8  # tokens that are listed
-_NARROW = 60  # columns; below, a table leaves out what another column tells, too
+_NARROW = 60  # columns; below, a table leaves out what follows from another column
 
 
 def render_example(
@@ -53,13 +53,13 @@ class Heatmap:
         look = Theme(console, options)
         first, *others = self.views
         example, prompt = first.example, look.prompt(first.example.prompt)
-        chips = [look.bold(visible(example.id)), *_named(look, "split", example.split)]
+        entries = [look.bold(visible(example.id)), *_named(look, "split", example.split)]
         if not others:
-            chips += _shown_with(look, first)
-        chips += _named(look, "tokens", str(len(example.tokens)))
+            entries += _shown_with(look, first)
+        entries += _named(look, "tokens", str(len(example.tokens)))
         if first.other is None and not others:
-            chips += _mean(look, example)
-        yield from flow(chips, look.width)
+            entries += _mean(look, example)
+        yield from flow(entries, look.width)
         if first.other is not None:
             for side in (example, first.other):
                 yield from flow([*_named(look, "run", side.run), *_mean(look, side)], look.width)
@@ -107,14 +107,14 @@ class Heatmap:
 
 
 def _legend(look: Theme, view: View) -> Iterator[Text]:
-    """What the colours, or marks, of a view mean; nothing where it has no scores."""
+    """The legend of a view's colours or marks; nothing where it has no scores."""
     example, other = view.example, view.other
     if other is not None:
         lines = look.change_legend(example.run or "", other.run or "")
     else:
         lines = [look.legend()] if example.run is not None else []
-    for chips in lines:
-        yield from flow(chips, look.width, " " if look.colour else "  ")
+    for entries in lines:
+        yield from flow(entries, look.width, " " if look.colour else "  ")
 
 
 def _named(look: Theme, label: str, value: str | None) -> list[Text]:
@@ -122,7 +122,7 @@ def _named(look: Theme, label: str, value: str | None) -> list[Text]:
 
 
 def _shown_with(look: Theme, view: View) -> list[Text]:
-    """The run and the placement of a view; where runs are compared they are told elsewhere."""
+    """The run and the placement of a view; runs that are compared have lines of their own."""
     placement = view.example.placement
     if view.other is not None:
         return _named(look, "placement", placement) if placement is not None else []
@@ -138,7 +138,7 @@ def _mean(look: Theme, example: ShownExample) -> list[Text]:
 def _followers(look: Theme, example: ShownExample) -> Table:
     """The tokens behind the pauses."""
     columns = ["pos", "pauses", "token", "logprob", "rank"]
-    # Which the log-probability tells, too.
+    # It follows from the log-probability.
     with_probability = look.width is None or look.width >= _NARROW
     if with_probability:
         columns.insert(4, "probability")
@@ -156,9 +156,9 @@ def _followers(look: Theme, example: ShownExample) -> Table:
 
 
 def change_of(a: ShownExample, b: ShownExample) -> list[Change]:
-    """Of each token by how many nats ``b``'s run is more surprised, and the token in both.
+    """For each token how many nats more it surprises ``b``'s run than ``a``'s, and both tokens.
 
-    It is 0 where one of the two has no score.
+    The change is 0 where one of the two has no score.
     """
     changes: list[Change] = []
     for one, other in zip(a.tokens, b.tokens, strict=True):
@@ -170,7 +170,7 @@ def change_of(a: ShownExample, b: ShownExample) -> list[Change]:
 
 
 def most_changed(a: ShownExample, b: ShownExample) -> list[Change]:
-    """The few of them that changed most, and changed at all."""
+    """The few changes that are largest, and not 0."""
     changed = [change for change in change_of(a, b) if change[0]]
     return sorted(changed, key=lambda change: -abs(change[0]))[:_MOST_CHANGED]
 

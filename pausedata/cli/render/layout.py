@@ -6,18 +6,17 @@ different tokens. Where marks stand for colours, they have to stand under what t
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
+from wcwidth import iter_graphemes
+from wcwidth import width as width_of
 
-from pausedata.cli.render.visible import NEWLINE, visible_characters
+from pausedata.cli.render.visible import visible_characters
 
-_JOINER = "\u200d"
 _CIRCLE = "◌"  # under a combining character that has no other to stand on
 
 
@@ -39,7 +38,7 @@ class StyledText:
 
 @dataclass
 class Cell:
-    """What stands together: one character as a person sees it, or a piece that is whole."""
+    """What is never broken: one character as a person sees it, or a piece that is whole."""
 
     text: str
     width: int  # columns of the terminal
@@ -52,8 +51,8 @@ def lay_out(
 ) -> list[list[Cell]]:
     """The lines of ``pieces``, each at most ``width`` columns wide (None: as wide as it is).
 
-    A newline is seen, and ends its line. Lines break behind spaces and beside wide characters,
-    elsewhere where a word alone is too wide. What ``encoding`` has no bytes for is escaped.
+    A newline is shown, and ends its line. Lines break behind spaces and beside wide characters,
+    inside a word only where it alone is too wide. What ``encoding`` has no bytes for is escaped.
     """
     lines: list[list[Cell]] = [[]]
     for cell in _cells(pieces, encoding):
@@ -68,7 +67,7 @@ def lay_out(
 
 
 def texts(lines: Iterable[Sequence[Cell]], marks: bool) -> Iterator[Text]:
-    """Each line as Rich prints it, and below it, with ``marks``, the marks of its cells."""
+    """Each line as Rich prints it; with ``marks``, the marks of its cells in a line below it."""
     for line in lines:
         text = Text(no_wrap=True, overflow="ignore")
         for style, cells in groupby(line, lambda cell: cell.piece.style):
@@ -78,15 +77,15 @@ def texts(lines: Iterable[Sequence[Cell]], marks: bool) -> Iterator[Text]:
             yield Text(below, no_wrap=True, overflow="ignore")
 
 
-def flow(chips: Sequence[Text], width: int | None, gap: str = "  ") -> Iterator[Text]:
-    """The chips one behind the other, in as many lines as keep each of them whole."""
+def flow(entries: Sequence[Text], width: int | None, gap: str = "  ") -> Iterator[Text]:
+    """The entries of a header or legend one after the other; none is broken over two lines."""
     line = Text(no_wrap=True, overflow="ignore")
-    for chip in chips:
+    for entry in entries:
         beside = len(gap) if line.plain else 0
-        if width is not None and beside and line.cell_len + beside + chip.cell_len > width:
+        if width is not None and beside and line.cell_len + beside + entry.cell_len > width:
             yield line
             line, beside = Text(no_wrap=True, overflow="ignore"), 0
-        line.append(gap[:beside]).append_text(chip)
+        line.append(gap[:beside]).append_text(entry)
     yield line
 
 
@@ -100,72 +99,59 @@ def _cells(pieces: Iterable[StyledText], encoding: str) -> Iterator[Cell]:
         if whole:
             for piece in run:
                 text = encodable(piece.text, encoding)
-                yield Cell(text, cell_len(text), piece)
+                yield Cell(text, _width(text), piece)
         else:
             yield from _characters(list(run), encoding)
 
 
 def _characters(pieces: Sequence[StyledText], encoding: str) -> Iterator[Cell]:
-    """The characters of pieces that touch: a person's may be several of Unicode's."""
+    """The characters of pieces that touch: one that a person sees may be several code points, of
+    several pieces.
+    """
     text = "".join(piece.text for piece in pieces)
     owners = [piece for piece in pieces for _ in piece.text]
-    held: Cell | None = None
-    for character, shown, piece in zip(text, visible_characters(text), owners, strict=True):
-        as_it_is = character == shown and encodable(shown, encoding) == shown
-        if held is not None and as_it_is and _continues(held.text, character):
-            held.text += character
-            held.piece = max(held.piece, piece, key=lambda p: p.weight)
+    shown = [encodable(seen, encoding) for seen in visible_characters(text)]
+    as_it_is = [a == b for a, b in zip(text, shown, strict=True)]
+    for unchanged, run in groupby(range(len(text)), as_it_is.__getitem__):
+        places = list(run)
+        if not unchanged:  # nothing is joined to an escape
+            for k in places:
+                yield Cell(shown[k], _width(shown[k]), owners[k], text[k] == "\n")
             continue
-        if held is not None:
-            yield _measured(held)
-        if as_it_is and not _width(shown):
-            shown = _CIRCLE + shown
-        held = Cell(encodable(shown, encoding), 0, piece, shown == NEWLINE and character == "\n")
-        if not as_it_is:  # nothing is joined to an escape
-            yield _measured(held)
-            held = None
-    if held is not None:
-        yield _measured(held)
+        first = places[0]
+        for character in _graphemes(text[first : places[-1] + 1]):
+            end = first + len(character)
+            piece = max(owners[first:end], key=lambda piece: piece.weight)
+            if not _width(character[0]):
+                character = _CIRCLE + character
+            yield Cell(character, _width(character), piece)
+            first = end
 
 
-def _continues(before: str, character: str) -> bool:
-    """Whether ``character`` belongs to the one that ``before`` holds the beginning of."""
-    if before.endswith(_JOINER):
-        return True
-    if unicodedata.category(character).startswith("M") or not cell_len(character):
-        return True  # a combining character, a joiner, a variation, a colour of the skin
-    if "\U0001f3fb" <= character <= "\U0001f3ff":
-        return unicodedata.category(before[0]) == "So"
-    return len(before) == 1 and _is_flag_letter(before) and _is_flag_letter(character)
+def _graphemes(text: str) -> list[str]:
+    """The characters of ``text`` as people see them.
 
-
-def _is_flag_letter(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _measured(cell: Cell) -> Cell:
-    cell.width = _width(cell.text)
-    return cell
+    Unicode's rules part some vowel signs, as the Burmese ``ာ``, from the letter before; they are
+    drawn on it all the same, and so stay with it.
+    """
+    found: list[str] = []
+    for character in iter_graphemes(text):
+        if found and not _width(character[0]):
+            found[-1] += character
+        else:
+            found.append(character)
+    return found
 
 
 def _width(text: str) -> int:
-    """How many columns what stands together takes, in a terminal that joins it."""
-    if text.isascii():
-        return len(text)
-    if _JOINER in text:
-        first, *others = text.split(_JOINER)
-        if unicodedata.category(first[:1] or " ") in ("So", "Sk"):  # emoji: one picture
-            return _width(first)
-        return _width(first) + sum(map(_width, others))
-    # Signs of Indic scripts that take room of their own.
-    spacing = sum(unicodedata.category(c) == "Mc" and not cell_len(c) for c in text[1:])
-    return cell_len(text) + spacing
+    """How many columns of a terminal ``text`` takes; it has no control characters."""
+    return len(text) if text.isascii() else width_of(text)
 
 
 def _folded(line: list[Cell], width: int) -> Iterator[list[Cell]]:
-    """A line as lines that fit: it is broken where it may be, and else where it must."""
+    """A line cut into lines that fit, at a permitted break where there is one."""
     held: list[Cell] = []
-    used = behind = 0  # columns of ``held``; how many of its cells a break may stand behind
+    used = behind = 0  # columns of ``held``; its cells before the last permitted break
     for cell in line:
         if cell.piece.whole or cell.width > 1:
             behind = len(held)

@@ -36,7 +36,7 @@ class LogFile:
     def write(self, message: str) -> None:
         """Append ``message``, each of its lines with the time.
 
-        A log that cannot be written any more ends no work: that is told once.
+        Work goes on where the log cannot be written any more: a warning says so, once.
         """
         when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         hidden = _USER.sub(f"{HIDDEN}@", self._secrets.sub(HIDDEN, message))

@@ -54,7 +54,7 @@ def next_commands(root: Path, version: Version, made: Sequence[str]) -> list[str
 
 
 def after_export(root: Path, version: Version, placement: str, readme: Path) -> list[str]:
-    """What to try when an export was written: look at it, and read how a trainer is told of it."""
+    """What to try when an export was written: look at it, and read how a trainer loads it."""
     where = dataset_word(root)
     read = f"cat {dataset_word(readme)}"
     return [_show(where, version, "placement", placement), read]

@@ -68,12 +68,12 @@ def _place(outcome: Outcome, name: str) -> Path:
 
 
 def describe_copied(bytes: int) -> str:
-    """What room a version takes where it could not share its parent's files."""
+    """How much space a version takes where its files could not be shared with its parent's."""
     return f"no hard links here: the version took copies of {size(bytes)}"
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """The same for programs."""
+    """What a command made, as JSON."""
     manifest = outcome.version.manifest
     return {
         "dataset": str(outcome.root),
@@ -108,7 +108,7 @@ def _facts(outcome: Outcome, name: str) -> str:
 
 
 def _not_as_planned(splits: dict[str, Any]) -> str:
-    """Of an export the examples that were left out, cut or changed; empty where there are none."""
+    """An export's examples that were left out, cut or changed; empty where there are none."""
     skipped = sum(sum(tally.get("skipped", {}).values()) for tally in splits.values())
     counts = {"skipped": skipped} | {
         what: sum(tally.get(what, 0) for tally in splits.values())

@@ -57,28 +57,16 @@ def draws(environment: Mapping[str, str]) -> bool:
     return not (ci or notebook or environment.get("TERM", "") in ("", "dumb", "unknown"))
 
 
-class Quiet:
+class Quiet(progress.Silent):
     """Warnings, and nothing else."""
 
     def __init__(self, emit: Callable[[str], object]) -> None:
+        super().__init__()
         self._emit = emit
-
-    @contextmanager
-    def step(
-        self, title: str, total: int | None, unit: str, shards: int | None = None
-    ) -> Iterator[progress.Advance]:
-        """Nothing is shown."""
-        yield lambda units, shards=0, /: None
-
-    def say(self, message: str) -> None:
-        """Nothing is shown."""
 
     def warn(self, message: str) -> None:
         """Print a warning."""
         self._emit(f"warning: {message}")
-
-    def detail(self, message: str) -> None:
-        """Nothing is shown."""
 
 
 class Lines:

@@ -85,9 +85,11 @@ class Theme:
         self._pause = _PAUSE_16 if few else _PAUSE
         self._none = _NO_ASCII if plain else _NO_MARK
         self._minus = "-" if plain else "−"
-        self.scale = _arm(SCALE, _SCALE_16 if few else [], _SCALE_ASCII if plain else _SCALE_MARKS)
-        self.more = _arm(MORE, _MORE_16 if few else [], _MORE_ASCII if plain else _MORE_MARKS)
-        self.less = _arm(LESS, _LESS_16 if few else [], _LESS_ASCII if plain else _LESS_MARKS)
+        self.scale = _scale(
+            SCALE, _SCALE_16 if few else [], _SCALE_ASCII if plain else _SCALE_MARKS
+        )
+        self.more = _scale(MORE, _MORE_16 if few else [], _MORE_ASCII if plain else _MORE_MARKS)
+        self.less = _scale(LESS, _LESS_16 if few else [], _LESS_ASCII if plain else _LESS_MARKS)
 
     def prompt(self, text: str) -> StyledText:
         """Text that is not scored."""
@@ -113,54 +115,54 @@ class Theme:
 
     def legend(self) -> list[Text]:
         """What the colours or marks of ``token`` mean."""
-        chips = [Text(f"surprisal in nats ({self._minus}log-probability):")]
-        chips += [self._unmarked(f"<{self.scale.least[0]:g}"), *self._chips(self.scale)]
-        return [*chips, Text("and more"), *self._pause_chip()]
+        entries = [Text(f"surprisal in nats ({self._minus}log-probability):")]
+        entries += [self._unmarked(f"<{self.scale.least[0]:g}"), *self._entries(self.scale)]
+        return [*entries, Text("and more"), *self._pause_entry()]
 
     def change_legend(self, a: str, b: str) -> list[list[Text]]:
-        """What those of ``change`` mean, of the run ``b`` compared with ``a``: lines of chips."""
+        """What the looks of ``change`` mean, run ``b`` compared with ``a``: lines of entries."""
         a, b = visible(a), visible(b)
         apart = self._unmarked(f"<{self.more.least[0]:g}")
         return [
-            [Text(f"change of surprisal in nats, from {a} to {b}:"), apart, *self._pause_chip()],
+            [Text(f"change of surprisal in nats, from {a} to {b}:"), apart, *self._pause_entry()],
             [
                 Text(f"less surprised under {b}:"),
-                *self._chips(self.less, self._minus),
+                *self._entries(self.less, self._minus),
                 Text("and more"),
             ],
-            [Text(f"more surprised under {b}:"), *self._chips(self.more, "+"), Text("and more")],
+            [Text(f"more surprised under {b}:"), *self._entries(self.more, "+"), Text("and more")],
         ]
 
     def bold(self, text: str) -> Text:
         """Text that stands out."""
         return Text(text, "bold" if self.colour else "")
 
-    def _piece(self, text: str, arm: ColorScale, value: float) -> StyledText:
-        step = arm.step(value)
+    def _piece(self, text: str, scale: ColorScale, value: float) -> StyledText:
+        step = scale.step(value)
         if step < 0:
             return StyledText(text, None, "" if self.colour else self._none, value)
         if self.colour:
-            return StyledText(text, arm.styles[step], weight=value)
-        return StyledText(text, None, arm.marks[step], value)
+            return StyledText(text, scale.styles[step], weight=value)
+        return StyledText(text, None, scale.marks[step], value)
 
     def _unmarked(self, text: str) -> Text:
         return Text(f" {text} ") if self.colour else Text(f"{self._none} {text}")
 
-    def _chips(self, arm: ColorScale, sign: str = "") -> list[Text]:
+    def _entries(self, scale: ColorScale, sign: str = "") -> list[Text]:
         if self.colour:
-            pairs = zip(arm.least, arm.styles, strict=True)
+            pairs = zip(scale.least, scale.styles, strict=True)
             return [Text(f" {sign}{least:g} ", style) for least, style in pairs]
-        pairs = zip(arm.least, arm.marks, strict=True)
+        pairs = zip(scale.least, scale.marks, strict=True)
         return [Text(f"{mark} {sign}{least:g}") for least, mark in pairs]
 
-    def _pause_chip(self) -> list[Text]:
-        """Without colour the pause token's own text is what is seen: it stands for pauses alone."""
+    def _pause_entry(self) -> list[Text]:
+        """The sign of a pause; nothing where pauses are shown as the pause token's own text."""
         if not self.colour or encodable(_PAUSE_SIGN, self.encoding) != _PAUSE_SIGN:
             return []
         return [Text(_PAUSE_SIGN, self._pause).append(" pause", Style.null())]
 
 
-def _arm(steps: Sequence[tuple[float, str]], few: Sequence[str], marks: str) -> ColorScale:
+def _scale(steps: Sequence[tuple[float, str]], few: Sequence[str], marks: str) -> ColorScale:
     styles = [Style.parse(s) for s in few] or [_on(colour) for _, colour in steps]
     return ColorScale([least for least, _ in steps], styles, marks)
 

@@ -296,7 +296,7 @@ class _Sides:
 
 
 class _Matrix:
-    """A square of shares below its diagonal, cut into as many parts as the terminal's width asks.
+    """A square of shares below its diagonal, cut into as many parts as the terminal's width needs.
 
     Columns have numbers alone, so that many fit.
     """
@@ -352,7 +352,7 @@ def _figures(chosen: PlacedTokens) -> list[str]:
 
 
 def _how(placement: PlacementStats) -> str:
-    """The strategy and its parameters, but for those at their defaults."""
+    """The strategy and those of its parameters that are not at their defaults."""
     name = placement.strategy
     fields = strategies.get(name).options.model_fields if name in strategies.names() else {}
     said = [
@@ -399,7 +399,7 @@ def _digits(value: float | None) -> str:
 
 
 def _share_of_tokens(share: float) -> str:
-    """Of few among many, too: none is 0, and nothing else looks like it."""
+    """A share in words that shows 0 only where there is none, however few there are."""
     if not share:
         return "0"
     return "<0.01%" if share < 0.0001 else f"{share:.2%}"
@@ -410,7 +410,7 @@ def _percent(share: float | None) -> str:
 
 
 def hundredths(share: float) -> str:
-    """In three characters: 0 and 1 are exactly that, and nothing else looks like them."""
+    """A share in three characters; only exactly 0 and 1 look like 0 and 1."""
     if share in (0.0, 1.0):
         return f"{share:.0f}"
     return f".{min(99, max(0, round(100 * share))):02}"

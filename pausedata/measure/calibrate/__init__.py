@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pausedata.analysis.stats.shards import read_block, read_scores
 from pausedata.core import held_out
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress, Silent
 from pausedata.measure.calibrate.counts import Counts, Spent
-from pausedata.store.dataset import Table, Version, check_shards
+from pausedata.store.aligned import AlignedTables
+from pausedata.store.dataset import Version
 
 # Pauses for each 100 tokens at which the curve is told.
 _CURVE = [0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40, 50]
@@ -122,13 +122,12 @@ def calibrate(
     name = run or version.default_run
     if name is None:
         raise UsageError("no run is there to calibrate on: `pausedata score` makes one.")
-    scores, tokens = version.table(f"scores/{name}"), version.table("tokens")
-    check_shards(scores, tokens)
-    where = held_out.choose(tokens.splits(), split, seed)
+    tables = AlignedTables(version, [name])
+    where = held_out.choose(tables.tokens.splits(), split, seed)
     vocabulary = version.table("vocab").entry.rows + 1
     fitted, held = Counts(vocabulary), Counts(vocabulary)
     examples = held_examples = 0
-    for chosen, part in _parts(tokens, scores, where, progress):
+    for chosen, part in _parts(tables, name, where, progress):
         logprob, rank, entropy, lengths = part
         of_token = np.repeat(chosen, lengths)
         for counts, mine in ((fitted, ~of_token), (held, of_token)):
@@ -166,33 +165,33 @@ def calibrate(
 
 
 def _parts(
-    tokens: Table, scores: Table, where: held_out.HeldOut, progress: Progress
+    tables: AlignedTables, run: str, where: held_out.HeldOut, progress: Progress
 ) -> Iterator[tuple[NDArray[np.bool_], tuple[Any, Any, Any, Any]]]:
     """Of each shard which examples are held out, and logprob, rank, entropy, tokens of each."""
-    fifth = None if where.seed is None else held_out.holdout_mask(tokens.entry.rows, where.seed)
+    examples = tables.tokens.entry.rows
+    fifth = None if where.seed is None else held_out.holdout_mask(examples, where.seed)
     first = 0
-    with progress.step("reading scores", tokens.entry.rows, "examples") as advance:
-        for number, shard in enumerate(tokens.shards):
-            block = read_block(tokens, number)
-            found = read_scores(block, scores, optional=True)
-            if len(block.token_ids) and (
+    with progress.step("reading scores", examples, "examples") as advance:
+        for shard in tables.shards():
+            found = shard.scores(run, optional=True)
+            if len(shard.token_ids) and (
                 found.rank is None or len(found.rank) != len(found.logprob)
             ):
                 raise UsageError(
-                    f"{scores.name} has no ranks, without which nothing says which tokens were "
+                    f"scores/{run} has no ranks, without which nothing says which tokens were "
                     "first choices. Score a run that has: backend transformers or vllm."
                 )
             rank = found.rank if found.rank is not None else np.zeros(0, np.int32)
             whole = found.entropy is not None and len(found.entropy) == len(found.logprob)
             entropy = found.entropy if whole else None
-            rows = len(block.lengths)
+            rows = len(shard.ids)
             if fifth is not None:
                 chosen = fifth[first : first + rows]
             else:
                 chosen = np.full(rows, shard.split == where.split)
-            yield chosen, (found.logprob, rank, entropy, block.lengths)
+            yield chosen, (found.logprob, rank, entropy, shard.lengths)
             first += rows
-            advance(shard.rows)
+            advance(rows)
 
 
 def _curve(counts: Counts, budget: float, with_entropy: bool) -> list[Point]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pausedata.core.errors import UsageError, first_line
 from pausedata.models.cache import load_tokenizer
 from pausedata.models.ref import ModelRef, quiet
 from pausedata.models.tokenizer import Tokenizer, with_special_token
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def _logs(job: Job) -> Path:
 
 
 class VllmScorer:
-    """Scores with one engine or several alike; what one that fails leaves, the others take."""
+    """Scores with one or more equal engines; where one fails, the others take over its work."""
 
     name = "vllm"
     context_length = None  # checked against the model's configuration before an engine starts
@@ -174,7 +174,7 @@ class VllmScorer:
         return _split(examples, answer)
 
     def _choose(self) -> int:
-        """The engine that has least to do; of equals the one that has had least."""
+        """The engine with least to do; among equals, the one that has done least."""
         with self._choosing:
             every = range(len(self._engines))
             alive = [k for k in every if self._engines[k].alive] or list(every)
@@ -196,7 +196,7 @@ class VllmScorer:
         close_all(self._engines)
 
     def _facts(self, key: str) -> Any:
-        """Of the engine that this thread's last call went to."""
+        """The facts of the engine that this thread's last call went to."""
         return getattr(self._last, "facts", self._engines[0].facts)[key]
 
     def _tell(self, number: int, error: EngineLostError) -> None:

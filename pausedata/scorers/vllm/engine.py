@@ -140,7 +140,7 @@ class Engine:
         unit.left += len(ids)
 
     def _resend(self, unit: _Unit, index: int, way: ScoreReader) -> None:
-        """Ask for an example's scores again, which were left out, the surer way."""
+        """Ask again for an example's scores that vLLM left out, by the flat way."""
         if isinstance(way, Flat):
             raise DataError(
                 "vLLM returned no prompt log-probabilities. Does scoring.engine turn them off?"

@@ -1,4 +1,4 @@
-"""Between an engine and who feeds it: messages in, messages out."""
+"""The loop of an engine's process: messages with work in, messages with scores out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One example as a request to vLLM, and the arrays in its answer: the two ways that there are.
+"""An example as a request to vLLM, and its scores in the answer, in one of two ways.
 
-Nothing here imports vLLM: what it answers with is told by its attributes.
+Nothing here imports vLLM: its answers are recognised by their attributes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pausedata.scorers import Example, Floats, Ints, Scores
 
 
 class ScoreReader(Protocol):
-    """How scores of a response are asked for, and read."""
+    """A way to ask for the scores of a response and to read them."""
 
     @property
     def name(self) -> str:
@@ -23,7 +23,7 @@ class ScoreReader(Protocol):
 
     @property
     def rank_ties(self) -> str | None:
-        """Whether ranks count equals; None without ranks."""
+        """How ranks count ties, as in `Scorer`; None without ranks."""
         ...
 
     def parameters(self, example: Example) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Flat:
         return {"prompt_logprobs": 0, "flat_logprobs": True}
 
     def read(self, output: Any, example: Example) -> Scores | None:
-        """The response's part. Of every token but the first, the id is compared."""
+        """The scores of the response; every token's id but the first's is compared."""
         flat = output.prompt_logprobs
         if not flat:
             return None
@@ -92,7 +92,7 @@ class TargetOnly:
         }
 
     def read(self, output: Any, example: Example) -> Scores | None:
-        """The array (n, 1); its values carry no ids to compare, so its shape has to be right."""
+        """The array (n, 1). It has no ids that could be compared; its shape is checked."""
         values = output.prompt_token_id_logprobs
         if values is None:  # vLLM drops it where a request was preempted
             return None

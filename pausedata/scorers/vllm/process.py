@@ -150,7 +150,8 @@ class EngineProcess:
     def _listen(self) -> None:
         """Give messages to who waits for them, until the engine ends; runs in a thread.
 
-        Also when nobody waits any more: an engine that cannot send would not hear of its end.
+            It goes on when nobody waits any more: an engine that cannot send would never read the
+        message that ends it.
         """
         with suppress(OSError, EOFError), self._pipe:
             while True:

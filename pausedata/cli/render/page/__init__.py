@@ -79,7 +79,7 @@ def write_page(
     check_output(path)
     if path.is_dir():
         raise UsageError(f"{path}: is a folder. Name a file: {path / 'report.html'}")
-    path.parent.mkdir(parents=True, exist_ok=True)  # what cannot be is told before all is read
+    path.parent.mkdir(parents=True, exist_ok=True)  # fails, if it must, before everything is read
     chosen = choose(version, version.default_run, where, sort, most, seed)
     found = summary(version, progress or Silent())
     while True:
