@@ -8,7 +8,7 @@ from concurrent.futures import TimeoutError as TookTooLong
 from typing import Any
 
 from pausedata.core.errors import first_line
-from pausedata.core.network import refuses_token
+from pausedata.core.network import HubProblem, problem_of
 
 _SECONDS = 5.0
 _DEFAULT = "https://huggingface.co"
@@ -45,7 +45,8 @@ def _asked() -> dict[str, Any]:
     except TookTooLong:
         return _silent("it took too long")
     except Exception as error:
-        if refuses_token(error) or "401" in str(error) or "Invalid user token" in str(error):
+        refused = problem_of(error) is HubProblem.TOKEN_REFUSED
+        if refused or "401" in str(error) or "Invalid user token" in str(error):
             variable = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the stored login"
             advice = f"the Hub refuses the token of {variable}: `hf auth login`, or unset it"
             return {"state": "refused", "advice": advice}

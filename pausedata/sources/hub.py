@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,7 @@ from pausedata.core.errors import (
     listing,
     nearest,
 )
-from pausedata.core.network import (
-    COMMIT,
-    TOKEN_REFUSED,
-    chain,
-    has_no_answer,
-    is_gated,
-    kinds,
-    refuses_token,
-)
+from pausedata.core.network import COMMIT, TOKEN_REFUSED, HubProblem, problem_of, quiet
 from pausedata.sources.files import fingerprint
 from pausedata.sources.readers import one_line, parquet_rows
 from pausedata.sources.records import BadRow, OpenSource, Row, is_local_hub
@@ -48,7 +40,7 @@ class HubSource(OpenSource):
         self.revision = None if self.local else revision
         self._datasets: dict[str, Any] = {}
         self._provenance: dict[str, Any] | None = None
-        with _quiet(), self._explained():
+        with _quiet(), self._translate_errors():
             self.builder = self._cached_builder() or self._new_builder()
         known = self._split_names()
         for split in self.splits:
@@ -62,7 +54,7 @@ class HubSource(OpenSource):
         """The split's rows; those of the Hub come from memory-mapped Arrow files."""
         iterator = iter(self._dataset(split))
         for index in itertools.count() if self.limit is None else range(self.limit):
-            with self._explained():
+            with self._translate_errors():
                 columns = next(iterator, None)
             if columns is None:
                 return
@@ -126,7 +118,7 @@ class HubSource(OpenSource):
 
     def _dataset(self, split: str) -> Any:
         if split not in self._datasets:
-            with _quiet(), self._explained():
+            with _quiet(), self._translate_errors():
                 if self.local is not None:
                     # The cache of `datasets` knows a local file by its time alone, and would give
                     # the old rows of one that was replaced with the same time: so, no cache.
@@ -195,7 +187,7 @@ class HubSource(OpenSource):
         return path.relative_to(self.local).as_posix() if inside else path.name
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Turn whatever `datasets` raises into one clear line."""
         try:
             yield
@@ -271,29 +263,31 @@ def _cached_folders(hub_id: str, config: str | None, revision: str) -> list[Path
     ]
 
 
-def _hub_error(error: BaseException, hub_id: str, revision: str | None) -> PausedataError:
-    text = " ".join(str(link) for link in chain(error))
-    if is_gated(error):
-        return UnreachableError(
-            f"source.hub: '{hub_id}' is gated. Ask for access at "
-            f"https://huggingface.co/datasets/{hub_id}, then `hf auth login` or set HF_TOKEN."
-        )
-    if "RevisionNotFoundError" in kinds(error) or text.startswith("Revision "):
-        return UsageError(f"source.revision: '{hub_id}' has no revision '{revision}'.")
-    if refuses_token(error):
-        return UnreachableError(f"source.hub: '{hub_id}': {TOKEN_REFUSED}.")
-    if has_no_answer(error):
-        return UnreachableError(
-            f"source.hub: the Hub does not answer for '{hub_id}' ({type(error).__name__}). "
-            "Check the network and HF_ENDPOINT, or use source.files or a local folder."
-        )
-    if kinds(error) & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
-        local = f" For a folder, write './{hub_id}'." if Path(hub_id).is_dir() else ""
-        return UsageError(
-            f"source.hub: no dataset '{hub_id}' on the Hub, or it is private: check the id, or "
-            f"`hf auth login` or set HF_TOKEN.{local}"
-        )
-    return DataError(f"source.hub: '{hub_id}' cannot be read: {_cause(error)}")
+def _hub_error(error: Exception, hub_id: str, revision: str | None) -> PausedataError:
+    """The error as a user of a recipe needs it told."""
+    match problem_of(error):
+        case HubProblem.GATED:
+            return UnreachableError(
+                f"source.hub: '{hub_id}' is gated. Ask for access at "
+                f"https://huggingface.co/datasets/{hub_id}, then `hf auth login` or set HF_TOKEN."
+            )
+        case HubProblem.NO_REVISION:
+            return UsageError(f"source.revision: '{hub_id}' has no revision '{revision}'.")
+        case HubProblem.TOKEN_REFUSED:
+            return UnreachableError(f"source.hub: '{hub_id}': {TOKEN_REFUSED}.")
+        case HubProblem.NO_ANSWER | HubProblem.BUSY:
+            return UnreachableError(
+                f"source.hub: the Hub does not answer for '{hub_id}' ({type(error).__name__}). "
+                "Check the network and HF_ENDPOINT, or use source.files or a local folder."
+            )
+        case HubProblem.NO_REPOSITORY:
+            local = f" For a folder, write './{hub_id}'." if Path(hub_id).is_dir() else ""
+            return UsageError(
+                f"source.hub: no dataset '{hub_id}' on the Hub, or it is private: check the id, or "
+                f"`hf auth login` or set HF_TOKEN.{local}"
+            )
+        case _:
+            return DataError(f"source.hub: '{hub_id}' cannot be read: {_cause(error)}")
 
 
 def _cause(error: BaseException) -> str:
@@ -326,24 +320,8 @@ def _undecoded(dataset: Any) -> Any:
     return dataset
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and warnings of other libraries: the command line draws its own."""
-    import datasets
-    import huggingface_hub.utils as hub
+def _quiet() -> AbstractContextManager[None]:
+    import datasets.utils
+    import huggingface_hub.utils
 
-    bars, hub_bars = datasets.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
-    levels = datasets.logging.get_verbosity(), hub.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    hub.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    hub.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(levels[0])
-        hub.logging.set_verbosity(levels[1])
-        if bars:
-            datasets.enable_progress_bars()
-        if hub_bars:
-            hub.enable_progress_bars()
+    return quiet(datasets.utils, huggingface_hub.utils)
