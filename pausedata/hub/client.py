@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,7 +51,7 @@ class RemoteFile:
     git_sha1: str | None
 
     def is_same(self, size: int, sha256: str, local: Callable[[], bytes]) -> bool:
-        """Whether it has these bytes; ``local`` reads them, where git's hash has to tell."""
+        """Whether it has these bytes; ``local`` reads them, where only git's hash is known."""
         if self.bytes != size:
             return False
         if self.sha256 is not None:
@@ -62,7 +63,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a revision stands for."""
+    """The commit that a revision stands for, and who sees the repository."""
 
     sha: str
     private: bool
@@ -73,15 +74,12 @@ class Repository:
 
     def __init__(self, repo: str, progress: Progress) -> None:
         self.repo, self._progress = repo, progress
-        self._made: HfApi | None = None
 
-    @property
+    @cached_property
     def _api(self) -> HfApi:
-        if self._made is None:
-            from huggingface_hub import HfApi
+        from huggingface_hub import HfApi
 
-            self._made = HfApi(library_name="pausedata")
-        return self._made
+        return HfApi(library_name="pausedata")
 
     def commit_of(self, revision: str | None) -> Commit:
         """The commit that ``revision`` (None: main) stands for; UsageError where there is none."""
@@ -126,7 +124,7 @@ class Repository:
         return {tag.name: tag.target_commit for tag in refs.tags}
 
     def download(self, commit: str, path: str, folder: Path, *, anew: bool = False) -> Path:
-        """Fetch a file to ``folder/path``, unless it is there already."""
+        """Fetch a file to ``folder/path``; ``anew``: even if it is there already."""
         from huggingface_hub import hf_hub_download
 
         with _quiet():
@@ -187,7 +185,7 @@ class Repository:
         return made.oid, made.pr_url
 
     def tag(self, name: str, commit: str, message: str, known: Mapping[str, str]) -> None:
-        """Name a commit; a tag of that name, which ``known`` has with its commit, is moved."""
+        """Name a commit. A tag of that name is moved; ``known``: the commit of each tag."""
         if known.get(name) == commit:
             return
 
@@ -206,7 +204,7 @@ class Repository:
         self._with_retries(made, None)
 
     def _with_retries(self, call: Callable[[], Result], revision: str | None) -> Result:
-        """What ``call`` gives, tried again while the trouble may pass; safe to do twice."""
+        """What ``call`` gives; while the Hub is busy or silent it is called again."""
         with self._translate_errors(revision):
             return Retrying(
                 stop=stop_after_attempt(TRIES),
@@ -278,7 +276,7 @@ class NoRepositoryError(UsageError):
 
 
 class HubUnavailableError(UnreachableError):
-    """The Hub may answer another time; ``wait``: the seconds that it asks for."""
+    """The Hub may answer another time; ``wait``: the seconds that it asks to wait."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -286,6 +284,8 @@ class HubUnavailableError(UnreachableError):
 
 
 def _is_retryable(error: BaseException) -> bool:
+    if not isinstance(error, Exception):
+        return False  # Ctrl-C while a connection breaks is no broken connection
     match problem_of(error):
         case HubProblem.BUSY:
             return (_retry_after(error) or 0) <= LONGEST_WAIT_S
