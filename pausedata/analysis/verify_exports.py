@@ -36,7 +36,7 @@ def export_problems(version: Version, name: str, progress: Progress) -> Iterator
             origin,
             format,
             options,
-            settled=settled(version.folder / table.name, {s: s for s in table.splits()}),
+            recorded=settled(version.folder / table.name, {s: s for s in table.splits()}),
         )
         if rows.needs_tokenizer:
             progress.warn(
