@@ -91,9 +91,9 @@ class HubSource(OpenSource):
         return rows if self.limit is None or rows is None else min(rows, self.limit)
 
     def left_to_fetch(self) -> tuple[int | None, int | None] | None:
-        """Files and bytes that ``rows`` would fetch, None each where the Hub does not say.
+        """How many files and bytes ``rows`` would fetch; None for a number that is not known.
 
-        None alone where the cache of `datasets` has them.
+        None where the cache of `datasets` has them all.
         """
         if Path(self.builder.cache_dir).is_dir():
             return None
@@ -110,7 +110,7 @@ class HubSource(OpenSource):
                 self.hub, names, repo_type="dataset", revision=self.revision
             )
             sizes = [size for file in listed if (size := getattr(file, "size", None)) is not None]
-        except Exception:  # it tells what it can
+        except Exception:  # an estimate: it does without
             sizes = []
         if files and len(sizes) == len(files):
             return len(files), sum(sizes)
@@ -153,7 +153,7 @@ class HubSource(OpenSource):
         return builder
 
     def _cached_builder(self) -> Any | None:
-        """What the cache of `datasets` holds of exactly this revision: needs no network."""
+        """A builder from the cache of `datasets`, for exactly this revision; needs no network."""
         if self.local is not None or not COMMIT.fullmatch(self.revision or ""):
             return None
         try:
@@ -169,11 +169,11 @@ class HubSource(OpenSource):
                 version=found[0].parts[-2],
                 hash=self.revision,
             )
-        except Exception:  # an inner part of `datasets`: where it changed, the Hub is asked
+        except Exception:  # internals of `datasets`: where they changed, the Hub is asked
             return None
 
     def _split_names(self) -> list[str]:
-        """The splits there are; empty where the builder cannot say before it is prepared."""
+        """The names of the splits; empty where the builder cannot tell before it is prepared."""
         named = getattr(self.builder.config, "data_files", None) or self.builder.info.splits or {}
         return [str(split) for split in named]
 
@@ -188,7 +188,7 @@ class HubSource(OpenSource):
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Turn whatever `datasets` raises into one clear line."""
+        """Raise an error of one clear line for whatever `datasets` raises."""
         try:
             yield
         except (PausedataError, MemoryError):
@@ -242,14 +242,14 @@ def cached_revision(hub_id: str, config: str | None) -> str | None:
     """The one commit of a Hub dataset that the cache of `datasets` holds; else None."""
     try:
         commits = {path.name for path in _cached_folders(hub_id, config, "*")}
-    except Exception:  # an inner part of `datasets`, as above
+    except Exception:  # internals of `datasets`, as above
         return None
     commits = {name for name in commits if COMMIT.fullmatch(name)}
     return commits.pop() if len(commits) == 1 else None
 
 
 def _cached_folders(hub_id: str, config: str | None, revision: str) -> list[Path]:
-    """Where the cache of `datasets` holds ``revision`` (or those that the pattern matches)."""
+    """Folders in the cache of `datasets` of ``revision``, which may be a pattern."""
     from datasets import config as settings
     from datasets.naming import camelcase_to_snakecase
 
