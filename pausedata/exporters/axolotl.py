@@ -1,4 +1,4 @@
-"""``axolotl-segments`` and ``axolotl-chat``: axolotl's two ways to say what bears loss."""
+"""``axolotl-segments`` and ``axolotl-chat``: the two formats in which axolotl can mask parts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read_chat(rows: Sequence[Mapping[str, Any]], reader: Reader, options: Chat) 
 
 
 def config(guide: Guide, dataset: str, more: str = "") -> str:
-    """axolotl's configuration: the lines of one ``dataset``, and those that go for all of it."""
+    """axolotl's configuration, with these lines for the dataset and ``more`` for all of it."""
     return (
         "base_model: MODEL\n"
         "datasets:\n"

@@ -174,7 +174,7 @@ class Guide:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the Arrow rows it makes, and how they lie in the trainer's own files.
+    """A format: the Arrow rows that it makes, and the files that its trainer reads.
 
     A format of token ids has ``rows``, one of text ``text``.
     """

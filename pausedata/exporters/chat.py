@@ -1,4 +1,4 @@
-"""Prompts put through a chat template anew; the response keeps its tokens."""
+"""Renders prompts again, through another chat template; responses keep their tokens."""
 
 from __future__ import annotations
 

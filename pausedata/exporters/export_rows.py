@@ -1,4 +1,4 @@
-"""The rows of an export, unit by unit: what is written, and what `verify` and a proof expect."""
+"""The rows of an export, unit by unit. `export` writes them, `verify` and `--check` expect them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class _Parts:
         return insert_pauses(self.tokens, self.placement, pause_id, self.ends)
 
     def take(self, rows: np.ndarray) -> _Parts:
-        """The same of these examples alone."""
+        """The same, for these examples alone."""
         return _Parts(
             _take(self.tokens, rows),
             _take(self.placement, rows),
@@ -167,7 +167,7 @@ class ExportRows:
         ]
 
     def make(self, unit: ExportUnit) -> Made:
-        """One shard's rows. Refused where `error` is what is to be done with a row."""
+        """One shard's rows. Raises Refused for rows that the options make an error."""
         parts = self._parts(unit)
         sequences = parts.sequences(self.inputs.pause.id)
         if getattr(self.options, "eos", "keep") == "drop":
@@ -212,7 +212,7 @@ class ExportRows:
 
     @property
     def _limit(self) -> int | None:
-        """The most elements of an example."""
+        """How many elements an example may have."""
         limits = [getattr(self.options, name, None) for name in ("max_length", "pack")]
         return min((limit for limit in limits if limit), default=None)
 

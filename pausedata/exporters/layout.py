@@ -1,4 +1,4 @@
-"""How a format's rows lie in the files that its trainer reads, inside a dataset and outside."""
+"""The files that a trainer reads, written from a format's rows, in a dataset and outside."""
 
 from __future__ import annotations
 

@@ -123,8 +123,8 @@ class Repository:
         )
         return {tag.name: tag.target_commit for tag in refs.tags}
 
-    def download(self, commit: str, path: str, folder: Path, *, anew: bool = False) -> Path:
-        """Fetch a file to ``folder/path``; ``anew``: even if it is there already."""
+    def download(self, commit: str, path: str, folder: Path, *, force: bool = False) -> Path:
+        """Fetch a file to ``folder/path``; ``force``: even if it is there already."""
         from huggingface_hub import hf_hub_download
 
         with _quiet():
@@ -136,7 +136,7 @@ class Repository:
                         repo_type="dataset",
                         revision=commit,
                         local_dir=folder,
-                        force_download=anew,
+                        force_download=force,
                     ),
                     commit,
                 )

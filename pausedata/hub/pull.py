@@ -183,8 +183,8 @@ def _fetch(
         return 0, 0
 
     def fetch(entry: FileEntry) -> int:
-        for anew in (False, True):
-            path = repository.download(remote.commit, entry.path, stage.folder, anew=anew)
+        for force in (False, True):
+            path = repository.download(remote.commit, entry.path, stage.folder, force=force)
             if not path.is_symlink() and _is_whole(stage.folder, entry):
                 return entry.bytes
         path.unlink(missing_ok=True)

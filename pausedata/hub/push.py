@@ -167,23 +167,17 @@ def _plan(
 
     ``listed``: the tables that the repository has in the end; files of others are deleted.
     """
-    entries = [
-        *version.manifest.loose_files(),
-        *entries_of(version.manifest.tables, tables),
-    ]
-    made = {MANIFEST: (version.folder / MANIFEST).read_bytes(), CARD: card}
     known = remote.snapshot
-    files = [  # each with whether it is there already
-        *(
-            (Upload(e.path, path := version.folder / e.path, e.bytes, e.sha256), known.has(e, path))
-            for e in entries
-        ),
-        *(
-            (Upload(path, raw, len(raw), sha256_of(raw)), known.has_bytes(path, raw))
-            for path, raw in made.items()
-        ),
-    ]
-    adds = {upload.path: upload for upload, is_there in files if not is_there}
+    entries = [*version.manifest.loose_files(), *entries_of(version.manifest.tables, tables)]
+    files: list[tuple[Upload, bool]] = []  # each with whether the repository has it
+    for entry in entries:
+        path = version.folder / entry.path
+        upload = Upload(entry.path, path, entry.bytes, entry.sha256)
+        files.append((upload, known.has(entry, path)))
+    for name, raw in ((MANIFEST, (version.folder / MANIFEST).read_bytes()), (CARD, card)):
+        upload = Upload(name, raw, len(raw), sha256_of(raw))
+        files.append((upload, known.has_bytes(name, raw)))
+    adds = {upload.path: upload for upload, is_known in files if not is_known}
     # A table is there as a whole or not at all: so is what is left of those not pushed.
     named = {entry.path for entry in entries_of(version.manifest.tables, listed)}
     delete = [path for path in known.ours() if path not in named]
