@@ -166,10 +166,9 @@ class Scanner:
             found = _call("indices_nonzero", pc.fill_null(self._matches(array), False))
             return set(found.to_pylist())
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            if not _has_text(kind):
-                return set()
-            parents = _call("list_parent_indices", array)
-            return {parents[k].as_py() for k in self._matching(_call("list_flatten", array))}
+            found = self._matching(_call("list_flatten", array))
+            parents = _call("list_parent_indices", array) if found else []
+            return {parents[k].as_py() for k in found}
         if pa.types.is_struct(kind):
             return set().union(*map(self._matching, array.flatten()))
         return set()
@@ -192,14 +191,6 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
-
-
-def _has_text(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _has_text(kind.value_type)
-    if pa.types.is_struct(kind):
-        return any(_has_text(kind.field(k).type) for k in range(kind.num_fields))
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def own_secrets() -> dict[str, str]:
