@@ -173,11 +173,12 @@ class ExportRows:
         if getattr(self.options, "eos", "keep") == "drop":
             sequences = sequences.only(~sequences.is_end)
         fitted = self._fitted(sequences, parts.tokens, unit.label)
+        tally = Tally()
+        tally.note(fitted.changes)
         if self.format.text is None:
-            made = self._rows_of_ids(fitted.sequences)
+            made = self._rows_of_ids(fitted.sequences, tally)
         else:
-            made = self._rows_of_text(parts.take(fitted.kept), unit.label)
-        made.tally.note(fitted.changes)
+            made = self._rows_of_text(parts.take(fitted.kept), unit.label, tally)
         if fitted.changes:
             ids = parts.tokens.column("id").to_pylist()
             order = {id: k for k, id in enumerate(ids)}
@@ -202,11 +203,10 @@ class ExportRows:
         placement = anew.placed(placement)
         return _Parts(anew.tokens, placement, anew.ends, anew.examples, anew.messages)
 
-    def _rows_of_ids(self, sequences: Sequences) -> Made:
+    def _rows_of_ids(self, sequences: Sequences, tally: Tally) -> Made:
         assert self.format.rows is not None
         if length := getattr(self.options, "pack", None):
             sequences = pack(sequences, length)
-        tally = Tally()
         tally.add(sequences, loss_of(self.format, sequences, self.options))
         return Made(sequences, self.format.rows(sequences, self.options), tally, [])
 
@@ -302,7 +302,7 @@ class ExportRows:
             ends[k] = len(own) - 1 - np.flatnonzero(~own)[-1] if (~own).any() else 0
         return ends
 
-    def _rows_of_text(self, parts: _Parts, label: str) -> Made:
+    def _rows_of_text(self, parts: _Parts, label: str, tally: Tally) -> Made:
         """Rows that were read back as their trainer will; those that fail are changes."""
         text = self.format.text
         assert text is not None and parts.examples is not None
@@ -337,7 +337,6 @@ class ExportRows:
         sequences = insert_pauses(
             _take(parts.tokens, numbers), placement, self.inputs.pause.id, parts.ends[numbers]
         )
-        tally = Tally()
         tally.note(changes)
         # A stored export that is made again is not counted again.
         chat = text.chat and self._recorded is None
