@@ -695,6 +695,16 @@ def test_a_pull_goes_on_after_trouble(
     machine.ok("verify", tmp_path / "a")
 
 
+def test_a_pull_says_that_the_hub_does_not_answer(
+    hub: LoopbackHub, machine: Machine, pushed: Path, tmp_path: Path
+) -> None:
+    """And not that a file is missing, as huggingface_hub has it."""
+    hub.fault("HEAD", "/resolve/.*/scores/base/", status=503, times=999)
+    hub.fault("GET", "/resolve/.*/scores/base/", status=503, times=999)
+    done = machine.run("pull", REPO, tmp_path / "a")
+    assert done.status == 1 and "the Hub cannot answer for org/corpus now" in done.err
+
+
 def test_what_stays_damaged_is_refused_and_what_came_is_kept(
     hub: LoopbackHub, machine: Machine, pushed: Path, tmp_path: Path
 ) -> None:
@@ -732,6 +742,7 @@ def test_a_pull_may_be_killed_at_any_moment(
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
         code = KILL.format(number=number, words=["pull", *words])
         done = machine.python("-c", code)
+        assert done.status in (0, 137), done.err
         # Whoever reads it now sees the version before, or this one, and each of its tables whole.
         if (tmp_path / "a" / "pausedata.json").exists():
             assert verify(open_version(tmp_path / "a"), Silent()) == []
@@ -756,7 +767,7 @@ def counting(function):
     return call
 from pausedata.store import files
 from pausedata.hub import pull
-for module, name in ((pull, "_give"), (pull, "point_at"), (pull, "write_pointer")):
+for module, name in ((pull, "_link_read_only"), (pull, "point_at"), (pull, "write_pointer")):
     setattr(module, name, counting(getattr(module, name)))
 pathlib.Path.rename = counting(pathlib.Path.rename)
 sys.argv = ["pausedata", *{words}]

@@ -12,7 +12,7 @@ from conftest import tiny_recipe
 
 from pausedata.core.errors import DataError, NewerFormatError, PausedataError, UsageError
 from pausedata.hub.client import RemoteFile
-from pausedata.hub.remote import chosen_tables, parse_manifest, tables_there
+from pausedata.hub.remote import chosen_tables, parse_manifest, tables_present
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +154,10 @@ def test_what_the_repository_holds_is_compared_before_anything_is_fetched(
 ) -> None:
     manifest = parse(good)
     files = remote(manifest)
-    assert tables_there(manifest, files, "x") == (list(manifest.tables), [])
+    assert tables_present(manifest, files, "x") == (list(manifest.tables), [])
     lost = manifest.tables["scores/base"].shards[0].path
     without = {path: file for path, file in files.items() if path != lost}
-    assert tables_there(manifest, without, "x")[1] == ["scores/base"]
+    assert tables_present(manifest, without, "x")[1] == ["scores/base"]
     export = manifest.tables["exports/rows"].files[0].path
     for changed, says in (
         ({p: f for p, f in files.items() if p != export}, "not in the repository"),
@@ -165,7 +165,7 @@ def test_what_the_repository_holds_is_compared_before_anything_is_fetched(
         (files | {lost: RemoteFile(lost, files[lost].bytes, "0" * 64, None)}, "sha256"),
     ):
         with pytest.raises(DataError, match=says):
-            tables_there(manifest, changed, "x")
+            tables_present(manifest, changed, "x")
 
 
 def test_only_takes_tables_and_kinds(good: dict[str, Any]) -> None:

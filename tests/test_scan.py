@@ -42,7 +42,7 @@ def scanner(monkeypatch: pytest.MonkeyPatch) -> Scanner:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_keys_are_found_in_text_in_names_and_in_columns(scanner: Scanner, key: str) -> None:
-    hit, *_ = scanner.said("CARD.md", f"fine\nwith {key} in it")
+    hit, *_ = scanner.prose("CARD.md", f"fine\nwith {key} in it")
     assert hit.where == "CARD.md, line 2"
     assert list(scanner.name(f"exports/{key}/train.jsonl"))
     column = pa.chunked_array([pa.array(["a", None]), pa.array([f"b {key} c", "d"])])
@@ -51,7 +51,7 @@ def test_keys_are_found_in_text_in_names_and_in_columns(scanner: Scanner, key: s
 
 def test_a_key_is_not_repeated_in_what_is_said_of_it(scanner: Scanner) -> None:
     for key in [*KEYS[:-1], "correct horse battery"]:
-        for hit in [*scanner.said("x", key), *scanner.name(f"exports/{key}.jsonl")]:
+        for hit in [*scanner.prose("x", key), *scanner.name(f"exports/{key}.jsonl")]:
             assert key not in str(hit)
 
 
@@ -74,7 +74,7 @@ def test_a_key_is_not_repeated_in_what_is_said_of_it(scanner: Scanner) -> None:
 def test_names_and_paths_of_the_machine_are_found_in_what_we_wrote(
     scanner: Scanner, line: str
 ) -> None:
-    assert list(scanner.said("manifest.json", line))
+    assert list(scanner.prose("manifest.json", line))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_names_and_paths_of_the_machine_are_found_in_what_we_wrote(
     ],
 )
 def test_words_that_only_look_alike_are_not(scanner: Scanner, line: str) -> None:
-    assert list(scanner.said("README.md", line)) == []
+    assert list(scanner.prose("README.md", line)) == []
 
 
 def test_an_account_may_be_called_as_what_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,14 +108,14 @@ def test_an_account_may_be_called_as_what_is_published(monkeypatch: pytest.Monke
 def test_what_a_person_allows_is_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMAIL", "allowed@example.org")
     for text in ("write to allowed@example.org", KEYS[0]):
-        assert list(Scanner().said("CARD.md", text))
-        assert not list(Scanner([text.removeprefix("write to ")]).said("CARD.md", text))
+        assert list(Scanner().prose("CARD.md", text))
+        assert not list(Scanner([text.removeprefix("write to ")]).prose("CARD.md", text))
 
 
 def test_accounts_of_nobody_are_words(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USER", "LOGNAME", "USERNAME"):
         monkeypatch.setenv(name, "root")
-    assert list(Scanner().said("manifest.json", "take the root")) == []
+    assert list(Scanner().prose("manifest.json", "take the root")) == []
 
 
 def test_text_deep_in_columns_is_found(scanner: Scanner) -> None:

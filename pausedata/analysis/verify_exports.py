@@ -37,7 +37,7 @@ def export_problems(version: Version, name: str, progress: Progress) -> Iterator
             origin,
             format,
             options,
-            settled=recorded_changes(version.folder / table.name, {s: s for s in table.splits()}),
+            recorded=recorded_changes(version.folder / table.name, {s: s for s in table.splits()}),
         )
         if rows.needs_tokenizer:
             progress.warn(

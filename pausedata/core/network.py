@@ -1,16 +1,63 @@
-"""What went wrong with the Hub, recognised by the names of the errors in a chain of causes."""
+"""The Hub's libraries: what an error of theirs means, and keeping them quiet."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any
 
 COMMIT = re.compile(r"[0-9a-f]{40}")  # a whole hash of git's
+TOKEN_REFUSED = (
+    "the Hub does not accept the token of HF_TOKEN or of the stored login. Log in anew with "
+    "`hf auth login`, or set HF_TOKEN to a valid one, or unset it"
+)
 
 # By name, since huggingface_hub has changed its HTTP library (requests, httpx, httpx2).
 _NO_ANSWER = {
     "ConnectionError", "TransportError", "Timeout", "OfflineModeIsEnabled",
     "LocalEntryNotFoundError",
 }  # fmt: skip
+_NO_REPOSITORY = {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}
+_BUSY = {408, 425, 429, 500, 502, 503, 504}
+
+
+class HubProblem(Enum):
+    """What went wrong. Each caller says it in its own words: it knows what can be done instead."""
+
+    GATED = auto()  # terms have to be accepted first
+    NO_REVISION = auto()
+    TOKEN_REFUSED = auto()  # whatever is asked with it
+    FORBIDDEN = auto()  # the login is good, and may not do this
+    CONFLICT = auto()  # somebody else was faster
+    BUSY = auto()  # it may answer another time
+    NO_ANSWER = auto()  # and no cache had it
+    NO_REPOSITORY = auto()  # or it may not be seen
+    NO_FILE = auto()
+    OTHER = auto()
+
+
+def problem_of(error: BaseException) -> HubProblem:
+    """What an error of huggingface_hub or datasets means, whoever wrapped it."""
+    names, status = kinds(error), status_of(error)
+    # datasets raises some of its errors without their cause: its words alone are left.
+    words = " ".join(str(link) for link in chain(error))
+    checks = (
+        (HubProblem.GATED, "GatedRepoError" in names or "is a gated dataset" in words),
+        (HubProblem.NO_REVISION, "RevisionNotFoundError" in names or words.startswith("Revision ")),
+        # Without a login the Hub says 401 of a repository that does not exist, too.
+        (HubProblem.TOKEN_REFUSED, status == 401 and "RepositoryNotFoundError" not in names),
+        (HubProblem.FORBIDDEN, status == 403),
+        (HubProblem.CONFLICT, status in (409, 412)),
+        (HubProblem.BUSY, status in _BUSY),
+        # Before the missing file: LocalEntryNotFoundError is an EntryNotFoundError.
+        (HubProblem.NO_ANSWER, status is None and bool(names & _NO_ANSWER)),
+        (HubProblem.NO_REPOSITORY, bool(names & _NO_REPOSITORY)),
+        (HubProblem.NO_FILE, "EntryNotFoundError" in names),
+        (HubProblem.NO_ANSWER, status is None and "HTTPError" in names),
+    )
+    return next((problem for problem, holds in checks if holds), HubProblem.OTHER)
 
 
 def chain(error: BaseException) -> list[BaseException]:
@@ -28,12 +75,6 @@ def kinds(error: BaseException) -> set[str]:
     return {cls.__name__ for link in chain(error) for cls in type(link).__mro__}
 
 
-def is_gated(error: BaseException) -> bool:
-    """Whether the Hub wants terms to be accepted first."""
-    text = " ".join(str(link) for link in chain(error))
-    return "GatedRepoError" in kinds(error) or "is a gated dataset" in text
-
-
 def status_of(error: BaseException) -> int | None:
     """The HTTP status that an error came of."""
     for link in chain(error):
@@ -43,22 +84,25 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def refuses_token(error: BaseException) -> bool:
-    """Whether the Hub does not accept the token itself, whatever is asked with it."""
-    if kinds(error) & {"RepositoryNotFoundError", "GatedRepoError"}:
-        return False
-    return status_of(error) == 401
+@contextmanager
+def quiet(*utils: Any) -> Iterator[None]:
+    """No progress bars and warnings meanwhile: the command line draws its own.
 
-
-TOKEN_REFUSED = (
-    "the Hub does not accept the token of HF_TOKEN or of the stored login. Log in anew with "
-    "`hf auth login`, or set HF_TOKEN to a valid one, or unset it"
-)
-
-
-def has_no_answer(error: BaseException) -> bool:
-    """Whether the Hub did not answer, and no cache had it."""
-    return bool(kinds(error) & _NO_ANSWER)
+    ``utils``: ``huggingface_hub.utils``, ``datasets.utils``, which have the same switches.
+    """
+    before = [(u, u.logging.get_verbosity(), u.are_progress_bars_disabled()) for u in utils]
+    for library in utils:
+        library.disable_progress_bars()
+        library.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for library, level, bars_were_off in before:
+            library.logging.set_verbosity(level)
+            if bars_were_off:
+                library.disable_progress_bars()
+            else:
+                library.enable_progress_bars()
 
 
 _ID = re.compile(r"[A-Za-z0-9_]([\w.-]{0,94}\w)?/[A-Za-z0-9_]([\w.-]{0,94}\w)?", re.ASCII)

@@ -1,7 +1,7 @@
-"""Placements to what each trainer reads; each format is registered with its options, typed.
+"""Exports: placements written as trainers read them. Each format is registered with its options.
 
-`get` finds a format, `export_rows.ExportRows` makes its rows, `trainers` proves what a trainer has
-of them. A format is a file here, `base` says what one is.
+`get` finds a format, `export_rows.ExportRows` makes its rows, `trainers` checks what a trainer has
+in its tensors. A format is a file here; `base` says what one is.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pausedata.core.errors import DataError
 from pausedata.exporters.base import Format, Guide, Section, Text, TextRow, UnmaskedOptions
-from pausedata.exporters.conversation import Turn, read_in_parts, turns_of
+from pausedata.exporters.conversation import Turn, read_apart, turns_of
 from pausedata.exporters.llama_factory import sections
 from pausedata.exporters.reader import Reader
 from pausedata.exporters.row_files import RowFiles
@@ -31,7 +31,7 @@ class Alpaca(UnmaskedOptions):
 
 
 def render(row: TextRow, options: Alpaca) -> dict[str, Any]:
-    """The last question is the instruction; what was said before is the history.
+    """The last question is the instruction, the turns before it are the history.
 
     DataError where the prompt is not questions and replies in turn.
     """
@@ -54,19 +54,18 @@ def render(row: TextRow, options: Alpaca) -> dict[str, Any]:
 
 
 def turns_in(row: Mapping[str, Any]) -> list[Turn]:
-    """The conversation that a row stands for."""
-    told = [("system", row["system"])] if row["system"] else []
-    for question, reply in row["history"]:
-        told += [("user", question), ("assistant", reply)]
-    told += [("user", row["instruction"]), ("assistant", row["output"])]
-    return [{"role": role, "content": content} for role, content in told]
+    """The conversation that a row is made from."""
+    turns = [("system", row["system"])] if row["system"] else []
+    for question, reply in [*row["history"], (row["instruction"], row["output"])]:
+        turns += [("user", question), ("assistant", reply)]
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def read_back(
     rows: Sequence[Mapping[str, Any]], reader: Reader, options: Alpaca
 ) -> list[list[int]]:
-    """As LLaMA-Factory reads them, which tokenises prompt and reply each for itself."""
-    return read_in_parts([turns_in(row) for row in rows], reader, None)
+    """As LLaMA-Factory reads them: prompt and reply tokenised apart."""
+    return read_apart([turns_in(row) for row in rows], reader)
 
 
 def guide(guide: Guide) -> list[Section]:

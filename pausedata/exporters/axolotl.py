@@ -1,4 +1,4 @@
-"""``axolotl-segments`` and ``axolotl-chat``: axolotl's two ways to say what bears loss."""
+"""``axolotl-segments`` and ``axolotl-chat``: the two formats in which axolotl can mask parts."""
 
 from __future__ import annotations
 
@@ -30,11 +30,8 @@ class Chat(TextOptions):
 
 def render_segments(row: TextRow, options: Segments) -> dict[str, Any]:
     """With the special tokens at both ends as text: axolotl adds none."""
-    trained = options.pause_label == "train"
     segments = [{"label": False, "text": row.opening + row.prompt}]
-    segments += [
-        {"label": trained or not piece.is_pause, "text": piece.text} for piece in row.pieces
-    ]
+    segments += [{"label": options.trains(piece), "text": piece.text} for piece in row.pieces]
     if row.end:
         segments.append({"label": True, "text": row.end})
     return {"segments": [segment for segment in segments if segment["text"]]}
@@ -43,18 +40,14 @@ def render_segments(row: TextRow, options: Segments) -> dict[str, Any]:
 def read_segments(
     rows: Sequence[Mapping[str, Any]], reader: Reader, options: Segments
 ) -> list[list[int]]:
-    """As axolotl reads them: every segment tokenised for itself, nothing added."""
-    texts = [[segment["text"] for segment in row["segments"]] for row in rows]
-    ids = iter(reader.encode([text for own in texts for text in own], special=False))
-    return [[token for _ in own for token in next(ids)] for own in texts]
+    """As axolotl reads them: every segment tokenised apart, nothing added."""
+    return reader.encode_parts([[segment["text"] for segment in row["segments"]] for row in rows])
 
 
 def render_chat(row: TextRow, options: Chat) -> dict[str, Any]:
     """Parts of the prompt have no ``train``: their messages are not trained at all."""
-    trained = options.pause_label == "train"
     reply = [
-        {"type": "text", "text": piece.text, "train": trained or not piece.is_pause}
-        for piece in row.pieces
+        {"type": "text", "text": piece.text, "train": options.trains(piece)} for piece in row.pieces
     ]
     messages = [
         {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}]}
@@ -75,15 +68,16 @@ def read_chat(rows: Sequence[Mapping[str, Any]], reader: Reader, options: Chat) 
     return read_whole(conversations, reader)
 
 
-def _config(guide: Guide, how: str) -> str:
-    paths = list(guide.files.values())
+def config(guide: Guide, dataset: str, more: str = "") -> str:
+    """axolotl's configuration, with these lines for the dataset and ``more`` for all of it."""
     return (
         "base_model: MODEL\n"
         "datasets:\n"
-        f"  - path: {paths[0] if paths else 'train.jsonl'}\n"
+        f"  - path: {guide.first_file}\n"
         "    ds_type: json\n"
-        f"{how}"
-        f"sequence_len: {guide.longest}          # longer rows would be dropped\n"
+        f"{dataset}"
+        f"sequence_len: {guide.longest}       # longer rows would be dropped\n"
+        f"{more}"
         "tokens:\n"
         f'  - "{guide.pause["token"]}"\n'
         "mean_resizing_embeddings: true\n"
@@ -94,19 +88,19 @@ def _config(guide: Guide, how: str) -> str:
 
 def guide_segments(guide: Guide) -> list[Section]:
     """axolotl's configuration for segments."""
-    return [Section("axolotl", "yaml", _config(guide, "    type: input_output\n"))]
+    return [Section("axolotl", "yaml", config(guide, "    type: input_output\n"))]
 
 
 def guide_chat(guide: Guide) -> list[Section]:
     """axolotl's configuration for messages."""
-    how = (
+    dataset = (
         "    type: chat_template\n"
         "    roles_to_train: []     # the parts say it\n"
         "    train_on_eos: turn\n"
         "chat_template: tokenizer_default\n"
     )
     note = "The end token of the last reply bears loss; the line break behind it does not."
-    return [Section("axolotl", "yaml", _config(guide, how), note)]
+    return [Section("axolotl", "yaml", config(guide, dataset), note)]
 
 
 SEGMENTS = Format(

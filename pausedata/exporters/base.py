@@ -1,4 +1,4 @@
-"""What every format is: its options, its columns, its rows, its files, and what it says of loss."""
+"""What a format of exports is: options, columns, rows, files, and which tokens bear loss."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def recorded(self) -> dict[str, Any]:
-        """What decides the rows, as provenance keeps it: options as they are by default are not
-        in it, so that exports of earlier releases stay what they are when options are added.
+        """The options that provenance keeps: those that are not as by default.
+
+        So an export of an earlier release stays current when a release adds options.
         """
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class Common(Options):
-    """What every format of pausedata's own takes."""
+    """Options of all formats of pausedata's own."""
 
     pause_label: Literal["ignore", "train"] = Field(
         default="ignore", description="whether the model is trained to predict the pauses too"
@@ -58,7 +59,7 @@ class Common(Options):
 
 
 class TokenOptions(Common):
-    """What formats of token ids take besides."""
+    """Further options of formats of token ids."""
 
     eos: Literal["keep", "ignore", "drop"] = Field(
         default="keep",
@@ -77,7 +78,7 @@ class TokenOptions(Common):
 
 
 class TextOptions(Common):
-    """What formats of text take besides: each row is read back as its trainer will."""
+    """Further options of formats of text, whose rows are read back as their trainer will."""
 
     overlong: Literal["error", "skip"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride]
         default="error", description="examples over max_length: an error, or left out and counted"
@@ -88,9 +89,13 @@ class TextOptions(Common):
         "moving pauses to the nearest place that survives, or left out; counted in any case",
     )
 
+    def trains(self, piece: Piece) -> bool:
+        """Whether the model is trained to predict this part of a response."""
+        return not piece.is_pause or self.pause_label == "train"
+
 
 class UnmaskedOptions(TextOptions):
-    """What formats take that cannot keep the loss off a pause."""
+    """Options of formats that cannot keep the loss off pauses."""
 
     allow_unmasked: bool = Field(
         default=False, description="accept that the model is trained to predict the pauses"
@@ -120,7 +125,7 @@ class TextRow:
     """One example as text, with its pauses."""
 
     id: str
-    opening: str  # special tokens before the prompt that its text does not have, as BOS
+    opening: str  # special tokens before the prompt that are not in its text: BOS
     prompt: str  # as it was rendered, chat template included
     messages: list[dict[str, Any]]  # the prompt as messages; empty: it is plain text
     pieces: tuple[Piece, ...]  # the response
@@ -137,7 +142,7 @@ class Text:
     """How a format of text writes a row, and how its trainer reads it."""
 
     render: Callable[[TextRow, Any], Mapping[str, Any]]  # the row, by column
-    # The ids that the trainer makes of rows: with what it puts around them, to the end.
+    # The ids that the trainer makes of rows, with the special tokens that it adds.
     read_back: Callable[[Sequence[Mapping[str, Any]], Reader, Any], list[list[int]]]
     chat: bool  # whether rows are messages, which go through a chat template
 
@@ -154,17 +159,22 @@ class Section:
 
 @dataclass(frozen=True)
 class Guide:
-    """What a README's sections are written from."""
+    """What a format needs to write its sections of a README."""
 
     options: Any
     pause: Mapping[str, Any]  # token, id, id_is_new
     files: Mapping[str, str]  # split → the file or folder that its trainer reads, relative
     longest: int  # tokens of the longest row
 
+    @property
+    def first_file(self) -> str:
+        """The file of the first split."""
+        return next(iter(self.files.values()), "train.jsonl")
+
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the Arrow rows it makes, and how they lie in the trainer's own files.
+    """A format: the Arrow rows that it makes, and the files that its trainer reads.
 
     A format of token ids has ``rows``, one of text ``text``.
     """

@@ -1,4 +1,4 @@
-"""Prompts put through a chat template anew; the response keeps its tokens."""
+"""Renders prompts again, through another chat template; responses keep their tokens."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pausedata.exporters.sequences import Int
 from pausedata.store.tables import list_parts
 
 Messages = list[dict[str, Any]]
-_PROBE = "What7is7heard"
+_PROBE = "What7is7rendered"
 
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """Examples and tokens with other prompts, and ends of turns in place of EOS."""
+    """Examples with prompts rendered anew, and with the end of a turn in place of EOS."""
 
     examples: pa.Table
     tokens: pa.Table
@@ -29,8 +29,10 @@ class RenderedChat:
     was: Int  # and how many were, before: [examples]
 
     def placed(self, placement: pa.Table) -> pa.Table:
-        """``placement`` over these tokens: before the text's tokens pauses stay where they are,
-        after the last token they stay behind it, among those appended they stay among them.
+        """``placement`` over these tokens.
+
+        Pauses before a token of the text stay where they are, those after the last token stay
+        last, and those among appended tokens stay among appended tokens.
         """
         if (self.ends == self.was).all():
             return placement
@@ -75,7 +77,7 @@ def render(
         messages = [[first, *(m for m in own if m["role"] != "system")] for own in messages]
     prompts = [reader.chat(own, answered=False) for own in messages]
     if messages:
-        _check_heard(messages[0], reader)
+        _check_complete(messages[0], reader)
     columns = {"prompt_ids": reader.encode(prompts, special=False)}
     columns |= _with_ends(tokens, ends, reader.turn_end_ids)
     for name, values in columns.items():
@@ -85,13 +87,14 @@ def render(
     return RenderedChat(examples, tokens, messages, now, ends)
 
 
-def _check_heard(messages: Messages, reader: Reader) -> None:
-    """UsageError where a template leaves out what it is given: Jinja takes a misspelled name for
-    an empty text, and some templates know no system message.
+def _check_complete(messages: Messages, reader: Reader) -> None:
+    """UsageError where the template leaves out a message.
+
+    To Jinja a misspelled name is an empty text, and some templates know no system message.
     """
     for k, message in enumerate(messages):
         if not isinstance(message.get("content"), str) or message["role"] == "assistant":
-            continue  # some leave out what an earlier reply thought
+            continue  # some leave out the reasoning of earlier replies
         probed = [*messages[:k], {**message, "content": _PROBE}, *messages[k + 1 :]]
         if _PROBE not in reader.chat(probed, answered=False):
             raise UsageError(
@@ -101,7 +104,7 @@ def _check_heard(messages: Messages, reader: Reader) -> None:
 
 
 def _with_ends(tokens: pa.Table, ends: Int, end_ids: list[int]) -> dict[str, list[list[int]]]:
-    """Responses that end in ``end_ids`` where something else was appended to them."""
+    """Columns of responses that end in ``end_ids`` where something was appended to them."""
     offsets, ids = list_parts(tokens, "response_ids")
     _, starts = list_parts(tokens, "char_start")
     _, stops = list_parts(tokens, "char_end")

@@ -1,7 +1,7 @@
-"""Text read back as its trainer will read it, row by row; pauses that would not survive, moved.
+"""Reads each row of text back as its trainer will, and moves pauses that would change the ids.
 
-Two places of text are as good as one of tokens only if the tokenizer makes the planned ids of it:
-a pause inside a word lets what follows be tokenised as the beginning of a text.
+A pause is planned between two tokens. In text it may split a word, whose second half is then
+tokenised in another way: only a tokenizer tells whether the ids are the planned ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pausedata.exporters.reader import Reader
 
 @dataclass(frozen=True)
 class CheckedExample:
-    """What became of one example: its places, perhaps moved, or why it cannot be written."""
+    """One example's places, perhaps moved, or why it cannot be written."""
 
     places: list[Place]
     reason: str | None = None  # None: the text gives the planned ids
@@ -63,13 +63,13 @@ class Checker:
         return ids == example.ids(places, self._reader.pause_id) + self._tail
 
     def _moved(self, example: ExportExample, places: list[Place]) -> list[Place] | None:
-        """The same pauses, each at the nearest place that survives; None where that is no way.
+        """The same pauses, each at the nearest place that survives; None where there is none.
 
-        Of two places as near, the earlier. Pauses that meet stand together.
+        Of two places equally near the earlier is taken. Pauses that meet stand together.
         """
         (plain,) = self._read([(example, [])])
         if plain is None or not self._fits(example, [], plain):
-            return None  # it is not the pauses
+            return None  # the ids differ even without pauses
         survives: dict[int, bool] = {}
 
         def try_out(positions: list[int]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pausedata.core.errors import DataError
 from pausedata.exporters.base import TextRow
@@ -13,9 +12,9 @@ Turn = dict[str, str]  # role, content
 
 
 def turns_of(row: TextRow, format: str) -> list[Turn]:
-    """The prompt's messages, as role and content alone.
+    """The prompt's messages.
 
-    DataError where a message is more than that: nothing of it may get lost.
+    DataError where one has more than role and content, since that would be lost.
     """
     for message in row.messages:
         more = sorted(set(message) - {"role", "content"})
@@ -34,26 +33,13 @@ def read_whole(conversations: Sequence[list[Turn]], reader: Reader) -> list[list
     return reader.encode(texts, special=False)
 
 
-def read_in_parts(
-    conversations: Sequence[list[Turn]], reader: Reader, parts: Sequence[Sequence[str]] | None
-) -> list[list[int]]:
-    """The same, the prompt tokenised apart from the reply, and the reply in ``parts`` if given."""
-    found = []
-    for number, turns in enumerate(conversations):
-        prompt = reader.chat(turns[:-1], answered=False)
-        whole = reader.chat(turns, answered=True)
-        if not whole.startswith(prompt):
-            found.append([])  # the template writes a prompt that is answered in another way
-            continue
-        reply = whole[len(prompt) :]
-        texts = [reply]
-        if parts is not None and reply.startswith(content := "".join(parts[number])):
-            texts = [*parts[number], reply[len(content) :]]
-        ids = reader.encode([prompt, *(text for text in texts if text)], special=False)
-        found.append([token for part in ids for token in part])
-    return found
+def read_apart(conversations: Sequence[list[Turn]], reader: Reader) -> list[list[int]]:
+    """As `read_whole`, with the prompt tokenised apart from the reply."""
+    return reader.encode_parts([_prompt_and_reply(turns, reader) for turns in conversations])
 
 
-def with_reply(row: Mapping[str, Any]) -> list[Turn]:
-    """The conversation of a row of ``messages``."""
-    return [{"role": m["role"], "content": m["content"]} for m in row["messages"]]
+def _prompt_and_reply(turns: list[Turn], reader: Reader) -> list[str]:
+    """Both as text; nothing where the template writes an answered prompt in another way."""
+    prompt = reader.chat(turns[:-1], answered=False)
+    whole = reader.chat(turns, answered=True)
+    return [prompt, whole[len(prompt) :]] if whole.startswith(prompt) else []

@@ -1,4 +1,4 @@
-"""Examples that are written as text: where pauses can stand in it, and the ids it should give."""
+"""Examples as text: where pauses can stand in it, and the ids that it should give."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Place = tuple[int, int]  # the position of a response token, and how many pauses
 
 @dataclass(frozen=True)
 class ExportExample:
-    """One example, of which pauses may be put anywhere."""
+    """One example, and what it takes to put pauses into its text."""
 
     id: str
     opening: str  # special tokens before the prompt that are not in its text
@@ -31,8 +31,8 @@ class ExportExample:
     response_ids: list[int]
     starts: list[int]  # where each response token begins in `response`
     begins: list[bool]  # whether each begins a character
-    appended: int  # response tokens at the end that stand for no text: EOS, the end of a turn
-    end: str  # these as text
+    appended: int  # response tokens at the end that are not of the text: EOS, the end of a turn
+    end: str  # these, as text
 
     @property
     def last(self) -> int:

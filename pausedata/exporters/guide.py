@@ -1,4 +1,4 @@
-"""The README beside an export: what it holds, what bears loss, and how trainers are told of it."""
+"""The README beside an export: what it holds, what bears loss, and how trainers load it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def readme(
     folder: Path,
     version: int,
 ) -> str:
-    """The README of an export whose ``paths``, one for each split or one for all, are for trainers.
+    """The README of an export.
 
-    Relative to ``folder``, in which it stands: it names no machine.
+    ``paths``: what trainers read, one for each split or one for all. The README names them
+    relative to ``folder``, in which it stands: no machine path is in it.
     """
     relative = [path.relative_to(folder).as_posix() for path in paths]
     files = dict(zip(tallies, relative * len(tallies), strict=False))
@@ -85,19 +86,21 @@ def _unmasked(format: Format, options: Any) -> str:
 
 
 def readme_name(folder: Path, stems: Sequence[str], whole: bool) -> str:
-    """What the README is called in ``folder``, which may hold another's.
+    """What the README is called in ``folder``, where there may be one that is not an export's.
 
     ``whole``: the folder was given, not a file in it.
     """
     names = ["README.md"] if whole else []
     more = (f"{stems[0]}.README-{number}.md" for number in count(2))
     return next(
-        name for name in chain(names, [f"{stems[0]}.README.md"], more) if not others(folder / name)
+        name
+        for name in chain(names, [f"{stems[0]}.README.md"], more)
+        if not is_foreign(folder / name)
     )
 
 
-def others(path: Path) -> bool:
-    """Whether something is at ``path`` that is no README of an export."""
+def is_foreign(path: Path) -> bool:
+    """Whether ``path`` holds something else than an export's README."""
     if not path.exists():
         return False
     return not (path.is_file() and path.read_text("utf-8", "replace").startswith(MARK))

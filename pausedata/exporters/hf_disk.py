@@ -1,7 +1,8 @@
 """``hf-disk``: the rows of ``tokenized`` as the folder that ``datasets.load_from_disk`` opens.
 
-The files are written here, not by ``save_to_disk``: its fingerprint is random, its batches follow
-the shards, and it would hold a whole split as a dataset of its own first.
+The files are written here, not by ``save_to_disk``: its batches follow the dataset's shards, its
+JSON is another in each release of ``datasets`` (those before 4 do not read the ``List`` that later
+ones write), its fingerprint is random, and it would need a whole split as one dataset first.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ import pyarrow as pa
 from pausedata.core.errors import UsageError
 from pausedata.exporters import tokenized
 from pausedata.exporters.base import Format, Guide, Section, TokenOptions
-from pausedata.exporters.guide import others
-from pausedata.exporters.layout import UNREADABLE, FileLayout, Shards
+from pausedata.exporters.guide import is_foreign
+from pausedata.exporters.layout import UNREADABLE, FileLayout, Shards, problem_in
 from pausedata.exporters.tally import CHANGES
 from pausedata.exporters.usage import quoted
 from pausedata.store import files
 from pausedata.store.shards import regrouped
 
-# Rows of a record batch, and the size from which on a file is not gone on with: both fixed, so
-# that no byte depends on the shards. 500 MB is what save_to_disk takes.
+# Rows of a record batch, and the size at which the next file is begun: both fixed, so that no byte
+# depends on the shards. 500 MB is what save_to_disk takes.
 BATCH_ROWS = 1_000
 FILE_BYTES = 500_000_000
 INDEX = "dataset_dict.json"
@@ -44,14 +45,14 @@ class ArrowFolder(FileLayout):
     inside = "hf"
 
     def outside(self, target: Path, type: str | None, shard_rows: int | None) -> ArrowFolder:
-        """It has files of one kind, and cuts them by size."""
+        """The same: its files are of one kind, and cut by size."""
         if type is not None or shard_rows is not None:
             flag = "--type" if type is not None else "--shard-rows"
             raise UsageError(f"{flag}: hf-disk is always a folder of Arrow files; leave it out.")
         return self
 
     def place(self, target: Path, splits: list[str]) -> tuple[Path, dict[str, str]]:
-        """A folder, that is new, empty or an earlier export."""
+        """A folder that is new or empty, or holds an earlier export."""
         if target.is_file() or target.name.endswith(
             (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
         ):
@@ -68,7 +69,7 @@ class ArrowFolder(FileLayout):
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[Path]:
-        """A folder beside, which takes the place of ``folder`` whole."""
+        """A folder beside it, renamed to ``folder`` at the end."""
         folder = folder.resolve()
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -105,19 +106,12 @@ class ArrowFolder(FileLayout):
         self, folder: Path, rows: Mapping[str, Shards], schema: pa.Schema
     ) -> Iterator[str]:
         """The Arrow files hold the rows, and the JSON files say so."""
-        folders, bare = {split: folder / split for split in rows}, _bare(schema)
+        bare = _bare(schema)
         for split, shards in rows.items():
-            for path, compare in (
-                (split, lambda s=split, t=shards: _compare_rows(folders[s], t, bare)),
-                (f"{split}/state.json", lambda s=split: _compare_state(folders[s], s)),
-                (f"{split}/dataset_info.json", lambda s=split: _compare_info(folders[s], bare)),
-            ):
-                try:
-                    problem = compare()
-                except UNREADABLE as error:
-                    problem = f"unreadable: {str(error).splitlines()[0]}"
-                if problem:
-                    yield f"{path}: {problem}"
+            own = folder / split
+            yield from problem_in(split, _compare_rows, own, shards, bare)
+            yield from problem_in(f"{split}/state.json", _compare_state, own, split)
+            yield from problem_in(f"{split}/dataset_info.json", _compare_info, own, bare)
         try:
             listed = (folder / INDEX).read_text("utf-8") == _index(rows)
         except UNREADABLE:
@@ -136,7 +130,7 @@ class ArrowFolder(FileLayout):
 
 
 def _bare(schema: pa.Schema) -> pa.Schema:
-    """As `datasets` itself would have it: neither field ids nor features, which _info says."""
+    """The schema without metadata: neither field ids nor features, which are in _info."""
     return pa.schema([(field.name, pa.list_(field.type.value_type)) for field in schema])
 
 
@@ -203,7 +197,7 @@ def _info(schema: pa.Schema) -> str:
 
 
 def _state(folder: Path, split: str, names: list[str]) -> str:
-    """The fingerprint, by which `datasets` finds what it cached of the rows, follows from them."""
+    """The fingerprint, by which `datasets` finds cached results, is a hash of the rows' files."""
     fingerprint = files.digest([files.sha256_of(folder / name) for name in names])
     return _json(
         {
@@ -235,7 +229,7 @@ def _is_ours(folder: Path) -> bool:
     except UNREADABLE:
         return False
     beside = (".meta.json", CHANGES)
-    if others(folder / "README.md"):
+    if is_foreign(folder / "README.md"):
         return False
     known = {INDEX, "README.md", *splits, *(split + end for split in splits for end in beside)}
     made_here = all(meta.get("format") == FORMAT.name for meta in metas)
@@ -243,7 +237,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _take_place(new: Path, folder: Path) -> None:
-    """Rename ``new`` to ``folder``. A kill may leave neither there, but never a half of one."""
+    """Rename ``new`` to ``folder``. After a kill there may be no folder, but never half of one."""
     if not folder.exists() or not any(folder.iterdir()):
         new.rename(folder)  # over an empty folder, too
         return

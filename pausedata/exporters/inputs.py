@@ -23,7 +23,7 @@ class ExportInputs:
     tokens: Table
     vocab: Table
     pause: PauseEntry
-    find_tokenizer: Callable[[], Tokenizer]  # raises where it is out of reach
+    find_tokenizer: Callable[[], Tokenizer]  # raises where there is none
 
     @classmethod
     def of(

@@ -1,4 +1,4 @@
-"""Arrow rows as JSON lines, the bytes that ``json.dumps`` gives, without a Python loop per row."""
+"""Arrow rows as JSON lines: the bytes of ``json.dumps``, without a Python loop over rows."""
 
 from __future__ import annotations
 

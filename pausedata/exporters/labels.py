@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from pausedata.exporters.base import IGNORE, TokenOptions
+from pausedata.exporters.base import IGNORE, Format, TokenOptions
 from pausedata.exporters.sequences import Flags, Ids, Sequences
 
 
 def bears_loss(sequences: Sequences, options: TokenOptions) -> Flags:
     """Whether each element is trained on: [elements].
 
-    Of packed rows an example's first token is not: what stands before it is another example.
+    In packed rows the first token of an example is not: the one before it is another example's.
     """
     loss = np.ones(len(sequences.input_ids), bool)
     if options.prompt_label == "ignore":
@@ -23,6 +25,14 @@ def bears_loss(sequences: Sequences, options: TokenOptions) -> Flags:
     if options.pack:
         loss[sequences.parts[:-1][np.diff(sequences.parts) > 0]] = False
     return loss
+
+
+def loss_of(format: Format, sequences: Sequences, options: Any) -> Flags:
+    """As `bears_loss`, for formats of text too, whose trainers leave out prompts."""
+    if format.text is None:
+        return bears_loss(sequences, options)
+    loss = ~sequences.is_prompt
+    return loss & ~sequences.is_pause if format.masks(options) else loss
 
 
 def labels(sequences: Sequences, options: TokenOptions) -> Ids:

@@ -1,19 +1,30 @@
-"""How a format's rows lie in the files that its trainer reads, inside a dataset and outside."""
+"""The files that a trainer reads, written from a format's rows, in a dataset and outside."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from pausedata.core.errors import PausedataError
+from pausedata.core.errors import PausedataError, first_line
 
 Shards = Iterable[pa.Table]
 # What reading a damaged file of whatever layout may raise.
 UNREADABLE = (OSError, PausedataError, ValueError, KeyError, TypeError, pa.ArrowException)
+
+
+def problem_in(path: str, compare: Callable[..., str | None], *arguments: Any) -> Iterator[str]:
+    """A line about what ``compare`` finds wrong in a file, or why it cannot be read."""
+    try:
+        problem = compare(*arguments)
+    except UNREADABLE as error:
+        problem = f"unreadable: {first_line(error)}"
+    if problem:
+        yield f"{path}: {problem}"
 
 
 class FileLayout(ABC):
@@ -26,7 +37,7 @@ class FileLayout(ABC):
 
     @abstractmethod
     def outside(self, target: Path, type: str | None, shard_rows: int | None) -> FileLayout:
-        """The layout of ``export -o target --type … --shard-rows …``; UsageError where none is."""
+        """The layout that ``export -o target --type … --shard-rows …`` asks for, or UsageError."""
 
     @abstractmethod
     def place(self, target: Path, splits: list[str]) -> tuple[Path, dict[str, str]]:
@@ -37,7 +48,7 @@ class FileLayout(ABC):
 
     @abstractmethod
     def opened(self, folder: Path) -> AbstractContextManager[Path]:
-        """The folder to write to in place of ``folder``, which has all of it when the block ends.
+        """The folder to write to; when the block ends, all of it is in ``folder``.
 
         For exports outside a dataset: within one, nobody reads a folder before it is committed.
         """
@@ -48,14 +59,14 @@ class FileLayout(ABC):
 
     @abstractmethod
     def remove_stale(self, folder: Path, stems: Iterable[str], written: list[str]) -> None:
-        """Remove what an earlier export left in ``folder``, outside a dataset, of the same stems.
+        """Remove files of the same stems that an earlier export left in ``folder``.
 
-        Not within one, where Parquet shards of the export itself have such names.
+        Only outside a dataset: within one, the export's own Parquet shards have such names.
         """
 
     @abstractmethod
     def paths(self, folder: Path, stems: Iterable[str]) -> list[Path]:
-        """What a trainer is told to read, of what ``write`` wrote to ``folder``."""
+        """Those of the files that ``write`` wrote which a trainer is told to read."""
 
     @abstractmethod
     def problems(

@@ -1,4 +1,4 @@
-"""Rows of at most so many tokens: what becomes of longer ones is said, and counted."""
+"""Rows of at most ``max_length`` tokens: longer ones are an error, left out or cut, and counted."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def fit(
 ) -> Fitted:
     """Examples of at most ``limit`` elements; Refused where longer ones are an error.
 
-    ``truncate`` cuts a response's end, and adds no EOS, which would teach to stop in the middle;
-    one of which no token is left is skipped. ``behind``: the elements that the trainer puts behind
-    each; ``may_cut``: whether the format offers ``truncate``.
+    ``truncate`` cuts a response's end and adds no EOS, which would teach the model to stop in the
+    middle; a response of which no token is left is skipped. ``behind``: how many elements the
+    trainer adds to each example; ``may_cut``: whether the format offers ``truncate``.
     """
     lengths = sequences.lengths + behind
     over = lengths > limit
@@ -63,7 +63,7 @@ def fit(
 
 
 def _cut(sequences: Sequences, over: Flags, limit: int) -> Flags:
-    """What stays of the elements: of rows that are too long the beginning: [elements]."""
+    """Which elements stay: of rows that are too long, those at the beginning: [elements]."""
     lengths = sequences.lengths
     within = np.arange(len(sequences.input_ids)) - np.repeat(sequences.offsets[:-1], lengths)
     cut = np.repeat(over, lengths)

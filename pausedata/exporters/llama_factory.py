@@ -1,4 +1,4 @@
-"""What ``alpaca`` and ``sharegpt`` have in common: LLaMA-Factory, which reads both."""
+"""LLaMA-Factory's sections in the READMEs of ``alpaca`` and ``sharegpt``, which it reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pausedata.exporters.base import Guide, Section
 
 
 def sections(guide: Guide, entry: dict[str, Any]) -> list[Section]:
-    """Its list of datasets, with ``entry`` for these files, and its configuration."""
+    """Its ``dataset_info.json``, where each file has this ``entry``, and its configuration."""
     datasets = {split: {"file_name": path} | entry for split, path in guide.files.items()}
     first = next(iter(guide.files), "train")
     return [

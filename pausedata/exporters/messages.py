@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pausedata.exporters.base import Format, Guide, Section, Text, TextRow, UnmaskedOptions
-from pausedata.exporters.conversation import Turn, read_whole, turns_of, with_reply
+from pausedata.exporters.conversation import Turn, read_whole, turns_of
 from pausedata.exporters.reader import Reader
 from pausedata.exporters.row_files import RowFiles
 from pausedata.store.tables import make_schema
@@ -31,7 +31,7 @@ def read_back(
     rows: Sequence[Mapping[str, Any]], reader: Reader, options: Messages
 ) -> list[list[int]]:
     """As mlx-lm, verl and TRL read them: the tokenizer's chat template, and one text."""
-    return read_whole([with_reply(row) for row in rows], reader)
+    return read_whole([row["messages"] for row in rows], reader)
 
 
 def guide(guide: Guide) -> list[Section]:

@@ -14,8 +14,8 @@ from pausedata.strategies.random import stream_keys
 def draw(ids: Sequence[str], weights: Mapping[str, float], seed: int) -> np.ndarray:
     """Which of ``weights`` each example gets, by its id and the seed: [examples].
 
-    Depends on no order, of examples or of weights, and on no other example. Exact: the weights are
-    taken as written in decimals.
+    The order of examples and of weights does not matter, nor do the other examples. Weights are
+    exact: they are read as decimals.
     """
     names = sorted(weights)
     exact = [Fraction(str(weights[name])) for name in names]
@@ -31,6 +31,6 @@ def draw(ids: Sequence[str], weights: Mapping[str, float], seed: int) -> np.ndar
 
 
 def mixed(placements: Sequence[pa.Table], chosen: np.ndarray) -> pa.Table:
-    """Of each example the row of the placement that was ``chosen`` for it."""
+    """For each example its row in the placement that was ``chosen`` for it."""
     rows = placements[0].num_rows
     return pa.concat_tables(placements).take(pa.array(chosen * rows + np.arange(rows)))

@@ -8,16 +8,16 @@ import numpy as np
 
 from pausedata.exporters.sequences import Int, Sequences
 
-# Examples that are packed together, in the order of the split: enough for rows that are nearly
-# full, few enough for memory, and fixed, so that no row depends on the shards.
+# How many examples are packed at a time, in the order of the split: enough for rows that are nearly
+# full, few enough for memory. It is fixed, so that no row depends on the dataset's shards.
 WINDOW = 8_192
 
 
 def pack(sequences: Sequences, length: int) -> Sequences:
     """The examples in rows of at most ``length`` elements, by best fit, the longest first.
 
-    Rows come in the order of their first examples, examples within a row in their own order. An
-    example longer than ``length`` is not for here: it has to be cut or left out before.
+    Rows are in the order of their first examples; examples keep their order within a row. No
+    example may be longer than ``length``: those are cut or left out before.
     """
     bins = best_fit(sequences.lengths, length)
     order = np.array([example for row in bins for example in row], np.int64)

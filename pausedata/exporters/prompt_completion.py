@@ -27,7 +27,7 @@ def render(row: TextRow, options: PromptCompletion) -> dict[str, str]:
 def read_back(
     rows: Sequence[Mapping[str, Any]], reader: Reader, options: PromptCompletion
 ) -> list[list[int]]:
-    """As TRL reads them: both texts as one, and EOS behind."""
+    """As TRL reads them: both texts as one, and EOS after it."""
     return reader.encode(
         [row["prompt"] + row["completion"] + reader.eos for row in rows], special=True
     )

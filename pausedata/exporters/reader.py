@@ -12,7 +12,7 @@ from pausedata.models.tokenizer import Tokenizer, with_special_token
 
 
 class Reader:
-    """What reads text as trainers do. The tokenizer that it is made from stays as it is."""
+    """Reads text as trainers do. The tokenizer that it is given is not changed."""
 
     def __init__(
         self, tokenizer: Tokenizer, pause: str, pause_id: int, chat_template: str | None = None
@@ -37,6 +37,11 @@ class Reader:
         found = self.tokenizer.backend.encode_batch_fast(list(texts), add_special_tokens=special)
         return [encoding.ids for encoding in found]
 
+    def encode_parts(self, rows: Sequence[Sequence[str]]) -> list[list[int]]:
+        """The ids of rows in parts, each part tokenised apart from the others."""
+        ids = iter(self.encode([part for parts in rows for part in parts], special=False))
+        return [[token for _ in parts for token in next(ids)] for parts in rows]
+
     def chat(self, messages: Sequence[Mapping[str, Any]], *, answered: bool) -> str:
         """The chat template's text of ``messages``; not ``answered``: up to where a reply begins.
 
@@ -51,7 +56,7 @@ class Reader:
 
     @cached_property
     def turn_tail_ids(self) -> list[int]:
-        """What it puts behind that still, at the end of a conversation: a line break, mostly."""
+        """What it puts after that token at the end of a conversation, mostly a line break."""
         probe = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
         (ids,) = self.encode([self.chat(probe, answered=True)], special=False)
         end = self.turn_end_ids

@@ -1,4 +1,4 @@
-"""Examples that cannot be exported as they are planned, where nothing says what to do with them."""
+"""Errors about examples that cannot be exported as planned, with ways to go on."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pausedata.core.errors import UsageError, listing
 from pausedata.exporters.jsonl import json_lines
-from pausedata.exporters.layout import UNREADABLE, FileLayout, Shards
+from pausedata.exporters.layout import FileLayout, Shards, problem_in
 from pausedata.exporters.usage import quoted
 from pausedata.store.files import replacing
 from pausedata.store.shards import open_shard, regrouped, write_rows
@@ -161,7 +161,7 @@ class RowFiles(FileLayout):
         return names
 
     def remove_stale(self, folder: Path, stems: Iterable[str], written: list[str]) -> None:
-        """By ``STEM.meta.json``, which speaks of the new files from now on."""
+        """Those beside a ``STEM.meta.json``: without one the files are another's."""
         endings = "|".join(re.escape(kind.ending) for kind in TYPES.values())
         for stem in stems:
             if not (folder / f"{stem}.meta.json").exists():
@@ -182,12 +182,7 @@ class RowFiles(FileLayout):
         """Byte for byte what would be written: JSON lines, as they are inside a dataset."""
         for stem, shards in rows.items():
             path = f"{stem}{self.type.ending}"
-            try:
-                problem = _compare(folder / path, shards)
-            except UNREADABLE as error:
-                problem = f"unreadable: {str(error).splitlines()[0]}"
-            if problem:
-                yield f"{path}: {problem}"
+            yield from problem_in(path, _compare, folder / path, shards)
 
     def usage(self, path: str, split: str) -> list[str]:
         """``load_dataset`` of one file."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pausedata.core.errors import DataError
 from pausedata.exporters.base import Format, Guide, Section, Text, TextRow, UnmaskedOptions
-from pausedata.exporters.conversation import Turn, read_in_parts, turns_of
+from pausedata.exporters.conversation import Turn, read_apart, turns_of
 from pausedata.exporters.llama_factory import sections
 from pausedata.exporters.reader import Reader
 from pausedata.exporters.row_files import RowFiles
@@ -46,8 +46,8 @@ def turns_in(row: Mapping[str, Any]) -> list[Turn]:
 def read_back(
     rows: Sequence[Mapping[str, Any]], reader: Reader, options: ShareGpt
 ) -> list[list[int]]:
-    """As LLaMA-Factory reads them, which tokenises prompt and reply each for itself."""
-    return read_in_parts([turns_in(row) for row in rows], reader, None)
+    """As LLaMA-Factory reads them: prompt and reply tokenised apart."""
+    return read_apart([turns_in(row) for row in rows], reader)
 
 
 def guide(guide: Guide) -> list[Section]:

@@ -48,7 +48,7 @@ def schema(options: Shifted) -> pa.Schema:
 
 
 def rows(sequences: Sequences, options: Shifted) -> pa.Table:
-    """Token k has label k + 1 of its row: the last token is no input, the first no label."""
+    """Token k has the label of token k + 1: a row's last token is no input, its first no label."""
     if options.columns == "mask":
         loss = bears_loss(sequences, options)
         lists = {
@@ -82,7 +82,6 @@ def _ends(sequences: Sequences) -> tuple[Flags, Flags]:
 
 def guide(guide: Guide) -> list[Section]:
     """The trainer that these columns are for."""
-    path = next(iter(guide.files.values()), "train.jsonl")
     if guide.options.columns == "mask":
         return [
             Section(
@@ -93,8 +92,9 @@ def guide(guide: Guide) -> list[Section]:
                 f"max_seq_len: {guide.longest}\n"
                 "resize_token_embeddings: true",
                 "torchtune is no longer maintained. `my_data.py` in the folder you start it from: "
-                f"`def paused(tokenizer): return SFTDataset(source='json', data_files='{path}', "
-                "split='train', message_transform=lambda row: row, model_transform=lambda row: "
+                "`def paused(tokenizer): return SFTDataset(source='json', "
+                f"data_files='{guide.first_file}', split='train', "
+                "message_transform=lambda row: row, model_transform=lambda row: "
                 "{'tokens': row['tokens'], 'mask': row['mask']})`, of `torchtune.datasets`.",
             )
         ]
@@ -105,7 +105,7 @@ def guide(guide: Guide) -> list[Section]:
             "dataset:\n"
             "  _target_: datasets.load_dataset\n"
             "  path: json\n"
-            f"  data_files: {path}\n"
+            f"  data_files: {guide.first_file}\n"
             "  split: train\n"
             "dataloader:\n"
             "  collate_fn: nemo_automodel.components.datasets.utils.default_collater\n"

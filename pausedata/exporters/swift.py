@@ -26,32 +26,26 @@ class Swift(TextOptions):
 
 def render(row: TextRow, options: Swift) -> dict[str, Any]:
     """A part for each stretch of text and for the pauses at each place."""
-    trained = options.pause_label == "train"
     parts = [
-        {"role": "assistant", "content": piece.text, "loss": trained or not piece.is_pause}
+        {"role": "assistant", "content": piece.text, "loss": options.trains(piece)}
         for piece in row.pieces
     ]
     return {"messages": [{"role": "user", "content": row.prompt, "loss": None}, *parts]}
 
 
 def read_back(rows: Sequence[Mapping[str, Any]], reader: Reader, options: Swift) -> list[list[int]]:
-    """As ms-swift reads them: what opens a text, every part tokenised for itself, and EOS."""
-    texts = [[message["content"] for message in row["messages"]] for row in rows]
-    ids = iter(reader.encode([text for own in texts for text in own], special=False))
-    return [
-        [*reader.opening_ids, *(token for _ in own for token in next(ids)), *reader.eos_ids]
-        for own in texts
-    ]
+    """As ms-swift reads them: BOS, every part tokenised apart, and EOS."""
+    parts = [[message["content"] for message in row["messages"]] for row in rows]
+    return [[*reader.opening_ids, *ids, *reader.eos_ids] for ids in reader.encode_parts(parts)]
 
 
 def guide(guide: Guide) -> list[Section]:
     """ms-swift's command."""
-    first = next(iter(guide.files.values()), "train.jsonl")
     return [
         Section(
             "ms-swift",
             "bash",
-            f"swift sft --model MODEL --dataset {first} \\\n"
+            f"swift sft --model MODEL --dataset {guide.first_file} \\\n"
             "    --use_chat_template false \\\n"
             f"    --new_special_tokens '{guide.pause['token']}' \\\n"
             f"    --max_length {guide.longest} --truncation_strategy raise \\\n"

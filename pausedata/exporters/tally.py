@@ -1,4 +1,4 @@
-"""What an export holds, and what became of the examples that are not in it as planned."""
+"""The figures of an export, and the examples that are not in it as planned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RowChange:
     planned: list[list[int]] | None = None  # and as the placement has them
 
 
-CHANGES = ".changes.jsonl"  # behind a split's stem: the changes of that split, if there are any
+CHANGES = ".changes.jsonl"  # STEM.changes.jsonl: the changes of that split, if there are any
 
 
 def read_changes(path: Path) -> list[RowChange]:
@@ -49,7 +49,7 @@ class Tally:
     def add(self, sequences: Sequences, loss: Flags, behind: int = 0) -> None:
         """Count rows, of whose elements those in ``loss`` bear it.
 
-        ``behind``: the tokens that stand behind each row still, as at the end of a conversation.
+        ``behind``: the tokens that the trainer adds after each row, as a chat template does.
         """
         self.rows += len(sequences.offsets) - 1
         self.examples += len(sequences.parts) - 1
@@ -59,7 +59,7 @@ class Tally:
         self.longest = max(self.longest, int(sequences.lengths.max(initial=-behind)) + behind)
 
     def note(self, changes: Iterable[RowChange]) -> None:
-        """Count what became of examples that are not as planned."""
+        """Count examples that are not as planned."""
         for change in changes:
             if change.what == "skipped":
                 reason = change.reason or ""
@@ -76,7 +76,7 @@ class Tally:
             self.skipped[reason] = self.skipped.get(reason, 0) + count
 
     def shown(self) -> dict[str, Any]:
-        """With the shares that a person asks for: of tokens that bear loss, and of growth."""
+        """The figures, with two shares: tokens that bear loss, and pauses per other token."""
         plain = self.tokens - self.pauses
         return {
             **vars(self),

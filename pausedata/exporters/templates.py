@@ -1,4 +1,4 @@
-"""A chat template that an export names: the model's own, a file, or Jinja as it stands."""
+"""The chat template that an export names: the model's own, a file, or Jinja itself."""
 
 from __future__ import annotations
 

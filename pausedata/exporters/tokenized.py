@@ -1,7 +1,7 @@
 """``tokenized``: ids, mask and labels as Hugging Face trainers read them.
 
-Packed rows have no ``attention_mask``: given one, even of ones, transformers no longer sees by
-``position_ids`` where an example ends, and attends across.
+Packed rows have no ``attention_mask``: given one, even all ones, transformers does not read from
+``position_ids`` where an example ends, and attends across examples.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
+from pausedata.exporters import axolotl
 from pausedata.exporters.base import Format, Guide, Section, TokenOptions
 from pausedata.exporters.labels import labels
 from pausedata.exporters.row_files import RowFiles
@@ -121,18 +122,11 @@ def _axolotl(guide: Guide) -> Section:
     return Section(
         "axolotl",
         "yaml",
-        "base_model: MODEL\n"
-        "datasets:\n"
-        f"  - path: {next(iter(guide.files.values()), 'train.jsonl')}\n"
-        "    ds_type: json\n"
-        "    type:                # empty: the rows are tokenised\n"
-        f"sequence_len: {guide.longest}       # longer rows would be dropped\n"
-        "sample_packing: true     # or false: the rows arrive as they are\n"
-        "tokens:\n"
-        f'  - "{guide.pause["token"]}"\n'
-        "mean_resizing_embeddings: true\n"
-        "# with LoRA, so that the pause's row is trained:\n"
-        f"# peft_trainable_token_indices: [{guide.pause['id']}]",
+        axolotl.config(
+            guide,
+            "    type:                # empty: the rows are tokenised\n",
+            "sample_packing: true     # or false: the rows arrive as they are\n",
+        ),
     )
 
 

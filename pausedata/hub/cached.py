@@ -22,23 +22,24 @@ from pausedata.store.staging import when_free
 def local_copy(reference: HubReference, progress: Progress | None = None) -> Path:
     """The folder of a dataset of the Hub, in the cache: at first the manifest alone.
 
-    What a command reads is fetched then. What ``place`` and ``export`` add is in the cache, on top
-    of that commit. Without a network the commit that the revision stood for last is taken.
+    A table is fetched when it is first read. What ``place`` and ``export`` add stays in the cache,
+    on top of that commit. Without a network the commit that was seen last under that revision is
+    taken.
     """
     listener = progress or Silent()
     repository = Repository(reference.repo, listener)
     commit = _commit(repository, reference, listener)
     root = cached_folder() / reference.repo.replace("/", "--") / commit
-    looked = cache(lambda: snapshot(repository, commit))
+    remote = cache(lambda: snapshot(repository, commit))
     if read_pointer(root) is None:
-        when_free(lambda: pull_from(repository, looked(), root, listener, only=[]), listener)
+        when_free(lambda: pull_from(repository, remote(), root, listener, only=[]), listener)
 
-    def supply(name: str, entry: TableEntry) -> None:
-        if name in looked().tables()[1]:
+    def fetch(name: str, entry: TableEntry) -> None:
+        if name in remote().tables()[1]:
             raise UsageError(f"{reference}: '{name}' was not pushed there.")
-        when_free(lambda: pull_from(repository, looked(), root, listener, only=[name]), listener)
+        when_free(lambda: pull_from(repository, remote(), root, listener, only=[name]), listener)
 
-    not_downloaded.fetch_with(root, supply)
+    not_downloaded.fetch_with(root, fetch)
     return root
 
 

@@ -1,12 +1,13 @@
-"""A dataset repository on the Hub, through ``huggingface_hub``: patient, quiet, and explained."""
+"""A dataset repository on the Hub, through ``huggingface_hub``, with retries and clear errors."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,11 +23,11 @@ from pausedata.core.errors import (
 )
 from pausedata.core.network import (
     TOKEN_REFUSED,
+    HubProblem,
     chain,
-    has_no_answer,
-    is_gated,
     kinds,
-    refuses_token,
+    problem_of,
+    quiet,
     status_of,
 )
 from pausedata.core.progress import Progress
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 TRIES = 5
-LONGEST_WAIT_S = 120.0  # a server that asks for more is told of, and not waited for
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+LONGEST_WAIT_S = 120.0  # where the server asks for more, the command ends and says so
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RemoteFile:
     git_sha1: str | None
 
     def is_same(self, size: int, sha256: str, local: Callable[[], bytes]) -> bool:
-        """Whether it has these bytes; ``local`` reads them, where git's hash has to tell."""
+        """Whether it has these bytes; ``local`` reads them, where only git's hash is known."""
         if self.bytes != size:
             return False
         if self.sha256 is not None:
@@ -63,7 +63,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Commit:
-    """What a revision stands for."""
+    """The commit that a revision stands for, and who sees the repository."""
 
     sha: str
     private: bool
@@ -74,15 +74,12 @@ class Repository:
 
     def __init__(self, repo: str, progress: Progress) -> None:
         self.repo, self._progress = repo, progress
-        self._made: HfApi | None = None
 
-    @property
+    @cached_property
     def _api(self) -> HfApi:
-        if self._made is None:
-            from huggingface_hub import HfApi
+        from huggingface_hub import HfApi
 
-            self._made = HfApi(library_name="pausedata")
-        return self._made
+        return HfApi(library_name="pausedata")
 
     def commit_of(self, revision: str | None) -> Commit:
         """The commit that ``revision`` (None: main) stands for; UsageError where there is none."""
@@ -126,11 +123,11 @@ class Repository:
         )
         return {tag.name: tag.target_commit for tag in refs.tags}
 
-    def download(self, commit: str, path: str, folder: Path, *, anew: bool = False) -> Path:
-        """Fetch a file to ``folder/path``, unless it is there already."""
+    def download(self, commit: str, path: str, folder: Path, *, force: bool = False) -> Path:
+        """Fetch a file to ``folder/path``; ``force``: even if it is there already."""
         from huggingface_hub import hf_hub_download
 
-        with quiet():
+        with _quiet():
             return Path(
                 self._with_retries(
                     lambda: hf_hub_download(
@@ -139,7 +136,7 @@ class Repository:
                         repo_type="dataset",
                         revision=commit,
                         local_dir=folder,
-                        force_download=anew,
+                        force_download=force,
                     ),
                     commit,
                 )
@@ -161,7 +158,7 @@ class Repository:
 
     def upload(self, additions: Sequence[Any], pr: bool) -> None:
         """Send the bytes of large files ahead of their commit; what the Hub has is not sent."""
-        with quiet():
+        with _quiet():
             self._with_retries(
                 lambda: self._api.preupload_lfs_files(
                     self.repo, additions, repo_type="dataset", create_pr=pr, num_threads=4
@@ -176,7 +173,7 @@ class Repository:
 
         It is tried once: whether a commit whose answer was lost was made, only the caller can tell.
         """
-        with quiet(), self._explained(None):
+        with _quiet(), self._translate_errors(None):
             made = self._api.create_commit(
                 self.repo,
                 operations,
@@ -188,7 +185,7 @@ class Repository:
         return made.oid, made.pr_url
 
     def tag(self, name: str, commit: str, message: str, known: Mapping[str, str]) -> None:
-        """Name a commit; a tag of that name, which ``known`` has with its commit, is moved."""
+        """Name a commit. A tag of that name is moved; ``known``: the commit of each tag."""
         if known.get(name) == commit:
             return
 
@@ -207,68 +204,71 @@ class Repository:
         self._with_retries(made, None)
 
     def _with_retries(self, call: Callable[[], Result], revision: str | None) -> Result:
-        """What ``call`` gives, tried again while the trouble may pass; safe to do twice."""
-        with self._explained(revision):
+        """What ``call`` gives; while the Hub is busy or silent it is called again."""
+        with self._translate_errors(revision):
             return Retrying(
                 stop=stop_after_attempt(TRIES),
-                wait=_wait,
-                retry=retry_if_exception(_passes),
-                before_sleep=self._tell,
+                wait=_seconds_to_wait,
+                retry=retry_if_exception(_is_retryable),
+                before_sleep=self._report_wait,
                 reraise=True,
             )(call)
 
-    def _tell(self, state: RetryCallState) -> None:
+    def _report_wait(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         seconds = state.next_action.sleep if state.next_action else 0
         if error is not None and seconds >= 1:
-            self._progress.say(f"the Hub: {_trouble(error)}; trying again in {seconds:.0f} s …")
+            self._progress.say(f"the Hub: {_in_short(error)}; trying again in {seconds:.0f} s …")
 
     @contextmanager
-    def _explained(self, revision: str | None) -> Iterator[None]:
+    def _translate_errors(self, revision: str | None) -> Iterator[None]:
         try:
             yield
         except (PausedataError, MemoryError):
             raise
         except Exception as error:
-            raise self._error(error, revision) from error
+            raise _translated(error, self.repo, revision) from error
 
-    def _error(self, error: Exception, revision: str | None) -> PausedataError:
-        names, status, repo = kinds(error), status_of(error), self.repo
-        if is_gated(error):
+
+def _translated(error: Exception, repo: str, revision: str | None) -> PausedataError:
+    """The error as a person needs it told."""
+    match problem_of(error):
+        case HubProblem.GATED:
             return UnreachableError(
                 f"{repo} is gated: ask for access on its page on the Hub, then `hf auth login` or "
                 "set HF_TOKEN."
             )
-        if "RevisionNotFoundError" in names:
+        case HubProblem.NO_REVISION:
             return UsageError(f"{repo} has no revision '{revision}'.")
-        if "EntryNotFoundError" in names:
-            return DataError(f"{repo}: a file that was listed is not there. Run it again.")
-        if refuses_token(error):
+        case HubProblem.TOKEN_REFUSED:
             return UnreachableError(f"{repo}: {TOKEN_REFUSED}.")
-        if status == 403:
+        case HubProblem.FORBIDDEN:
             return UnreachableError(
                 f"your login may not do this to {repo}: it needs a token with write access to "
                 f"{repo.partition('/')[0]}. `hf auth whoami` says who you are."
             )
-        if "RepositoryNotFoundError" in names:
+        case HubProblem.NO_REPOSITORY:
             return NoRepositoryError(
                 f"no dataset '{repo}' on the Hub, or it is private: check the name, or "
                 "`hf auth login` or set HF_TOKEN."
             )
-        if status in (409, 412):
+        case HubProblem.NO_FILE:
+            return DataError(f"{repo}: a file that was listed is not there. Run it again.")
+        case HubProblem.CONFLICT:
             return ConflictError(f"{repo} was changed by somebody else meanwhile.")
-        if status in _PASSING:
+        case HubProblem.BUSY:
             return HubUnavailableError(
-                f"the Hub cannot answer for {repo} now: {_trouble(error)}. Run the command again "
+                f"the Hub cannot answer for {repo} now: {_in_short(error)}. Run the command again "
                 "later: it goes on where it was.",
-                _asked(error),
+                _retry_after(error),
             )
-        if has_no_answer(error) or ("HTTPError" in names and status is None):
+        case HubProblem.NO_ANSWER:
             return HubUnavailableError(
                 f"the Hub does not answer for {repo} ({type(chain(error)[-1]).__name__}). Check "
                 "the network and HF_ENDPOINT, then run the command again: it goes on where it was."
             )
-        return DataError(f"{repo}: {first_line(error)}")
+        case HubProblem.OTHER:
+            return DataError(f"{repo}: {first_line(error)}")
 
 
 class NoRepositoryError(UsageError):
@@ -276,28 +276,32 @@ class NoRepositoryError(UsageError):
 
 
 class HubUnavailableError(UnreachableError):
-    """The Hub may answer another time; ``wait``: the seconds that it asks for."""
+    """The Hub may answer another time; ``wait``: the seconds that it asks to wait."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
 
 
-def _passes(error: BaseException) -> bool:
-    status = status_of(error)
-    if status is not None:
-        return status in _PASSING and (_asked(error) or 0) <= LONGEST_WAIT_S
-    offline = "OfflineModeIsEnabled" in kinds(error)
-    return isinstance(error, Exception) and has_no_answer(error) and not offline
+def _is_retryable(error: BaseException) -> bool:
+    if not isinstance(error, Exception):
+        return False  # Ctrl-C while a connection breaks is no broken connection
+    match problem_of(error):
+        case HubProblem.BUSY:
+            return (_retry_after(error) or 0) <= LONGEST_WAIT_S
+        case HubProblem.NO_ANSWER:
+            return "OfflineModeIsEnabled" not in kinds(error)
+        case _:
+            return False
 
 
-def _wait(state: RetryCallState) -> float:
+def _seconds_to_wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = _asked(error) if error is not None else None
+    asked = _retry_after(error) if error is not None else None
     return asked if asked is not None else min(8.0, 0.5 * 2 ** (state.attempt_number - 1))
 
 
-def _asked(error: BaseException) -> float | None:
+def _retry_after(error: BaseException) -> float | None:
     """The seconds that the server asks to wait."""
     for link in chain(error):
         headers = getattr(getattr(link, "response", None), "headers", None)
@@ -307,24 +311,14 @@ def _asked(error: BaseException) -> float | None:
     return None
 
 
-def _trouble(error: BaseException) -> str:
-    status, asked = status_of(error), _asked(error)
+def _in_short(error: BaseException) -> str:
+    status, asked = status_of(error), _retry_after(error)
     if status == 429:
         return "too many requests" + (f", it asks to wait {asked:.0f} s" if asked else "")
     return f"HTTP status {status}" if status else type(error).__name__
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and warnings of huggingface_hub: the command line draws its own."""
-    import huggingface_hub.utils as hub
+def _quiet() -> AbstractContextManager[None]:
+    import huggingface_hub.utils
 
-    shown, level = not hub.are_progress_bars_disabled(), hub.logging.get_verbosity()
-    hub.disable_progress_bars()
-    hub.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        hub.logging.set_verbosity(level)
-        if shown:
-            hub.enable_progress_bars()
+    return quiet(huggingface_hub.utils)

@@ -1,4 +1,4 @@
-"""The folder of a dataset, wherever it is; for a path of this machine little is imported."""
+"""The folder of a dataset, wherever it is; the Hub's client is imported only for ``hf://``."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from concurrent.futures import TimeoutError as TookTooLong
 from typing import Any
 
 from pausedata.core.errors import first_line
-from pausedata.core.network import refuses_token
+from pausedata.core.network import HubProblem, problem_of
 
-_SECONDS = 5.0
+_TIMEOUT_S = 5.0
 _DEFAULT = "https://huggingface.co"
 
 
@@ -21,39 +21,39 @@ def login() -> dict[str, Any]:
     try:
         from huggingface_hub import constants, get_token
 
-        endpoint = constants.ENDPOINT
-        found: dict[str, Any] = {"state": "none", "user": None, "advice": None}
-        found["endpoint"] = None if endpoint == _DEFAULT else endpoint
+        endpoint = None if constants.ENDPOINT == _DEFAULT else constants.ENDPOINT
+        state = {"state": "none", "user": None, "endpoint": endpoint, "advice": None}
         if not get_token():
-            return found
+            return state
     except Exception as error:  # an unreadable file, a broken installation
         advice = f"the Hub's token cannot be read ({first_line(error)}): `hf auth login` writes it"
         return {"state": "unreadable", "user": None, "endpoint": None, "advice": advice}
     if constants.HF_HUB_OFFLINE:
-        return found | {"state": "offline"}
-    return found | _asked()
+        return state | {"state": "offline"}
+    return state | _ask_the_hub()
 
 
-def _asked() -> dict[str, Any]:
-    """What the Hub says of the token, if it answers soon."""
+def _ask_the_hub() -> dict[str, Any]:
+    """What the Hub says of the token, if it answers within seconds."""
     from huggingface_hub import HfApi
 
-    asking = ThreadPoolExecutor(1)
+    thread = ThreadPoolExecutor(1)
     try:
-        said = asking.submit(HfApi().whoami).result(_SECONDS)
-        return {"state": "in", "user": said.get("name")}
+        account = thread.submit(HfApi().whoami).result(_TIMEOUT_S)
+        return {"state": "in", "user": account.get("name")}
     except TookTooLong:
-        return _silent("it took too long")
+        return _unreachable("it took too long")
     except Exception as error:
-        if refuses_token(error) or "401" in str(error) or "Invalid user token" in str(error):
+        refused = problem_of(error) is HubProblem.TOKEN_REFUSED
+        if refused or "401" in str(error) or "Invalid user token" in str(error):
             variable = "HF_TOKEN" if os.environ.get("HF_TOKEN") else "the stored login"
             advice = f"the Hub refuses the token of {variable}: `hf auth login`, or unset it"
             return {"state": "refused", "advice": advice}
-        return _silent(type(error).__name__)
+        return _unreachable(type(error).__name__)
     finally:
-        asking.shutdown(wait=False, cancel_futures=True)
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _silent(why: str) -> dict[str, Any]:
+def _unreachable(why: str) -> dict[str, Any]:
     advice = f"the Hub does not answer ({why}): check the network and HF_ENDPOINT"
     return {"state": "unreachable", "advice": advice}

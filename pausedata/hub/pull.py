@@ -1,7 +1,11 @@
-"""``pull``: a version from the Hub, whole or some of its tables, checked before it is one of ours.
+"""``pull``: a version from the Hub, whole or some of its tables.
 
-Files are fetched into staging, compared with the manifest's hashes, and only then moved into the
+Files are fetched into staging, compared with the manifest's hashes, and only then linked into the
 version's folder. A pull that was broken off goes on with what it has.
+
+Files are fetched one by one, not by ``snapshot_download``: each is checked against the manifest
+when it comes and fetched once more if it is damaged, only those that are nowhere here are asked
+for, and a pull can be stopped between two of them.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from pausedata.store.repair import all_versions
 from pausedata.store.staging import Stage, Staging, when_free
 
 _LARGEST_CARD = 4 << 20
-_TOGETHER = 4  # files that are fetched at the same time
+_THREADS = 4  # each fetches a file
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def pull(
     """
     repository = Repository(reference.repo, progress)
     commit = repository.commit_of(reference.revision)
-    looked = snapshot(repository, commit.sha)
-    return when_free(lambda: pull_from(repository, looked, root, progress, only), progress)
+    remote = snapshot(repository, commit.sha)
+    return when_free(lambda: pull_from(repository, remote, root, progress, only), progress)
 
 
 def pull_from(
@@ -71,15 +75,15 @@ def pull_from(
     progress: Progress,
     only: Collection[str] | None = None,
 ) -> Pulled:
-    """The same from a commit that was looked at."""
+    """As `pull`, from a commit whose files are listed and whose manifest is read."""
     manifest = remote.manifest
     if manifest is None:
         raise UsageError(
             f"{remote}: is no dataset of pausedata's (no {MANIFEST}). `datasets.load_dataset` may "
             "read it, and a recipe's source.hub."
         )
-    there, missing = remote.tables()
-    asked = chosen_tables(only, there, str(remote))
+    present, missing = remote.tables()
+    asked = chosen_tables(only, present, str(remote))
     if only is None and missing:
         progress.say(f"not in the repository: {', '.join(missing)}")
     _check_place(root)
@@ -109,8 +113,10 @@ def _check_place(root: Path) -> None:
 
 
 def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest, tables: list[str]) -> None:
-    """ConflictError unless the commit's version is this dataset's, or one that follows on it, or
-    what is wanted of it is what this dataset lacks.
+    """ConflictError unless the commit's version can be taken in.
+
+    It can where it is here already, where it follows on the current one, and where the tables that
+    are wanted are ones that versions here name and lack.
     """
     number, repo = manifest.version, remote.repo
     folder = version_folder(root, number)
@@ -136,7 +142,7 @@ def _check_goes_on(root: Path, remote: Snapshot, manifest: Manifest, tables: lis
 
 
 def _fills(pointer: Pointer, manifest: Manifest, tables: list[str]) -> bool:
-    """Whether all that is wanted are tables that later versions here kept and have not."""
+    """Whether ``tables`` are ones that later versions here name too, and that are absent here."""
     return (
         manifest.version < pointer.current
         and bool(tables)
@@ -145,7 +151,7 @@ def _fills(pointer: Pointer, manifest: Manifest, tables: list[str]) -> bool:
 
 
 def _with_those_here(root: Path, manifest: Manifest, tables: list[str]) -> list[str]:
-    """``tables``, and those that a version at ``root`` has anyway."""
+    """``tables``, and those others of the manifest that some version at ``root`` has already."""
     here = {
         (name, table.entry.content)
         for version in all_versions(root)
@@ -164,8 +170,8 @@ def _fetch(
     progress: Progress,
     what: str,
 ) -> tuple[int, int]:
-    """Have every file in the stage; how many came from the Hub, and their bytes."""
-    todo = _linked(entries, stage.folder, [root, *_siblings(root)])
+    """Have all ``entries`` in the stage; how many files came from the Hub, and their bytes."""
+    todo = _link_local_files(entries, stage.folder, [root, *_siblings(root)])
     size = sum(entry.bytes for entry in todo)
     free = shutil.disk_usage(stage.folder).free
     if size > free:
@@ -178,8 +184,8 @@ def _fetch(
         return 0, 0
 
     def fetch(entry: FileEntry) -> int:
-        for anew in (False, True):
-            path = repository.download(remote.commit, entry.path, stage.folder, anew=anew)
+        for force in (False, True):
+            path = repository.download(remote.commit, entry.path, stage.folder, force=force)
             if not path.is_symlink() and _is_whole(stage.folder, entry):
                 return entry.bytes
         path.unlink(missing_ok=True)
@@ -192,7 +198,7 @@ def _fetch(
     with (
         stopping.graceful_shutdown(),
         progress.step(title, size, "bytes") as advance,
-        ThreadPoolExecutor(_TOGETHER) as pool,
+        ThreadPoolExecutor(_THREADS) as pool,
     ):
         futures = [pool.submit(fetch, entry) for entry in todo]
         try:
@@ -206,7 +212,7 @@ def _fetch(
 
 
 def _fetch_card(repository: Repository, remote: Snapshot, stage: Stage) -> None:
-    """Have the card beside the tables, if it is of a card's size: no table rests on it."""
+    """Have the card in the stage. One that is too large or damaged is left out: it is no data."""
     file = remote.files.get(CARD)
     if file is None or file.bytes > _LARGEST_CARD or (stage.folder / CARD).is_file():
         return
@@ -215,8 +221,13 @@ def _fetch_card(repository: Repository, remote: Snapshot, stage: Stage) -> None:
         (stage.folder / CARD).write_bytes(raw)
 
 
-def _linked(entries: list[FileEntry], folder: Path, roots: Iterable[Path]) -> list[FileEntry]:
-    """Link what datasets at ``roots`` have of ``entries`` into ``folder``; what none has."""
+def _link_local_files(
+    entries: list[FileEntry], folder: Path, roots: Iterable[Path]
+) -> list[FileEntry]:
+    """Link those of ``entries`` that datasets at ``roots`` have into ``folder``.
+
+    Returns the others, and those in ``folder`` that are damaged.
+    """
     wanted = {
         (entry.path, entry.sha256): entry for entry in entries if not (folder / entry.path).exists()
     }
@@ -237,7 +248,7 @@ def _is_whole(folder: Path, entry: FileEntry) -> bool:
 
 
 def _siblings(root: Path) -> list[Path]:
-    """Other commits of the same repository, where ``root`` is in the cache."""
+    """Copies of other commits of the same repository, where ``root`` is in the cache."""
     return [p for p in root.parent.iterdir() if p != root and p.is_dir()] if is_cached(root) else []
 
 
@@ -250,9 +261,9 @@ def _take_in(
     entries: list[FileEntry],
     stage: Stage,
 ) -> Version:
-    """Make the version of the commit, or fill the one that is there, and point at it.
+    """Make the commit's version, or complete the one that is here, and point at it.
 
-    After a kill at any moment each table of a version is there as a whole, or said to be absent.
+    After a kill at any moment a table is here as a whole, or ``pausedata.json`` calls it absent.
     """
     number = manifest.version
     with commit_lock(root):
@@ -262,25 +273,25 @@ def _take_in(
         if pointer is not None and not target.is_dir() and _fills(pointer, manifest, asked):
             wanted = {name: manifest.tables[name] for name in asked}
             _fill(root, wanted, stage.folder)
-            write_pointer(root, _told(pointer, wanted, {}))
+            write_pointer(root, _noted(pointer, here=wanted, absent={}))
             return open_version(root)
         if target.is_dir():
-            for path in problems_of(target, entries):  # what is missing, and what was damaged
+            for path in problems_of(target, entries):  # missing, or damaged
                 (target / path).unlink(missing_ok=True)
-                _give(stage.folder, target, path)
+                _link_read_only(stage.folder, target, path)
             files.sync_tree(target)
         else:
             if pointer is not None:
-                left = {n: t for n, t in manifest.tables.items() if n not in tables}
-                pointer = _told(pointer, {}, left)
+                absent = {n: t for n, t in manifest.tables.items() if n not in tables}
+                pointer = _noted(pointer, here={}, absent=absent)
                 write_pointer(root, pointer)
             _make_version(root, remote, entries, stage, target)
         version = read_version(root, target)
         _fill(root, {name: manifest.tables[name] for name in tables}, target)
         here = {name: table for name, table in manifest.tables.items() if _is_here(target, table)}
-        left = {name: table for name, table in manifest.tables.items() if name not in here}
+        absent = {name: table for name, table in manifest.tables.items() if name not in here}
         known = pointer or Pointer(current=number, sha256=version.sha256)
-        pointer = _told(known, here, left)
+        pointer = _noted(known, here, absent)
         if pointer.current > number:  # an older version, beside the one that readers see
             write_pointer(root, pointer)
         else:
@@ -297,9 +308,9 @@ def _make_version(
     """Rename a whole folder to ``target``, as a commit does."""
     staged = files.new_folder(root / "staging", "commit-")
     for entry in entries:
-        _give(stage.folder, staged, entry.path)
+        _link_read_only(stage.folder, staged, entry.path)
     if (stage.folder / CARD).is_file():
-        _give(stage.folder, staged, CARD)
+        _link_read_only(stage.folder, staged, CARD)
     (staged / MANIFEST).write_bytes(remote.raw)
     files.make_read_only(staged / MANIFEST)
     files.sync_tree(staged)
@@ -308,13 +319,13 @@ def _make_version(
     files.sync(target.parent)
 
 
-def _told(
-    pointer: Pointer, here: Mapping[str, TableEntry], left: Mapping[str, TableEntry]
+def _noted(
+    pointer: Pointer, here: Mapping[str, TableEntry], absent: Mapping[str, TableEntry]
 ) -> Pointer:
-    """The pointer, saying which tables are here, and which are not."""
+    """``pointer``, with a note of which tables are here, and which are not."""
     for name, entry in here.items():
         pointer = not_downloaded.without(pointer, name, entry.content)
-    for name, entry in left.items():
+    for name, entry in absent.items():
         pointer = not_downloaded.with_(pointer, name, entry.content)
     return pointer
 
@@ -327,7 +338,7 @@ def _is_here(folder: Path, table: TableEntry) -> bool:
 
 
 def _fill(root: Path, tables: Mapping[str, TableEntry], source: Path) -> None:
-    """Give the files of ``tables``, which are in ``source``, to all versions that have the same."""
+    """Link the files of ``tables`` from ``source`` into all versions with the same tables."""
     for version in all_versions(root):
         for name, entry in tables.items():
             own = version.manifest.tables.get(name)
@@ -335,10 +346,10 @@ def _fill(root: Path, tables: Mapping[str, TableEntry], source: Path) -> None:
                 continue
             for file in own.all_files():
                 if not (version.folder / file.path).exists():
-                    _give(source, version.folder, file.path)
+                    _link_read_only(source, version.folder, file.path)
 
 
-def _give(stage: Path, folder: Path, path: str) -> None:
-    """Link a fetched file into a version; the stage keeps it, in case that this is cut short."""
-    files.make_read_only(stage / path)  # first, so that a kill leaves no version one to write to
+def _link_read_only(stage: Path, folder: Path, path: str) -> None:
+    """Link a fetched file into a version; it stays in the stage too, in case of a kill."""
+    files.make_read_only(stage / path)  # first: a kill must leave no writable file in a version
     files.link_read_only(stage / path, folder / path)

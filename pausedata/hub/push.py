@@ -15,15 +15,15 @@ from pausedata.hub.client import Repository
 from pausedata.hub.reference import checked_repo, checked_tag
 from pausedata.hub.remote import chosen_tables, entries_of, sha256_of
 from pausedata.hub.remote_state import (
-    There,
+    RemoteState,
     check_card,
     check_goes_on,
     check_tag,
     check_visibility,
-    look,
+    read_remote_state,
 )
 from pausedata.hub.scan import Hit, Scanner
-from pausedata.hub.send import UploadPlan, send
+from pausedata.hub.send import Upload, UploadPlan, send
 from pausedata.store.commit import commit_lock, write_pointer
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.integrity import ADVICE, problems_of
@@ -31,32 +31,22 @@ from pausedata.store.known_damage import MANIFEST
 from pausedata.store.manifest import CARD, Origin
 from pausedata.store.pointer import read_pointer
 
-_HITS = 5  # findings that are told of
+_HITS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class PushOptions:
-    """What a push is to do. ``only``: tables; ``public``: None leaves that of a repository as it is
-    and makes a new one private; ``tag``: None stands for ``vN``.
-    """
+    """What a push is to do."""
 
     repo: str
-    only: Sequence[str] | None = None
-    public: bool | None = None
-    tag: str | None = None
+    only: Sequence[str] | None = None  # tables or kinds of tables; None: all
+    public: bool | None = None  # None: as the repository is; a new one is private
+    tag: str | None = None  # None: vN
     pr: bool = False
     message: str | None = None
     license: str | None = None
     allow: Sequence[str] = ()  # texts that may be published
     replace_card: bool = False  # also one that was edited on the Hub
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file to send."""
-
-    path: str
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -98,38 +88,38 @@ def push(root: Path, asked: PushOptions, progress: Progress, *, dry_run: bool = 
         )
     tables = chosen_tables(asked.only, list(version.tables), f"version {version.number}")
     repository = Repository(repo, progress)
-    there = look(repository, tag)
-    if there.head is None and asked.pr:
+    remote = read_remote_state(repository, tag)
+    if remote.head is None and asked.pr:
         raise UsageError(f"--pr: there is no repository {repo} yet. Push without it first.")
-    check_visibility(there, asked.public, repo)
-    check_goes_on(root, version, there, repo)
+    check_visibility(remote, asked.public, repo)
+    check_goes_on(root, version, remote, repo)
     if not asked.replace_card:
-        check_card(repository, root, there)
-    check_tag(repository, version, there, tag)
-    version = _with_all_that_is_sent(version, tables, there)
-    listed = [*tables, *_tables_kept(version, there, tables)]
+        check_card(repository, root, remote)
+    check_tag(repository, version, remote, tag)
+    version = _fetch_what_is_sent(version, tables, remote)
+    listed = [*tables, *_tables_kept(version, remote, tables)]
     card = full_card(version, repo=repo, license=asked.license, tables=listed, progress=progress)
-    plan = _plan(version, tables, listed, there, card.text.encode())
+    plan = _plan(version, tables, listed, remote, card.text.encode())
     _check_whole(version, plan)
-    said = {"--message": asked.message or "", "--tag": asked.tag or ""}
+    words = {"--message": asked.message or "", "--tag": asked.tag or ""}
     scanner = _scanner(version, repo, asked.allow)
-    _check_safe(_found(scanner, version, tables, listed, plan, said, progress))
+    _check_safe(_found(scanner, version, tables, listed, plan, words, progress))
     pushed = Pushed(
         repo,
         version.number,
-        [Upload(path, plan.sizes[path]) for path in plan.adds],
+        list(plan.adds.values()),
         plan.delete,
         plan.kept,
         tag,
-        there.head.private if there.head else not asked.public,
-        there.head is None,
+        remote.head.private if remote.head else not asked.public,
+        remote.head is None,
         warnings=card.warnings,
     )
     if dry_run:
         return pushed
     named = f"{version.manifest.name}, version {version.number}"
     commit, request = send(
-        *(repository, version, there, plan),
+        *(repository, version, remote, plan),
         public=bool(asked.public),
         pr=asked.pr,
         message=asked.message or named,
@@ -137,7 +127,7 @@ def push(root: Path, asked: PushOptions, progress: Progress, *, dry_run: bool = 
     )
     if request is None:
         if tag is not None:
-            repository.tag(tag, commit, named, there.tags)
+            repository.tag(tag, commit, named, remote.tags)
         origin = Origin(repo=repo, commit=commit, version=version.number, sha256=version.sha256)
         try:
             _remember(root, origin)
@@ -146,48 +136,52 @@ def push(root: Path, asked: PushOptions, progress: Progress, *, dry_run: bool = 
     return replace(pushed, commit=commit, pull_request=request)
 
 
-def _tables_kept(version: Version, there: There, tables: Collection[str]) -> list[str]:
-    """Tables that are not pushed now and that the repository has as they are here."""
+def _tables_kept(version: Version, remote: RemoteState, tables: Collection[str]) -> list[str]:
+    """Tables that are not pushed now, and that the repository has as they are here."""
     return [
         name
         for name, entry in version.manifest.tables.items()
-        if name not in tables and all(there.now.has(file) for file in entry.all_files())
+        if name not in tables and remote.snapshot.has_table(entry)
     ]
 
 
-def _with_all_that_is_sent(version: Version, tables: list[str], there: There) -> Version:
-    """``version`` with the tables here that the repository lacks; UsageError where one is not."""
-    for table in map(version.table, tables):
-        if not all(there.now.has(entry) for entry in table.entry.all_files()):
-            table.need()
-    return open_version(version.root, version.number)
+def _fetch_what_is_sent(version: Version, tables: list[str], remote: RemoteState) -> Version:
+    """``version`` with those of ``tables`` here that the repository lacks.
+
+    UsageError where one is neither here nor can be fetched.
+    """
+    lacking = [
+        table
+        for table in map(version.table, tables)
+        if table.absent and not remote.snapshot.has_table(table.entry)
+    ]
+    for table in lacking:
+        table.need()
+    return open_version(version.root, version.number) if lacking else version
 
 
 def _plan(
-    version: Version, tables: list[str], listed: list[str], there: There, card: bytes
+    version: Version, tables: list[str], listed: list[str], remote: RemoteState, card: bytes
 ) -> UploadPlan:
-    """What of ``tables`` has to be sent, and what goes: files there that are of no table that is
-    ``listed`` in the end.
+    """What of ``tables``, the manifest and the card has to be sent, and what is deleted.
+
+    ``listed``: the tables that the repository has in the end; files of others are deleted.
     """
-    plan = UploadPlan()
-    loose = version.manifest.loose_files()
-    for entries in (loose, *(version.table(name).entry.all_files() for name in tables)):
-        for entry in entries:
-            if there.now.has(entry, version.folder / entry.path):
-                plan.kept += 1
-            else:
-                plan.add(entry.path, version.folder / entry.path, entry.bytes, entry.sha256)
-    manifest = (version.folder / MANIFEST).read_bytes()
-    for path, raw in ((MANIFEST, manifest), (CARD, card)):
-        file = there.now.files.get(path)
-        if file is not None and file.is_same(len(raw), sha256_of(raw), lambda raw=raw: raw):
-            plan.kept += 1
-        else:
-            plan.add(path, raw, len(raw), sha256_of(raw))
+    known = remote.snapshot
+    entries = [*version.manifest.loose_files(), *entries_of(version.manifest.tables, tables)]
+    files: list[tuple[Upload, bool]] = []  # each with whether the repository has it
+    for entry in entries:
+        path = version.folder / entry.path
+        upload = Upload(entry.path, path, entry.bytes, entry.sha256)
+        files.append((upload, known.has(entry, path)))
+    for name, raw in ((MANIFEST, (version.folder / MANIFEST).read_bytes()), (CARD, card)):
+        upload = Upload(name, raw, len(raw), sha256_of(raw))
+        files.append((upload, known.has_bytes(name, raw)))
+    adds = {upload.path: upload for upload, is_known in files if not is_known}
     # A table is there as a whole or not at all: so is what is left of those not pushed.
     named = {entry.path for entry in entries_of(version.manifest.tables, listed)}
-    plan.delete = [path for path in there.now.ours() if path not in named]
-    return plan
+    delete = [path for path in known.ours() if path not in named]
+    return UploadPlan(adds, delete, kept=len(files) - len(adds))
 
 
 def _check_whole(version: Version, plan: UploadPlan) -> None:
@@ -199,19 +193,19 @@ def _check_whole(version: Version, plan: UploadPlan) -> None:
 
 def _check_safe(found: Iterator[Hit]) -> None:
     """DataError where something would be sent that should not leave this machine."""
-    hits = list(islice(found, _HITS + 1))
+    hits = list(islice(found, _HITS_SHOWN + 1))
     if hits:
-        told = "\n  ".join(map(str, dict.fromkeys(hits[:_HITS])))
-        more = "\n  and more" if len(hits) > _HITS else ""
+        shown = "\n  ".join(map(str, dict.fromkeys(hits[:_HITS_SHOWN])))
+        more = "\n  and more" if len(hits) > _HITS_SHOWN else ""
         raise DataError(
-            f"nothing was sent: this should not leave this machine.\n  {told}{more}\n"
+            f"nothing was sent: this should not leave this machine.\n  {shown}{more}\n"
             "Mend it in the source, the recipe or CARD.md, and build again; a key that was in a "
             "file should be revoked. What may be published after all: --allow TEXT."
         )
 
 
 def _scanner(version: Version, repo: str, allow: Sequence[str]) -> Scanner:
-    """One that takes no alarm at what is public anyway."""
+    """A scanner that passes over what is public anyway."""
     manifest = version.manifest
     source = (manifest.recipe.get("source") or {}).get("hub")
     public = [repo, *base_models(manifest), *([source] if source else []), *allow]
@@ -225,19 +219,20 @@ def _found(
     tables: list[str],
     listed: Collection[str],
     plan: UploadPlan,
-    said: Mapping[str, str],
+    words: Mapping[str, str],
     progress: Progress,
 ) -> Iterator[Hit]:
-    for where, text in said.items():
-        yield from scanner.said(where, text)
-    for path, content in plan.adds.items():
+    """What the scan finds in the files to send, in ``words`` (given as flags), and in rows."""
+    for where, text in words.items():
+        yield from scanner.prose(where, text)
+    for path, upload in plan.adds.items():
         yield from scanner.name(path)
-        if isinstance(content, bytes):
-            yield from scanner.said(path, content.decode("utf-8", "replace"))
+        if isinstance(upload.content, bytes):
+            yield from scanner.prose(path, upload.content.decode("utf-8", "replace"))
         elif PurePosixPath(path).name == CARD or path.endswith(".meta.json"):
-            yield from scanner.said(path, content.read_text("utf-8", errors="replace"))
+            yield from scanner.prose(path, upload.content.read_text("utf-8", errors="replace"))
         elif not path.endswith(".parquet"):  # shards are read below
-            yield from scanner.file(path, content)
+            yield from scanner.file(path, upload.content)
     new = [
         table
         for table in map(version.table, tables)
@@ -246,8 +241,8 @@ def _found(
     if not new:
         return
     examples = version.table("examples")
-    is_there = "examples" in listed and "examples" not in tables
-    if examples not in new and not examples.absent and not is_there:
+    was_sent = "examples" in listed and "examples" not in tables
+    if examples not in new and not examples.absent and not was_sent:
         new.append(examples)  # tokens and exports say what its text does
     rows = sum(table.entry.rows for table in new)
     with progress.step("looking for keys and tokens", rows, "rows") as advance:

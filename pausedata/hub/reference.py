@@ -26,7 +26,7 @@ class HubReference:
 
 
 def checked_repo(text: str) -> str:
-    """``ORG/NAME``; UsageError for anything else."""
+    """``ORG/NAME``, without ``hf://`` and ``datasets/``; UsageError for anything else."""
     repo = text.removeprefix(SCHEME).removeprefix("datasets/")
     if not is_repo(repo) or repo.endswith(".git"):
         raise UsageError(f"'{text}' names no repository of the Hub: write ORG/NAME.")
@@ -41,7 +41,7 @@ def checked_revision(text: str) -> str:
 
 
 def checked_tag(text: str | None, default: str) -> str:
-    """The name of a tag; UsageError for what is none, or stands for something else."""
+    """``text``, or ``default`` for None; UsageError for a name that a tag cannot have."""
     if text is None:
         return default
     name = checked_revision(text)
@@ -52,7 +52,7 @@ def checked_tag(text: str | None, default: str) -> str:
 
 def reference(text: str | Path) -> HubReference | None:
     """What ``hf://ORG/NAME[@REV]`` names; None where ``text`` is a path of this machine."""
-    # A Path has but one of the slashes left.
+    # Of the two slashes a Path keeps one.
     match = re.fullmatch(r"hf:/{1,2}(.*)", str(text))
     if match is None:
         return None
@@ -61,7 +61,7 @@ def reference(text: str | Path) -> HubReference | None:
 
 
 def is_cached(root: Path) -> bool:
-    """Whether ``root`` is a copy in the cache."""
+    """Whether ``root`` is a copy in the cache of a dataset on the Hub."""
     return root.absolute().parent.parent == cached_folder()
 
 

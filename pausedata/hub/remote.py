@@ -1,4 +1,4 @@
-"""A manifest that came from the Hub: a stranger's, and believed only where it can be checked."""
+"""A manifest from the Hub is a stranger's: it is checked before anything of it is used."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ MOST_FILES = 1_000_000
 _LONGEST_PATH = 1024
 _LONGEST_NAME = 255
 _TABLE = re.compile(r"[a-z][a-z0-9_-]{0,31}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
-_FACTS = ("source", "versions", "splits", "tokenizer")  # mappings, where they are there
-# What a version's folder has beside tables, and what some systems take for devices.
+_MAPPINGS = ("source", "versions", "splits", "tokenizer")  # of provenance, where it has them
+# What a version's folder has beside tables; and names that Windows takes for devices.
 _RESERVED = {MANIFEST, CARD.lower(), "pausedata.json", ".cache", ".gitattributes"}
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
 
@@ -58,7 +58,7 @@ def parse_manifest(raw: bytes, where: str) -> Manifest:
 
 
 def _check_shapes(manifest: Manifest, where: str) -> None:
-    """What commands rely on without asking, since `build` writes it so."""
+    """DataError unless values have the types that commands expect: `build` writes them so."""
 
     def require(right: bool, what: str) -> None:
         if not right:
@@ -68,8 +68,8 @@ def _check_shapes(manifest: Manifest, where: str) -> None:
         manifest.model_dump_json().encode()
     except (UnicodeEncodeError, ValueError, RecursionError):
         _refuse(where, "it holds text that is none")
-    said = [manifest.name, manifest.created, manifest.created_by, manifest.command]
-    require(all(text.isprintable() for text in said), "a text of it")
+    texts = [manifest.name, manifest.created, manifest.created_by, manifest.command]
+    require(all(text.isprintable() for text in texts), "a text of it")
     require(manifest.version < 10**9 and bool(manifest.rows), "its version, or rows")
     recipe = manifest.recipe
     for key in ("source", "scoring", "model", "runs", "placements", "exports", "pause"):
@@ -86,7 +86,7 @@ def _check_shapes(manifest: Manifest, where: str) -> None:
             isinstance(facts.get("inputs", {}), dict)
             and isinstance(made_from, list)
             and all(isinstance(one, str) for one in made_from)
-            and all(isinstance(facts.get(key) or {}, dict) for key in _FACTS)
+            and all(isinstance(facts.get(key) or {}, dict) for key in _MAPPINGS)
             and isinstance(facts.get("inputs", {}).get("strategy", ""), str),
             f"{name}: its provenance",
         )
@@ -95,7 +95,7 @@ def _check_shapes(manifest: Manifest, where: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """``text`` without what a terminal would obey."""
+    """``text`` without control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
@@ -104,7 +104,7 @@ def sha256_of(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def tables_there(
+def tables_present(
     manifest: Manifest, files: Mapping[str, RemoteFile], where: str
 ) -> tuple[list[str], list[str]]:
     """The tables whose files are all in the repository, and those that were not pushed.
@@ -115,7 +115,7 @@ def tables_there(
         if entry.path not in files:
             _refuse(where, f"{entry.path} is not in the repository")
         _check_file(entry, files[entry.path], where)
-    there, missing = [], []
+    present, missing = [], []
     for name, table in manifest.tables.items():
         entries = table.all_files()
         found = [entry for entry in entries if entry.path in files]
@@ -127,8 +127,8 @@ def tables_there(
             _refuse(where, f"{lost} is not in the repository")
         for entry in entries:
             _check_file(entry, files[entry.path], where)
-        there.append(name)
-    return there, missing
+        present.append(name)
+    return present, missing
 
 
 def chosen_tables(only: Collection[str] | None, tables: Collection[str], where: str) -> list[str]:

@@ -17,37 +17,37 @@ _HUBS_OWN = {".gitattributes"}  # in a repository that nobody has put anything i
 
 
 @dataclass(frozen=True)
-class There:
-    """What the repository holds now. ``head``: None where there is no such repository."""
+class RemoteState:
+    """What a repository holds. ``head``: None where there is no such repository."""
 
     head: Commit | None
-    now: Snapshot
+    snapshot: Snapshot  # of the main branch
     tags: dict[str, str]
 
 
-def look(repository: Repository, tag: str | None) -> There:
-    """What the main branch holds, and where ``tag`` is asked for the tags."""
+def read_remote_state(repository: Repository, tag: str | None) -> RemoteState:
+    """What the main branch holds, and, where a ``tag`` is to be set, which tags there are."""
     head = repository.head()
     if head is None:
-        return There(None, Snapshot(repository.repo, ""), {})
+        return RemoteState(None, Snapshot(repository.repo, ""), {})
     tags = repository.tags() if tag is not None else {}
-    return There(head, snapshot(repository, head.sha), tags)
+    return RemoteState(head, snapshot(repository, head.sha), tags)
 
 
-def check_visibility(there: There, public: bool | None, repo: str) -> None:
-    """UsageError where a repository that is there is not as it was asked for."""
-    if there.head is not None and public is not None and there.head.private == public:
-        seen, flag = ("private", "--public") if there.head.private else ("public", "--private")
+def check_visibility(remote: RemoteState, public: bool | None, repo: str) -> None:
+    """UsageError where a repository that exists is not as visible as was asked for."""
+    if remote.head is not None and public is not None and remote.head.private == public:
+        seen, flag = ("private", "--public") if remote.head.private else ("public", "--private")
         raise UsageError(
             f"{repo} is {seen}, and {flag} was given. Change it in its settings on the Hub, or "
             "leave the flag out."
         )
 
 
-def check_goes_on(root: Path, version: Version, there: There, repo: str) -> None:
-    """ConflictError unless what is there is a version that this one was made from, or itself."""
-    if there.now.manifest is None:
-        foreign = sorted(set(there.now.files) - _HUBS_OWN)
+def check_goes_on(root: Path, version: Version, remote: RemoteState, repo: str) -> None:
+    """ConflictError unless the repository holds this version, or one that it was made from."""
+    if remote.snapshot.manifest is None:
+        foreign = sorted(set(remote.snapshot.files) - _HUBS_OWN)
         if foreign:
             raise UsageError(
                 f"{repo} holds something else ({', '.join(foreign[:3])}"
@@ -55,9 +55,9 @@ def check_goes_on(root: Path, version: Version, there: There, repo: str) -> None
             )
         return
     ours = _lineage(root, version, repo)
-    if there.now.sha256 in ours:
+    if remote.snapshot.sha256 in ours:
         return
-    number, parent = there.now.manifest.version, there.now.manifest.parent
+    number, parent = remote.snapshot.manifest.version, remote.snapshot.manifest.parent
     if parent is not None and parent.sha256 in ours:
         raise ConflictError(
             f"{repo} has moved on: its version {number} was made from your version "
@@ -71,17 +71,17 @@ def check_goes_on(root: Path, version: Version, there: There, repo: str) -> None
     )
 
 
-def check_card(repository: Repository, root: Path, there: There) -> None:
+def check_card(repository: Repository, root: Path, remote: RemoteState) -> None:
     """ConflictError where the card was edited on the Hub since it was pushed from here."""
     pointer, repo = read_pointer(root), repository.repo
-    if pointer is None or there.head is None:
+    if pointer is None or remote.head is None:
         return
     last = next(iter(pointer.seen_at(repo)), None)
-    if last is None or last.sha256 != there.now.sha256:
-        return  # it came with a version that is not here; that was looked at
-    if last.commit == there.head.sha:
+    if last is None or last.sha256 != remote.snapshot.sha256:
+        return  # not pushed from here last: check_goes_on decides
+    if last.commit == remote.head.sha:
         return
-    before, now = repository.files(last.commit).get(CARD), there.now.files.get(CARD)
+    before, now = repository.files(last.commit).get(CARD), remote.snapshot.files.get(CARD)
     if before is not None and now is not None and before.git_sha1 != now.git_sha1:
         raise ConflictError(
             f"{repo}: its card was edited on the Hub. Nothing was sent. Take what was written "
@@ -90,7 +90,7 @@ def check_card(repository: Repository, root: Path, there: There) -> None:
 
 
 def _lineage(root: Path, version: Version, repo: str) -> set[str]:
-    """The hashes of the manifests that ``version`` goes back to, as far as is known here."""
+    """The manifest hashes of ``version`` and its ancestors, as far as they are known here."""
     known, pointer = {version.sha256}, read_pointer(root)
     if pointer is not None:
         known |= {seen.sha256 for seen in pointer.seen_at(repo)}
@@ -108,12 +108,14 @@ def _lineage(root: Path, version: Version, repo: str) -> set[str]:
     return known
 
 
-def check_tag(repository: Repository, version: Version, there: There, tag: str | None) -> None:
+def check_tag(
+    repository: Repository, version: Version, remote: RemoteState, tag: str | None
+) -> None:
     """ConflictError where the tag names another version."""
-    commit = there.tags.get(tag or "")
+    commit = remote.tags.get(tag or "")
     if commit is None:
         return
-    tagged = there.now if commit == there.now.commit else snapshot(repository, commit)
+    tagged = remote.snapshot if commit == remote.snapshot.commit else snapshot(repository, commit)
     if tagged.sha256 != version.sha256:
         raise ConflictError(
             f"{repository.repo} has a tag '{tag}', which names another version. Nothing was sent. "

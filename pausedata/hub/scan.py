@@ -1,6 +1,7 @@
-"""What must not be published: keys anywhere, and in what pausedata itself wrote also this machine.
+"""Looks for what must not be published, before anything is sent.
 
-The corpus is not searched for names and paths: there ``root`` is a word.
+Keys are looked for everywhere; names and paths of this machine only in what pausedata and the
+person wrote beside the corpus: in the corpus ``root`` is a word.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ KEYS = {
     "package index token": r"\bpypi-[A-Za-z0-9_-]{40}",
     "private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[rn])+[\w+/=:]{10}",
 }
-# Values of variables of such names are secrets, however they look.
+# The values of environment variables with such names are secrets, however they look.
 _SECRET_NAMES = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL")
 _SHORTEST_SECRET = 12
 _HOMES = re.compile(
@@ -43,7 +44,7 @@ _HOMES = re.compile(
     r"|[A-Za-z]:(?:\\{1,2}|/)Users(?:\\{1,2}|/)[\w.@+ -]+"
 )
 _PATHS = re.compile(r"(?<![\w.:/~-])(/[\w.@+-]+(?:/[\w.@+-]+)+)")
-# Accounts that belong to no person, and machines of no name.
+# Names of accounts that belong to no person, and of machines without a name of their own.
 _NOBODY = {
     "root", "user", "admin", "ubuntu", "debian", "ec2-user", "runner", "jovyan", "nobody",
     "docker", "localhost", "coder", "vscode", "worker", "node", "app", "test",
@@ -70,10 +71,10 @@ class Scanner:
     """Looks for this machine's secrets and names, and for what looks like a key."""
 
     def __init__(self, public: Iterable[str] = (), words: Iterable[str] = ()) -> None:
-        """``public`` are texts that may be published: Hub ids, and what a person allows.
+        """``public``: texts that may be published: Hub ids, and what a person allows.
 
-        ``words`` are no alarm where they are this machine's names too: who publishes under an
-        account's own name gives it away, and an account may be called as a table is.
+        ``words``: names that are no finding even where this machine or its user is called so: the
+        name that is published under, and those of tables and splits.
         """
         self._public = sorted(filter(None, public), key=len, reverse=True)
         self._secrets = own_secrets()
@@ -84,8 +85,8 @@ class Scanner:
         known = {word.lower() for word in words}
         self._names = {n: what for n, what in _own_names().items() if n.lower() not in known}
 
-    def said(self, where: str, text: str) -> Iterator[Hit]:
-        """Of what pausedata or the person wrote beside the corpus: keys, and this machine."""
+    def prose(self, where: str, text: str) -> Iterator[Hit]:
+        """In text beside the corpus, as a card or manifest: keys, and names of this machine."""
         for number, line in enumerate(text.splitlines(), 1):
             for found in self._keys(line):
                 yield Hit(f"{where}, line {number}", found)
@@ -93,12 +94,12 @@ class Scanner:
                 yield Hit(f"{where}, line {number}", found)
 
     def name(self, path: str) -> Iterator[Hit]:
-        """Of a file's name."""
+        """In a file's name: the same."""
         for found in [*self._keys(path), *self._machine(path)]:
             yield Hit(f"the name of the file {self._masked(path)}", found)
 
     def table(self, table: Table, advance: Advance) -> Iterator[Hit]:
-        """Of the text in a table's shards: keys alone."""
+        """In the text of a table's shards: keys alone."""
         for shard in table.shards:
             rows = table.read(shard)
             for column in rows.column_names:
@@ -111,7 +112,7 @@ class Scanner:
             advance(shard.rows)
 
     def file(self, where: str, path: Path) -> Iterator[Hit]:
-        """Of a trainer's file: keys alone. What is compressed is looked into."""
+        """In a trainer's file, unpacked where it is compressed: keys alone."""
         before = b""
         with pa.input_stream(str(path), compression="detect") as stream:
             while portion := stream.read(_PORTION):
@@ -133,7 +134,7 @@ class Scanner:
                 yield f"the value of {name}"
 
     def _masked(self, text: str) -> str:
-        """``text`` without the keys in it: what is said of a key does not repeat it."""
+        """``text`` with its keys cut short: a message about a key does not repeat it."""
         return re.sub(self._pattern, lambda match: f"{match[0][:6]}…", text)
 
     def _machine(self, text: str) -> Iterator[str]:
@@ -165,10 +166,9 @@ class Scanner:
             found = _call("indices_nonzero", pc.fill_null(self._matches(array), False))
             return set(found.to_pylist())
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            if not _has_text(kind):
-                return set()
-            parents = _call("list_parent_indices", array)
-            return {parents[k].as_py() for k in self._matching(_call("list_flatten", array))}
+            found = self._matching(_call("list_flatten", array))
+            parents = _call("list_parent_indices", array) if found else []
+            return {parents[k].as_py() for k in found}
         if pa.types.is_struct(kind):
             return set().union(*map(self._matching, array.flatten()))
         return set()
@@ -191,14 +191,6 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
-
-
-def _has_text(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _has_text(kind.value_type)
-    if pa.types.is_struct(kind):
-        return any(_has_text(kind.field(k).type) for k in range(kind.num_fields))
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def own_secrets() -> dict[str, str]:
@@ -249,7 +241,7 @@ def _addresses() -> set[str]:
 
 
 def _is_here(path: str) -> bool:
-    """Whether the first folders of a path are there on this machine, and so it may be its own."""
+    """Whether the first folders of a path exist on this machine, so that it may be one of its."""
     parts = Path(path).parts
     try:
         return len(parts) > 2 and parts[1] not in _SYSTEM and Path(*parts[:3]).exists()

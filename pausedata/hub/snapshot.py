@@ -13,10 +13,10 @@ from pausedata.hub.remote import (
     entries_of,
     parse_manifest,
     sha256_of,
-    tables_there,
+    tables_present,
 )
 from pausedata.store.known_damage import MANIFEST
-from pausedata.store.manifest import FileEntry, Manifest
+from pausedata.store.manifest import FileEntry, Manifest, TableEntry
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ class Snapshot:
         return {entry.path: entry.sha256 for entry in entries_of(tables, tables)}
 
     def has(self, entry: FileEntry, local: Path | None = None) -> bool:
-        """Whether the file is there, and as ``entry`` says; ``local`` may be the same here."""
+        """Whether the file is there, and as ``entry`` says.
+
+        ``local``: the same file here, if there is one; its bytes tell where no sha256 is known.
+        """
         file = self.files.get(entry.path)
         if file is None or file.bytes != entry.bytes:
             return False
@@ -52,9 +55,18 @@ class Snapshot:
         # Git keeps small files under a hash of its own; the manifest of that commit tells theirs.
         return (file.sha256 or self._vouched.get(entry.path)) == entry.sha256
 
+    def has_table(self, table: TableEntry) -> bool:
+        """Whether all files of a table are there, and as it says."""
+        return all(self.has(entry) for entry in table.all_files())
+
+    def has_bytes(self, path: str, raw: bytes) -> bool:
+        """Whether the file is there, with these bytes."""
+        file = self.files.get(path)
+        return file is not None and file.is_same(len(raw), sha256_of(raw), lambda: raw)
+
     def tables(self) -> tuple[list[str], list[str]]:
-        """The tables that are there, and those that the manifest has and that were not pushed."""
-        return tables_there(self.manifest, self.files, str(self)) if self.manifest else ([], [])
+        """The tables that are there, and those of the manifest that were not pushed."""
+        return tables_present(self.manifest, self.files, str(self)) if self.manifest else ([], [])
 
     def ours(self) -> list[str]:
         """The files that are there and that its manifest names."""
@@ -62,7 +74,10 @@ class Snapshot:
 
 
 def snapshot(repository: Repository, commit: str) -> Snapshot:
-    """Look at a commit. DataError where its manifest is damaged or names what it must not."""
+    """List a commit's files and read its manifest.
+
+    DataError where that is damaged, or names what it must not.
+    """
     files = repository.files(commit)
     found = Snapshot(repository.repo, commit, files)
     if MANIFEST not in files:
@@ -74,7 +89,7 @@ def snapshot(repository: Repository, commit: str) -> Snapshot:
         )
     for _ in range(2):
         raw = repository.read(commit, MANIFEST)
-        if files[MANIFEST].is_same(len(raw), sha256_of(raw), lambda raw=raw: raw):
+        if found.has_bytes(MANIFEST, raw):
             manifest = parse_manifest(raw, str(found))
             return Snapshot(repository.repo, commit, files, raw, manifest)
     raise DataError(f"{found}: {MANIFEST} was damaged on its way, twice. Try again later.")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pausedata.core import network
 from pausedata.core.errors import (
     UnreachableError,
     UsageError,
@@ -23,7 +24,7 @@ from pausedata.core.errors import (
     missing_extra,
     nearest,
 )
-from pausedata.core.network import COMMIT, TOKEN_REFUSED, has_no_answer, is_gated, refuses_token
+from pausedata.core.network import COMMIT, TOKEN_REFUSED, HubProblem, problem_of
 from pausedata.models.adapter import adapter_sha256, find_base, is_adapter, read_config
 from pausedata.models.weights import files_sha256, weights_sha256
 
@@ -205,34 +206,41 @@ def resolve_revision(ref: ModelRef) -> ModelRef:
     if ref.kind != "hub" or (ref.revision and COMMIT.fullmatch(ref.revision)):
         return ref
     try:
-        from huggingface_hub import HfApi, errors
+        from huggingface_hub import HfApi
     except ImportError as error:
         raise missing_extra("huggingface_hub", "transformers", "A model of the Hub") from error
-    what = f"model '{ref.name}'" + (f" at '{ref.revision}'" if ref.revision else "")
     try:
         sha = HfApi().model_info(ref.name, revision=ref.revision, timeout=30).sha
-    except errors.GatedRepoError as error:
-        raise _gated(ref) from error
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(
-            f"{what}: the model has no such revision. Set `model.revision` to a branch, a tag or "
-            "a commit that its page lists, or to null for main."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise UsageError(
-            f"{what}: no such model on the Hub, nor a folder of that name here. Check the name; "
-            "if it is private, log in with `hf auth login` or set HF_TOKEN."
-        ) from error
     except Exception as error:  # one network call: whatever else it raises is the network's
-        if refuses_token(error):
-            raise UnreachableError(f"{what}: {TOKEN_REFUSED}.") from error
-        commit = cached_commit(ref)
-        pin = f"`{commit}` (the copy in the cache)" if commit else "a commit hash"
-        raise UnreachableError(
-            f"{what} cannot be looked up on the Hub ({first_line(error)}). Offline, set "
-            f"`model.revision` to {pin}, or give a local folder."
-        ) from error
+        raise _not_resolved(ref, error) from error
     return replace(ref, revision=sha)
+
+
+def _not_resolved(ref: ModelRef, error: Exception) -> UsageError | UnreachableError:
+    """Why the Hub does not say which commit is meant, and what to do."""
+    what = f"model '{ref.name}'" + (f" at '{ref.revision}'" if ref.revision else "")
+    match problem_of(error):
+        case HubProblem.GATED:
+            return _gated(ref)
+        case HubProblem.NO_REVISION:
+            return UsageError(
+                f"{what}: the model has no such revision. Set `model.revision` to a branch, a tag "
+                "or a commit that its page lists, or to null for main."
+            )
+        case HubProblem.NO_REPOSITORY:
+            return UsageError(
+                f"{what}: no such model on the Hub, nor a folder of that name here. Check the "
+                "name; if it is private, log in with `hf auth login` or set HF_TOKEN."
+            )
+        case HubProblem.TOKEN_REFUSED:
+            return UnreachableError(f"{what}: {TOKEN_REFUSED}.")
+        case _:
+            commit = cached_commit(ref)
+            pin = f"`{commit}` (the copy in the cache)" if commit else "a commit hash"
+            return UnreachableError(
+                f"{what} cannot be looked up on the Hub ({first_line(error)}). Offline, set "
+                f"`model.revision` to {pin}, or give a local folder."
+            )
 
 
 def _gated(ref: ModelRef) -> UnreachableError:
@@ -278,9 +286,10 @@ def read_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
         except ImportError as error:
             raise UsageError(f"{ref.name}: its tokenizer: {first_line(error)}") from error
         except (OSError, ValueError, KeyError) as error:
-            if ref.kind == "hub" and is_gated(error):
+            problem = problem_of(error) if ref.kind == "hub" else None
+            if problem is HubProblem.GATED:
                 raise _gated(ref) from error
-            if ref.kind == "hub" and has_no_answer(error):
+            if problem in (HubProblem.NO_ANSWER, HubProblem.BUSY):
                 raise UnreachableError(
                     f"model '{ref.name}': its tokenizer is in no cache here, and the Hub does not "
                     "answer. Check the network and HF_ENDPOINT, or give a local folder."
@@ -329,32 +338,20 @@ def import_transformers(purpose: str) -> Any:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers and huggingface_hub from logging and drawing bars meanwhile."""
-    import logging
-
     try:
-        from huggingface_hub.utils import (
-            are_progress_bars_disabled,
-            disable_progress_bars,
-            enable_progress_bars,
-        )
-        from transformers.utils import logging as transformers_logging
+        import huggingface_hub.utils
+        from transformers.utils import logging
     except ImportError:  # whoever needs them says so
         yield
         return
-    hub_log = logging.getLogger("huggingface_hub")
-    verbosity, hub_level = transformers_logging.get_verbosity(), hub_log.level
-    transformers_bars = transformers_logging.is_progress_bar_enabled()
-    hub_bars = not are_progress_bars_disabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()  # this turns the Hub's off too
-    disable_progress_bars()
-    hub_log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        hub_log.setLevel(hub_level)
-        if transformers_bars:
-            transformers_logging.enable_progress_bar()
-        if hub_bars:
-            enable_progress_bars()
+    # The Hub's switches outside: transformers turns those bars off, and on, with its own.
+    with network.quiet(huggingface_hub.utils):
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()

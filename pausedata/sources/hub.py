@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,7 @@ from pausedata.core.errors import (
     listing,
     nearest,
 )
-from pausedata.core.network import (
-    COMMIT,
-    TOKEN_REFUSED,
-    chain,
-    has_no_answer,
-    is_gated,
-    kinds,
-    refuses_token,
-)
+from pausedata.core.network import COMMIT, TOKEN_REFUSED, HubProblem, problem_of, quiet
 from pausedata.sources.files import fingerprint
 from pausedata.sources.readers import one_line, parquet_rows
 from pausedata.sources.records import BadRow, OpenSource, Row, is_local_hub
@@ -48,7 +40,7 @@ class HubSource(OpenSource):
         self.revision = None if self.local else revision
         self._datasets: dict[str, Any] = {}
         self._provenance: dict[str, Any] | None = None
-        with _quiet(), self._explained():
+        with _quiet(), self._translate_errors():
             self.builder = self._cached_builder() or self._new_builder()
         known = self._split_names()
         for split in self.splits:
@@ -62,7 +54,7 @@ class HubSource(OpenSource):
         """The split's rows; those of the Hub come from memory-mapped Arrow files."""
         iterator = iter(self._dataset(split))
         for index in itertools.count() if self.limit is None else range(self.limit):
-            with self._explained():
+            with self._translate_errors():
                 columns = next(iterator, None)
             if columns is None:
                 return
@@ -99,9 +91,9 @@ class HubSource(OpenSource):
         return rows if self.limit is None or rows is None else min(rows, self.limit)
 
     def left_to_fetch(self) -> tuple[int | None, int | None] | None:
-        """Files and bytes that ``rows`` would fetch, None each where the Hub does not say.
+        """How many files and bytes ``rows`` would fetch; None for a number that is not known.
 
-        None alone where the cache of `datasets` has them.
+        None where the cache of `datasets` has them all.
         """
         if Path(self.builder.cache_dir).is_dir():
             return None
@@ -118,7 +110,7 @@ class HubSource(OpenSource):
                 self.hub, names, repo_type="dataset", revision=self.revision
             )
             sizes = [size for file in listed if (size := getattr(file, "size", None)) is not None]
-        except Exception:  # it tells what it can
+        except Exception:  # an estimate: it does without
             sizes = []
         if files and len(sizes) == len(files):
             return len(files), sum(sizes)
@@ -126,7 +118,7 @@ class HubSource(OpenSource):
 
     def _dataset(self, split: str) -> Any:
         if split not in self._datasets:
-            with _quiet(), self._explained():
+            with _quiet(), self._translate_errors():
                 if self.local is not None:
                     # The cache of `datasets` knows a local file by its time alone, and would give
                     # the old rows of one that was replaced with the same time: so, no cache.
@@ -161,7 +153,7 @@ class HubSource(OpenSource):
         return builder
 
     def _cached_builder(self) -> Any | None:
-        """What the cache of `datasets` holds of exactly this revision: needs no network."""
+        """A builder from the cache of `datasets`, for exactly this revision; needs no network."""
         if self.local is not None or not COMMIT.fullmatch(self.revision or ""):
             return None
         try:
@@ -177,11 +169,11 @@ class HubSource(OpenSource):
                 version=found[0].parts[-2],
                 hash=self.revision,
             )
-        except Exception:  # an inner part of `datasets`: where it changed, the Hub is asked
+        except Exception:  # internals of `datasets`: where they changed, the Hub is asked
             return None
 
     def _split_names(self) -> list[str]:
-        """The splits there are; empty where the builder cannot say before it is prepared."""
+        """The names of the splits; empty where the builder cannot tell before it is prepared."""
         named = getattr(self.builder.config, "data_files", None) or self.builder.info.splits or {}
         return [str(split) for split in named]
 
@@ -195,8 +187,8 @@ class HubSource(OpenSource):
         return path.relative_to(self.local).as_posix() if inside else path.name
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn whatever `datasets` raises into one clear line."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise an error of one clear line for whatever `datasets` raises."""
         try:
             yield
         except (PausedataError, MemoryError):
@@ -250,14 +242,14 @@ def cached_revision(hub_id: str, config: str | None) -> str | None:
     """The one commit of a Hub dataset that the cache of `datasets` holds; else None."""
     try:
         commits = {path.name for path in _cached_folders(hub_id, config, "*")}
-    except Exception:  # an inner part of `datasets`, as above
+    except Exception:  # internals of `datasets`, as above
         return None
     commits = {name for name in commits if COMMIT.fullmatch(name)}
     return commits.pop() if len(commits) == 1 else None
 
 
 def _cached_folders(hub_id: str, config: str | None, revision: str) -> list[Path]:
-    """Where the cache of `datasets` holds ``revision`` (or those that the pattern matches)."""
+    """Folders in the cache of `datasets` of ``revision``, which may be a pattern."""
     from datasets import config as settings
     from datasets.naming import camelcase_to_snakecase
 
@@ -271,29 +263,31 @@ def _cached_folders(hub_id: str, config: str | None, revision: str) -> list[Path
     ]
 
 
-def _hub_error(error: BaseException, hub_id: str, revision: str | None) -> PausedataError:
-    text = " ".join(str(link) for link in chain(error))
-    if is_gated(error):
-        return UnreachableError(
-            f"source.hub: '{hub_id}' is gated. Ask for access at "
-            f"https://huggingface.co/datasets/{hub_id}, then `hf auth login` or set HF_TOKEN."
-        )
-    if "RevisionNotFoundError" in kinds(error) or text.startswith("Revision "):
-        return UsageError(f"source.revision: '{hub_id}' has no revision '{revision}'.")
-    if refuses_token(error):
-        return UnreachableError(f"source.hub: '{hub_id}': {TOKEN_REFUSED}.")
-    if has_no_answer(error):
-        return UnreachableError(
-            f"source.hub: the Hub does not answer for '{hub_id}' ({type(error).__name__}). "
-            "Check the network and HF_ENDPOINT, or use source.files or a local folder."
-        )
-    if kinds(error) & {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError"}:
-        local = f" For a folder, write './{hub_id}'." if Path(hub_id).is_dir() else ""
-        return UsageError(
-            f"source.hub: no dataset '{hub_id}' on the Hub, or it is private: check the id, or "
-            f"`hf auth login` or set HF_TOKEN.{local}"
-        )
-    return DataError(f"source.hub: '{hub_id}' cannot be read: {_cause(error)}")
+def _hub_error(error: Exception, hub_id: str, revision: str | None) -> PausedataError:
+    """The error as a user of a recipe needs it told."""
+    match problem_of(error):
+        case HubProblem.GATED:
+            return UnreachableError(
+                f"source.hub: '{hub_id}' is gated. Ask for access at "
+                f"https://huggingface.co/datasets/{hub_id}, then `hf auth login` or set HF_TOKEN."
+            )
+        case HubProblem.NO_REVISION:
+            return UsageError(f"source.revision: '{hub_id}' has no revision '{revision}'.")
+        case HubProblem.TOKEN_REFUSED:
+            return UnreachableError(f"source.hub: '{hub_id}': {TOKEN_REFUSED}.")
+        case HubProblem.NO_ANSWER | HubProblem.BUSY:
+            return UnreachableError(
+                f"source.hub: the Hub does not answer for '{hub_id}' ({type(error).__name__}). "
+                "Check the network and HF_ENDPOINT, or use source.files or a local folder."
+            )
+        case HubProblem.NO_REPOSITORY:
+            local = f" For a folder, write './{hub_id}'." if Path(hub_id).is_dir() else ""
+            return UsageError(
+                f"source.hub: no dataset '{hub_id}' on the Hub, or it is private: check the id, or "
+                f"`hf auth login` or set HF_TOKEN.{local}"
+            )
+        case _:
+            return DataError(f"source.hub: '{hub_id}' cannot be read: {_cause(error)}")
 
 
 def _cause(error: BaseException) -> str:
@@ -326,24 +320,8 @@ def _undecoded(dataset: Any) -> Any:
     return dataset
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and warnings of other libraries: the command line draws its own."""
-    import datasets
-    import huggingface_hub.utils as hub
+def _quiet() -> AbstractContextManager[None]:
+    import datasets.utils
+    import huggingface_hub.utils
 
-    bars, hub_bars = datasets.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
-    levels = datasets.logging.get_verbosity(), hub.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    hub.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    hub.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(levels[0])
-        hub.logging.set_verbosity(levels[1])
-        if bars:
-            datasets.enable_progress_bars()
-        if hub_bars:
-            hub.enable_progress_bars()
+    return quiet(datasets.utils, huggingface_hub.utils)

@@ -1,8 +1,8 @@
-"""Jinja2 as templates of this project use it: sandboxed, strict, and fit for training text.
+"""Jinja2 for a recipe's templates: sandboxed, strict, and safe for training text.
 
-Plain Jinja2 writes ``None`` for a null and ``[1, 2]`` for a list, which would be learned. Here
-every output is checked: a null, a list, a mapping, or a number that nobody asked to be text ends
-the row, with an error that names the column.
+Plain Jinja2 writes ``None`` for a null and ``[1, 2]`` for a list, which a model would learn. Here
+every output is checked: a null, a list, a mapping, or a number that is not turned into text on
+purpose makes a bad row, and the error names the column.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from jinja2.visitor import NodeTransformer
 
 from pausedata.core.errors import UsageError
 
-# What is random would make the same recipe give other examples.
+# Random values: the same recipe would give other examples each time.
 UNREPEATABLE_GLOBALS, UNREPEATABLE_FILTERS = {"lipsum"}, {"random"}
-# Filters that say what is to become of a null; all others would make it text.
+# Filters that handle a null; all others would turn it into text.
 NULL_SAFE_FILTERS = {"default", "d", "tojson", "pprint"}
 GLOBALS = {k: v for k, v in DEFAULT_NAMESPACE.items() if k not in UNREPEATABLE_GLOBALS} | {
     "range": safe_range  # the sandbox's, which refuses to go on for ever
@@ -29,7 +29,7 @@ GLOBALS = {k: v for k, v in DEFAULT_NAMESPACE.items() if k not in UNREPEATABLE_G
 
 
 class UnfitValue(Exception):
-    """A value that is no text stands where a template writes: ``reason`` null or not_text."""
+    """A template writes a value that is no text; ``reason``: null or not_text."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -61,7 +61,7 @@ class Template:
 
 
 def _text(value: Any, what: str, column: bool) -> Any:
-    """Pass an output on; ``column`` is whether it is a column with nothing done to it."""
+    """``value``, if it may be written; ``column``: whether it is a column as it stands."""
     _not_null(value, what)
     if isinstance(value, list | tuple | dict | set):
         kind = "a mapping" if isinstance(value, dict) else "a list"
@@ -88,7 +88,7 @@ def _not_null(value: Any, what: str) -> Any:
 
 @jinja2.pass_eval_context
 def _join(context: Any, value: Any, d: str = "", attribute: Any = None) -> str:
-    """Jinja2's join, which a null in the list does not slip through as ``None``."""
+    """Jinja2's join, which would write ``None`` for a null in the list."""
     items = list(value) if isinstance(value, Iterable) else value
     if attribute is None and isinstance(items, list) and None in items:
         raise UnfitValue("null", "a list that is joined holds a null")
@@ -96,7 +96,7 @@ def _join(context: Any, value: Any, d: str = "", attribute: Any = None) -> str:
 
 
 class _Checked(NodeTransformer):
-    """Puts the checks into a parsed template, around what it writes and what it makes text."""
+    """Adds the checks to a parsed template: around outputs, inputs of filters, and ``~``."""
 
     def __init__(self, columns: set[str]) -> None:
         self.columns = columns
@@ -131,7 +131,7 @@ class _Checked(NodeTransformer):
 
 
 def _spelled(node: nodes.Node) -> str:
-    """``node`` much as the template has it, for messages."""
+    """``node`` roughly as the template has it, for messages."""
     if isinstance(node, nodes.Name):
         return node.name
     if isinstance(node, nodes.Getattr):

@@ -73,20 +73,20 @@ def _json_line(line: bytes) -> dict[str, Any] | Problem:
         return Problem("bad_json", f"column {error.colno}: {error.msg}")
     except (ValueError, RecursionError) as error:  # an endless number, endless nesting
         return Problem("bad_json", f"column 1: {error}")
-    return _checked(value, look=SURROGATE_ESCAPE.search(line) is not None)
+    return _checked(value, SURROGATE_ESCAPE.search(line) is not None)
 
 
-def _checked(value: Any, look: bool) -> dict[str, Any] | Problem:
+def _checked(value: Any, may_hold_surrogates: bool) -> dict[str, Any] | Problem:
     """``value`` if it is a JSON object whose text can be written as UTF-8."""
     if not isinstance(value, dict):
         return Problem("not_an_object", f"a row is a JSON object, not {_kind(value)}")
-    if look and not writable(json.dumps(value, ensure_ascii=False)):
+    if may_hold_surrogates and not writable(json.dumps(value, ensure_ascii=False)):
         return Problem("bad_utf8", "half a surrogate pair (such as \\ud800), which is no text")
     return value
 
 
 def writable(text: str) -> bool:
-    """Whether ``text`` can be written as UTF-8: it holds no half of a surrogate pair."""
+    """Whether ``text`` can be written as UTF-8: half a surrogate pair cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -105,8 +105,8 @@ def read_json(path: Path) -> Iterator[Item]:
     """An array of objects, element by element, so that memory holds one of them at a time."""
     # surrogateescape keeps bytes that are not UTF-8 within their element, which _checked finds.
     with _open(path) as file, _text(file) as text:
-        for index, (value, look) in enumerate(_elements(text, path.name)):
-            yield f"[{index}]", _checked(value, look)
+        for index, (value, suspect) in enumerate(_elements(text, path.name)):
+            yield f"[{index}]", _checked(value, suspect)
 
 
 def _elements(text: io.TextIOBase, name: str) -> Iterator[tuple[Any, bool]]:
@@ -115,7 +115,7 @@ def _elements(text: io.TextIOBase, name: str) -> Iterator[tuple[Any, bool]]:
     buffer, at, line, done = "", 0, 1, False
 
     def more() -> bool:
-        """Read on; a long element doubles the amount, so that it is not parsed over and over."""
+        """Read on. For a long element ever more, so that it is not parsed again and again."""
         nonlocal buffer, at, line, done
         line += buffer.count("\n", 0, at)
         buffer, at = buffer[at:], 0
@@ -124,7 +124,7 @@ def _elements(text: io.TextIOBase, name: str) -> Iterator[tuple[Any, bool]]:
         return not done
 
     def next_mark() -> str:
-        """Pass over white space and give the character after it, without taking it."""
+        """Skip white space; the character after it, which is not consumed."""
         nonlocal at
         while True:
             space = JSON_SPACE.match(buffer, at)

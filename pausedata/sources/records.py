@@ -1,4 +1,4 @@
-"""What a source yields: rows, and rows that cannot be used, each with where it stands."""
+"""What a source yields: rows, and rows that cannot be used, each with its place in the source."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BadRow:
 
 
 class OpenSource(ABC):
-    """A source whose files (or repository, config and splits) are known to be there."""
+    """A source whose files (or repository, config and splits) are known to exist."""
 
     @abstractmethod
     def rows(self, split: str) -> Iterator[Row | BadRow]:

@@ -24,7 +24,7 @@ Chat = Callable[[list[dict[str, Any]]], str]
 
 @dataclass(frozen=True, slots=True)
 class RenderedRow:
-    """An example before its id is settled: ``id`` is the source's, or None where it has none."""
+    """An example before it gets its id; ``id``: the source's, None where it names none."""
 
     id: str | None
     split: str
@@ -37,7 +37,7 @@ class RenderedRow:
 
 
 class _Unusable(Exception):
-    """The row is a BadRow with this reason and detail."""
+    """Makes a BadRow of the row, with this reason and detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -83,14 +83,14 @@ class Renderer:
     def render(self, row: Row) -> Iterator[RenderedRow | BadRow]:
         """The row's examples (several with ``turns: each``), or one BadRow.
 
-        What is wrong with the recipe rather than the row (a variable that is no column, a filter
-        that fails) shows on the first row that is rendered, and there it is a UsageError.
+        A fault of the recipe (a variable that is no column, a filter that fails) shows on the first
+        row that is rendered: there it is a UsageError.
         """
         first, self._first = self._first, False
         try:
             if first:
                 self._check_columns(row)
-            # All before the first is given out: a row comes out whole or is counted as bad.
+            # A list, so that a row gives all of its examples or is counted as bad.
             examples = list(self._examples(row))
         except _Unusable as problem:
             if first and problem.reason in ("missing_column", "template_error"):
@@ -108,7 +108,7 @@ class Renderer:
                 raise _Unusable("nul_character", "the text holds a NUL character")
             if not writable(prompt + response + meta + (own_id or "")):
                 raise _Unusable("bad_utf8", "half a surrogate pair, which is no text")
-            # Further turns are told apart as repeats of a text are.
+            # Ids of further turns get a number, as those of repeated texts do.
             name = own_id if own_id is None or turn == 1 else f"{own_id}-{turn}"
             yield RenderedRow(
                 name, row.split, row.index, prompt, response, meta, row.where, messages
@@ -203,7 +203,7 @@ class Renderer:
         return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
     def _check_columns(self, row: Row) -> None:
-        """What names columns in the recipe and is in no template: on the first row."""
+        """UsageError where ``source.id`` or ``source.keep`` names a column that the row lacks."""
         named = [
             ("source.id", self.source.id),
             *(("source.keep", k) for k in self.source.keep or []),

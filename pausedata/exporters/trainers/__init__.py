@@ -1,4 +1,4 @@
-"""Trainers that exports are proven with: what each has in its tensors, against the plan."""
+"""Trainers whose tensors an export can be checked against (``export --check``)."""
 
 from __future__ import annotations
 

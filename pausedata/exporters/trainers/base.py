@@ -1,4 +1,4 @@
-"""What the proof needs of a trainer: rows as they stand in its own tensors."""
+"""How a trainer is described, so that its tensors can be checked against an export."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TensorRow(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Something else that was tried, and whether it held."""
+    """The result of something else that was tried."""
 
     what: str
     holds: bool
@@ -57,7 +57,7 @@ class TrainerInput:
         return bool(getattr(self.options, "pack", None))
 
     def model(self) -> PreTrainedModel:
-        """A tiny random model whose vocabulary has the pause: what a training step needs."""
+        """A tiny random model for one training step; its vocabulary has the pause."""
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -143,6 +143,6 @@ def cut(ids: list[int], labels: list[int], positions: list[int]) -> Iterable[Ten
 
 
 def one_step(trainer: Any) -> Finding:
-    """A step of its optimiser, by which a loss that is not a number would show."""
+    """One step of its optimiser: is the loss a finite number?"""
     loss = trainer.train().training_loss
     return Finding("a step of training, its loss finite", math.isfinite(loss), f"{loss:.4g}")

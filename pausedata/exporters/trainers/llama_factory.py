@@ -33,7 +33,7 @@ def load(given: TrainerInput, **settings: Any) -> Iterator[TensorRow]:
         # It asks for the name of a dataset, too, which it then does not look at.
         arguments |= {"tokenized_path": str(given.path), "dataset": "any"}
     else:
-        arguments |= _told(given)
+        arguments |= _as_guided(given)
     model, data, training, _, _ = get_train_args(arguments | settings)
     template = get_template_and_fix_tokenizer(given.tokenizer, data)
     module = get_dataset(template, model, data, training, "sft", given.tokenizer)
@@ -41,8 +41,8 @@ def load(given: TrainerInput, **settings: Any) -> Iterator[TensorRow]:
         yield TensorRow(list(row["input_ids"]), list(row["labels"]))
 
 
-def _told(given: TrainerInput) -> dict[str, Any]:
-    """dataset_info.json as the README of the export has it, and the keys that go with it."""
+def _as_guided(given: TrainerInput) -> dict[str, Any]:
+    """The arguments that the export's README gives; writes its dataset_info.json."""
     guide = Guide(
         given.options, {"token": given.reader.pause}, {"own": str(given.path.resolve())}, 0
     )
@@ -61,7 +61,7 @@ _SPLITS = {"train": "train_dataset", "validation": "eval_dataset"}
 
 
 def _reads(given: TrainerInput) -> bool:
-    """Text; or rows that are not packed (its collator makes masks of its own), of those splits."""
+    """Text, or rows of those splits that are not packed: its collator makes masks of its own."""
     return given.format.text is not None or (given.split in _SPLITS and not given.packed)
 
 

@@ -1,6 +1,6 @@
-"""The proof: what a trainer has in its tensors is what the placement gives, row by row.
+"""Checks, row by row, that a trainer has in its tensors what the placement gives.
 
-The plan is made from the dataset's tables, never from the exported file.
+What is planned comes from the dataset's tables, never from the exported file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pausedata.core.errors import reason
-from pausedata.exporters.base import IGNORE, TokenOptions
+from pausedata.exporters.base import IGNORE
 from pausedata.exporters.export_rows import ExportRows, Made
-from pausedata.exporters.labels import bears_loss
+from pausedata.exporters.labels import loss_of
 from pausedata.exporters.trainers.base import Finding, LoadPath, TensorRow, Trainer, TrainerInput
 
 
@@ -41,7 +41,7 @@ class Check:
 
 @dataclass
 class TrainerCheck:
-    """What came of one way of a trainer to read one split."""
+    """The result of one way in which a trainer reads one split."""
 
     trainer: str
     way: str
@@ -64,14 +64,13 @@ class Planned(NamedTuple):
     input_ids: list[int]
     labels: list[int]
     is_pause: list[bool]
-    own: int  # elements that are the example's: behind them stands what a chat template adds
+    own: int  # elements of the example itself; a chat template adds those after them
 
 
 def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterator[TrainerCheck]:
-    """Each way of ``trainer`` to read the split ``label`` of an export at ``path``; none of a split
-    without rows.
+    """A check of each way in which ``trainer`` reads the split ``label`` of an export at ``path``.
 
-    ``rows`` makes the plan.
+    None for a split without rows. ``rows`` makes what is planned.
     """
     os.environ.update(trainer.environment)
     made = [rows.make(unit) for unit in rows.units(label)]
@@ -94,13 +93,8 @@ def prove(trainer: Trainer, rows: ExportRows, label: str, path: Path) -> Iterato
 def planned(made: Made, rows: ExportRows) -> Iterator[Planned]:
     """The examples of a shard as they should arrive, packed or not."""
     sequences, options, format = made.sequences, rows.options, rows.format
-    if isinstance(options, TokenOptions):
-        loss, tail = bears_loss(sequences, options), list[int]()
-    else:
-        loss = ~sequences.is_prompt
-        if format.masks(options):
-            loss &= ~sequences.is_pause
-        tail = rows.reader.turn_tail_ids if format.text and format.text.chat else []
+    loss = loss_of(format, sequences, options)
+    tail = rows.reader.turn_tail_ids if format.text and format.text.chat else []
     shifted = getattr(options, "columns", None) == "labels"
     for first, last in zip(sequences.parts[:-1], sequences.parts[1:], strict=True):
         ids = sequences.input_ids[first:last].tolist()
@@ -120,7 +114,7 @@ def planned(made: Made, rows: ExportRows) -> Iterator[Planned]:
 def _compare(
     trainer: Trainer, way: LoadPath, given: TrainerInput, plan: list[Planned]
 ) -> TrainerCheck:
-    facts: list[Finding] = []
+    findings: list[Finding] = []
     proof = TrainerCheck(trainer.name, way.name, given.split)
 
     def rows() -> Iterator[TensorRow]:
@@ -128,15 +122,16 @@ def _compare(
             if isinstance(item, TensorRow):
                 yield item
             else:
-                facts.append(item)
+                findings.append(item)
 
     try:
         pairs = _in_order(plan, rows()) if way.ordered else _in_any_order(plan, rows())
         proof.checks = _checks(pairs, given)
     except Exception as error:  # whatever a trainer may raise
         proof.checks.append(Check("it loads and trains", 1, 1, reason(error)))
-    for fact in facts:
-        proof.checks.append(Check(fact.what, 1, int(not fact.holds), fact.found or None))
+    for finding in findings:
+        check = Check(finding.what, 1, int(not finding.holds), finding.found or None)
+        proof.checks.append(check)
     return proof
 
 
@@ -146,8 +141,9 @@ Pair = tuple[int, Planned | None, TensorRow | None]
 
 
 def _in_order(plan: list[Planned], rows: Iterable[TensorRow]) -> Iterator[Pair]:
-    """Each row with the next example of the plan; with a later one where it has that one's ids, so
-    that what was left out is told, and not that all behind it differ.
+    """Each row with the next planned example, or with the later one whose ids it has.
+
+    So an example that a trainer leaves out is one difference, and not all rows after it.
     """
     numbers = _by_ids(plan)
     at = 0
@@ -169,8 +165,10 @@ def _in_order(plan: list[Planned], rows: Iterable[TensorRow]) -> Iterator[Pair]:
 
 
 def _in_any_order(plan: list[Planned], rows: Iterable[TensorRow]) -> Iterator[Pair]:
-    """Each row with an example of its ids; the others with the example next in order of ids, which
-    is the one that a row was cut from.
+    """Each row with an example of the same ids.
+
+    A row without one is compared with the next example in the order of ids: where it was cut, that
+    is the example that it was cut from.
     """
     numbers = _by_ids(plan)
     strays: list[tuple[int, TensorRow]] = []
@@ -218,28 +216,29 @@ def _checks(pairs: Iterable[Pair], given: TrainerInput) -> list[Check]:
             continue
         counted.count(1, 0)
         short = len(have.input_ids) < len(want.input_ids)
-        told = f"{where}: {len(have.input_ids)} tokens of {len(want.input_ids)}"
+        shown = f"{where}: {len(have.input_ids)} tokens of {len(want.input_ids)}"
         if len(have.labels) < len(have.input_ids):
-            short, told = True, f"{where}: {len(have.labels)} labels of {len(have.input_ids)}"
-        whole.count(1, int(short), told)
-        alike = _alike(want.input_ids, have.input_ids)
-        ids.count(1, *_unlike(want.input_ids, have.input_ids, alike, where))
+            short, shown = True, f"{where}: {len(have.labels)} labels of {len(have.input_ids)}"
+        whole.count(1, int(short), shown)
+        same = _same_prefix(want.input_ids, have.input_ids)
+        ids.count(1, *_difference(want.input_ids, have.input_ids, same, where))
         own = zip(want.labels, have.labels, want.is_pause, strict=False)
-        for at, (planned, found, is_pause) in enumerate(islice(own, min(alike, want.own))):
+        for at, (planned, found, is_pause) in enumerate(islice(own, min(same, want.own))):
             check = pauses if is_pause else (none if planned == IGNORE else loss)
-            told = f"{where}, token {at}: label {found}, not {planned}"
-            check.count(1, int(planned != found), told)
+            check.count(
+                1, int(planned != found), f"{where}, token {at}: label {found}, not {planned}"
+            )
     return [counted, whole, ids, pauses, loss, none]
 
 
-def _alike(want: list[int], have: list[int]) -> int:
-    """How many ids are the same from the beginning."""
+def _same_prefix(want: list[int], have: list[int]) -> int:
+    """How many ids are the same, from the first on."""
     both = enumerate(zip(want, have, strict=False))
     return next((k for k, (a, b) in both if a != b), min(len(want), len(have)))
 
 
-def _unlike(want: list[int], have: list[int], at: int, where: str) -> tuple[int, str]:
-    """Whether ids differ, ``at`` of which are the same, and where first."""
+def _difference(want: list[int], have: list[int], at: int, where: str) -> tuple[int, str]:
+    """1 and where, if the ids differ; ``at``: how many are the same, from the first on."""
     if want == have:
         return 0, ""
     return 1, f"{where}: from token {at} on {have[at : at + 4]}, not {want[at : at + 4]}"

@@ -2,6 +2,9 @@
 
 A commit writes a short one, from the manifest alone; ``card`` and ``push`` write it with figures
 and with what a person wrote in ``CARD.md``. It is a view of a version, and no part of it.
+
+It is written here rather than by ``huggingface_hub.DatasetCard``: that one passes over front matter
+that is not closed, names no line of an error in it, and writes a person's YAML anew.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from pathlib import Path
 
 from pausedata.core.progress import Progress, Silent
 from pausedata.hub.card.header import header
-from pausedata.hub.card.own import Own, read_own
+from pausedata.hub.card.own import PersonsPart, read_own
 from pausedata.hub.card.page import page
 from pausedata.store import files
 from pausedata.store.dataset import Version
@@ -21,7 +24,7 @@ from pausedata.store.manifest import CARD, Manifest
 
 @dataclass(frozen=True)
 class Card:
-    """A card, and what its reader should have been told and is not."""
+    """A card, and warnings about what it leaves out."""
 
     text: str
     warnings: list[str] = field(default_factory=list)
@@ -29,7 +32,8 @@ class Card:
 
 def quick_card(manifest: Manifest) -> str:
     """What a commit writes: no table is read."""
-    return header(manifest, Own(), manifest.tables) + page(manifest, Own())
+    nothing = PersonsPart()
+    return header(manifest, nothing, manifest.tables) + page(manifest, nothing)
 
 
 def full_card(
@@ -42,9 +46,9 @@ def full_card(
 ) -> Card:
     """The card with figures, features, and the words of ``CARD.md``.
 
-    ``repo`` is the ORG/NAME that it stands in, ``license`` the source's, an id that the Hub knows;
-    ``tables`` those that it is to name, else all that are here. Raises UsageError for a licence
-    that the Hub does not know, or front matter of ``CARD.md`` that is no YAML.
+    ``repo``: the ORG/NAME whose card it is; ``license``: the source's, an id that the Hub knows;
+    ``tables``: those that the card names, by default all that are here. Raises UsageError for a
+    licence that the Hub does not know, or front matter of ``CARD.md`` that is no YAML.
     """
     from pausedata.analysis.stats import manifest_stats, stats
     from pausedata.hub.card.features import dataset_infos

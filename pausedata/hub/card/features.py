@@ -39,7 +39,7 @@ def dataset_infos(version: Version, tables: Collection[str]) -> dict[str, dict[s
 
 
 def _schema(table: Table) -> pa.Schema | None:
-    """The columns; None where only the files could tell, and they are not here."""
+    """The columns; None where only the files could tell, which are not here."""
     if table.shards and not table.absent:
         return shard_schema(table.folder / table.shards[0].path)
     if table.name.startswith("exports/"):

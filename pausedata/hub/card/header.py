@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pausedata.core.network import is_repo
-from pausedata.hub.card.own import Own
+from pausedata.hub.card.own import PersonsPart
 from pausedata.store.manifest import Manifest, TableEntry
 
 _SIZES = [(10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7, "10M"),
@@ -18,13 +18,13 @@ _SIZES = [(10**3, "1K"), (10**4, "10K"), (10**5, "100K"), (10**6, "1M"), (10**7,
 
 def header(
     manifest: Manifest,
-    own: Own,
+    own: PersonsPart,
     tables: Collection[str],
     infos: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """The front matter, of ``tables`` alone; ``infos``: what `datasets` knows of each of them.
 
-    What ``own`` says under a key stands in the place of what is generated; tags are joined.
+    A key of ``own`` replaces the generated one; tags are joined.
     """
     named = [name for name in manifest.tables if name in tables and patterns(manifest.tables[name])]
     generated: dict[str, Any] = {
@@ -59,15 +59,15 @@ def header(
     tags = own.front.get("tags", [])
     tags = tags if isinstance(tags, list) else [tags]
     generated["tags"] = list(dict.fromkeys([*generated["tags"], *tags]))
-    # The person's own first, and what is long last.
+    # The person's keys first; the generated ones end with the long lists.
     merged = {**front, **{key: value for key, value in generated.items() if key not in front}}
     text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True, width=100)
     return f"---\n{text}---\n"
 
 
 def config_names(manifest: Manifest) -> dict[str, str]:
-    """What each table is called there: runs and placements keep their kind in the name, an export
-    goes by its own, unless another table is called so.
+    """The config of each table: its name with ``-`` for ``/``; of an export without ``exports/``,
+    unless another table has that name.
     """
     own = {n: n.replace("/", "-") for n in manifest.tables if not n.startswith("exports/")}
     exports = {n: n.partition("/")[2] for n in manifest.tables if n.startswith("exports/")}
@@ -76,7 +76,7 @@ def config_names(manifest: Manifest) -> dict[str, str]:
 
 
 def patterns(entry: TableEntry) -> dict[str, str]:
-    """The files of each split, as a pattern; none where there is nothing to load."""
+    """The pattern of each split's files; empty for a table without splits (``vocab``)."""
     found = {}
     for shard in entry.shards:
         if shard.split is not None:
@@ -109,6 +109,6 @@ def _runs(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _default(named: list[str]) -> str | None:
-    """The table that a trainer reads where there is one, else what a person does."""
+    """The config that loads by default: the first export, else the examples."""
     first = next((name for name in named if name.startswith("exports/")), None)
     return first or ("examples" if "examples" in named else None)

@@ -14,23 +14,23 @@ from pausedata.hub.card.licenses import LICENSES
 from pausedata.store import files
 
 OWN = "CARD.md"
-# Where the page goes among the person's words; without it, after them.
-HERE = "<!-- pausedata -->"
-# The Hub lets blank lines stand before it.
+# Where the generated page goes in the person's text; without this mark, after it.
+PAGE_MARK = "<!-- pausedata -->"
+# Front matter, which may follow blank lines, as the Hub allows.
 _FRONT = re.compile(r"\A\s*^---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _OPENED = re.compile(r"\A\s*^---[ \t]*\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Own:
-    """The front matter and the words."""
+class PersonsPart:
+    """What ``CARD.md`` says: front matter, and text for the page."""
 
     front: dict[str, Any] = field(default_factory=dict)
     body: str = ""
 
 
-def read_own(root: Path, license: str | None = None) -> Own:
-    """What ``CARD.md`` of the dataset at ``root`` says, if it is there; ``license`` goes over it.
+def read_own(root: Path, license: str | None = None) -> PersonsPart:
+    """What ``CARD.md`` of the dataset at ``root`` says; ``license`` takes the place of its own.
 
     UsageError where its front matter is no YAML mapping, or a licence is none of the Hub's.
     """
@@ -75,13 +75,13 @@ def read_own(root: Path, license: str | None = None) -> Own:
                 "where YAML reads another thing (`no` is false)."
             )
     _check_license(front.get("license"), "--license" if license is not None else str(path))
-    return Own(front, text[match.end() :] if match else text)
+    return PersonsPart(front, text[match.end() :] if match else text)
 
 
 def remember_license(root: Path, license: str) -> None:
-    """Put a licence into ``CARD.md``, the rest of which stays as it is, byte for byte.
+    """Put a licence into ``CARD.md``; all else in it stays as it is, byte for byte.
 
-    UsageError where another stands there in a way that only a person should change.
+    UsageError where it names another one in a form that is not a single line.
     """
     before = read_own(root)
     read_own(root, license)  # which refuses what the Hub does not know

@@ -13,7 +13,7 @@ import yaml
 from pausedata.analysis import provenance
 from pausedata.core.names import NAME_PATTERN
 from pausedata.hub.card.header import config_names, patterns
-from pausedata.hub.card.own import HERE, Own
+from pausedata.hub.card.own import PAGE_MARK, PersonsPart
 from pausedata.store.choice import describe_choice
 from pausedata.store.manifest import Manifest, TableEntry
 
@@ -29,7 +29,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
 
 def page(
     manifest: Manifest,
-    own: Own,
+    own: PersonsPart,
     tables: Collection[str] | None = None,
     *,
     figures: Stats | None = None,
@@ -46,7 +46,7 @@ def page(
         limit=provenance.length_limit(manifest),
         figures=figures,
         pictures=_pictures(figures) if figures else {},
-        tables=[(name, manifest.tables[name], _origin(manifest.tables[name])) for name in named],
+        tables=[(name, manifest.tables[name], _made_from(manifest.tables[name])) for name in named],
         configs=[names[n] for n in named if patterns(manifest.tables[n])],
         first=_example(manifest, named),
         repo=repo or "ORG/NAME",
@@ -54,8 +54,8 @@ def page(
         recipe=yaml.safe_dump(manifest.recipe, sort_keys=False, allow_unicode=True, width=100),
     )
     body = own.body.strip("\n")
-    if HERE in body:
-        return body.replace(HERE, text.strip("\n"), 1) + "\n"
+    if PAGE_MARK in body:
+        return body.replace(PAGE_MARK, text.strip("\n"), 1) + "\n"
     return text if not body else f"{body}\n\n{text}"
 
 
@@ -94,7 +94,7 @@ def _template() -> Template:
     return environment.get_template("page.md.j2")
 
 
-def _origin(entry: TableEntry) -> str:
+def _made_from(entry: TableEntry) -> str:
     """What a table was made from, in words."""
     inputs = entry.provenance.get("inputs", {})
     if "strategy" in inputs:
@@ -114,7 +114,7 @@ def _origin(entry: TableEntry) -> str:
 
 
 def _example(manifest: Manifest, named: list[str]) -> dict[str, str] | None:
-    """The table that the ways to load are shown with."""
+    """The table that the examples of loading use: an export where there is one."""
     loadable = [name for name in named if patterns(manifest.tables[name])]
     if not loadable:
         return None
@@ -124,7 +124,7 @@ def _example(manifest: Manifest, named: list[str]) -> dict[str, str] | None:
 
 
 def _pictures(figures: Stats) -> dict[str, str]:
-    """How the tokens of each run are spread over probabilities, least likely first."""
+    """For each run, a bar chart of how likely its tokens are."""
     edges = figures.histogram_edges
     if edges is None:
         return {}
