@@ -101,10 +101,11 @@ def end_to_end(root: Path, tables: dict[str, Table], strategy: Strategy, values:
     parameters = strategies.parse(strategy, values, strategy.name)
     names = place_step.tables_read(strategy, parameters, "base")
     read = {name: tables[name] for name in names}
-    wanted = place_step.inputs(strategy, parameters, "base", read)
+    contents = {name: table.entry.content for name, table in read.items()}
+    wanted = place_step.inputs(strategy, parameters, "base", contents)
     with closing(Staging(root)) as staging:
         start = time.perf_counter()
-        table = place_step.place(staging, "p", wanted, read, Silent(), strategy)
+        table = place_step.place(staging, "p", strategy, parameters, wanted, read, Silent())
         seconds = time.perf_counter() - start
         staging.discard([table])
     return seconds
@@ -137,10 +138,12 @@ def measure(root: Path, tokens: int, only: list[str] | None) -> None:
     for name in ("a", "b"):  # what `combine` joins
         values = {"positions": 5, "seed": ord(name)}
         drawn = strategies.get("random")
-        read = {"tokens": tables["tokens"]}
-        wanted = place_step.inputs(drawn, strategies.parse(drawn, values, ""), None, read)
+        read, given = {"tokens": tables["tokens"]}, strategies.parse(drawn, values, "")
+        contents = {"tokens": tables["tokens"].entry.content}
+        wanted = place_step.inputs(drawn, given, None, contents)
         with closing(Staging(root)) as staging:
-            tables[f"placements/{name}"] = place_step.place(staging, name, wanted, read, Silent())
+            placed = place_step.place(staging, name, drawn, given, wanted, read, Silent())
+            tables[f"placements/{name}"] = placed
     print(f"{total:,} response tokens in {tables['tokens'].entry.rows:,} examples, "
           f"{len(tables['tokens'].shards)} shards")  # fmt: skip
     kernel, slow = in_memory(tables, lowest, parameters)

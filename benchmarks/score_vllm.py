@@ -42,8 +42,8 @@ from pausedata.models.ref import ModelRef
 from pausedata.pipeline.build import build
 from pausedata.pipeline.recipe import LoadedRecipe, parse_recipe
 from pausedata.pipeline.steps import score as score_step
-from pausedata.pipeline.steps.scoring import examples_of
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.steps.reuse import examples_of
+from pausedata.pipeline.transaction import Transaction
 from pausedata.scorers import Example
 from pausedata.scorers.sizes import VLLM_STEP_TOKENS
 from pausedata.scorers.vllm import VllmScorer
@@ -196,7 +196,7 @@ def bare(llm: Any, examples: Sequence[Example], way: ScoreReader) -> list[Any]:
 def whole(base: Version, run: str, scorer: VllmScorer) -> None:
     """(c) Another run of the dataset, scored, staged and committed."""
     tokens = base.table("tokens")
-    with Work(base.root, base, Silent()) as work:
+    with Transaction(base.root, base, Silent()) as work:
         table = score_step.score(
             work.staging, run, {"run": run}, tokens, lambda _: scorer, None, Silent(), {}
         )

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from pausedata import strategies
-from pausedata.pipeline import change
+from pausedata.pipeline import commands
 from pausedata.pipeline.recipe import Placement
 from pausedata.store import commit
 from pausedata.store.dataset import Table, open_version
@@ -106,7 +106,7 @@ def hashes(root: Path) -> list[str]:
         copy = Path(folder, "dataset")
         shutil.copytree(root, copy, symlinks=True)
         for asked in (named, later):  # some are made of "a" and "b"
-            change.place(copy, {
+            commands.place(copy, {
                 name: Placement.model_validate({"strategy": strategy, "run": "base", **parameters})
                 for name, (strategy, parameters) in asked.items()
             })  # fmt: skip

@@ -32,9 +32,9 @@ from pausedata.core.progress import Silent
 from pausedata.models.ref import ModelRef
 from pausedata.pipeline import resolve
 from pausedata.pipeline.build import build
-from pausedata.pipeline.change import export, place, remove, score
+from pausedata.pipeline.commands import export, place, remove, score
 from pausedata.pipeline.recipe import Export, Placement, load_recipe
-from pausedata.pipeline.runs import Asked
+from pausedata.pipeline.runs import ScoreRequest
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
 from pausedata.store.pointer import read_pointer
@@ -52,7 +52,7 @@ def session(recipe: Path, other_model: Path, root: Path) -> None:
     """Every kind of command, twice over without harm: score, place, export, remove, collect."""
     build(load_recipe(recipe), root)
     place(root, {"more": Placement(strategy="append", tokens=2)}, replace=True)  # type: ignore[call-arg]
-    score(root, "epoch-1", Asked(model=str(other_model)))
+    score(root, "epoch-1", ScoreRequest(model=str(other_model)))
     later = Placement(strategy="lowest_logprob", positions=2, run="epoch-1")  # type: ignore[call-arg]
     place(root, {"later": later})
     export(root, "later-tokenized", Export(placement="later", format="tokenized"))

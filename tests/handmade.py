@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from pausedata.core.progress import Silent
+from pausedata.pipeline import targets
+from pausedata.pipeline.planner import Target
 from pausedata.pipeline.recipe import Export, Placement
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.transaction import Transaction
 from pausedata.store.commit import prepare_folder
 from pausedata.store.dataset import Table, Version
 from pausedata.store.manifest import PauseEntry, SplitRows
@@ -101,16 +103,15 @@ def commit_handmade(root: Path) -> Version:
     The placement ``spare`` is there for those who want to break one that no export rests on.
     """
     prepare_folder(root)
-    work = Work(root, None, Silent())
+    work = Transaction(root, None, Silent())
     work.name = "handmade"
     work.pause = PauseEntry(token="[PAUSE]", id=PAUSE, id_is_new=True)
-    work.default_run = "base"
     for table in stage_corpus(root, staging=work.staging):
         work.put(table)
     lowest = Placement(strategy="lowest_logprob", positions=1, tokens=2)  # type: ignore[call-arg]
-    work.place("low", lowest)
-    work.place("spare", lowest)
-    work.export("low-tokenized", Export(placement="low", format="tokenized"))
+    add_placement(work, "low", lowest)
+    add_placement(work, "spare", lowest)
+    add_export(work, "low-tokenized", Export(placement="low", format="tokenized"))
     return work.commit(
         "build handmade.yaml",
         name="handmade",
@@ -119,6 +120,21 @@ def commit_handmade(root: Path) -> Version:
         pause=work.pause,
         rows={"train": SplitRows(into=3, out=3), "test": SplitRows(into=1, out=1)},
     ).version
+
+
+def add_placement(tx: Transaction, name: str, spec: Placement) -> None:
+    """Make a placement, from the run ``base`` where it names none."""
+    _add(tx, targets.of_placement(name, spec, "base"))
+
+
+def add_export(tx: Transaction, name: str, spec: Export) -> None:
+    """Make an export."""
+    _add(tx, targets.of_export(name, spec, tx.pause))
+
+
+def _add(tx: Transaction, target: Target) -> None:
+    assert target.make is not None and target.inputs is not None
+    tx.put(target.make(tx, target.inputs(tx.contents())))
 
 
 def stage_corpus(root: Path, said: str = "", staging: Staging | None = None) -> list[Table]:

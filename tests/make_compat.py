@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from handmade import add_export, add_placement
 
 from pausedata.core.progress import Silent
 from pausedata.pipeline.recipe import Export, Placement
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.transaction import Transaction
 from pausedata.store.commit import prepare_folder
 from pausedata.store.manifest import PauseEntry, SplitRows
 from pausedata.store.shards import shard_name
@@ -54,8 +55,8 @@ SHARDS: dict[str, list[list[Any]]] = {
 def main(root: Path) -> None:
     """Version 1, the corpus with two runs and two placements; then 2, with the exports, alone."""
     prepare_folder(root)
-    work = Work(root, None, Silent())
-    work.name, work.pause, work.default_run = "pausedata-1", PAUSE, "base"
+    work = Transaction(root, None, Silent())
+    work.name, work.pause = "pausedata-1", PAUSE
     tokens = {
         "source": {"files": ["5f" * 32], "limit": None, "id": "id", "keep": None, "split": "train"},
         "prompt": "{{ question }}", "response": "{{ answer }}",
@@ -96,7 +97,7 @@ def main(root: Path) -> None:
         "dit": {"strategy": "lowest_logprob", "positions": 2, "tokens": 2},
         "dit-epoch-1": {"strategy": "lowest_logprob", "positions": 2, "run": "epoch-1"},
     }.items():
-        work.place(name, Placement(**keys))
+        add_placement(work, name, Placement(**keys))
     base = work.commit(
         "build pausedata-1.yaml",
         name="pausedata-1",
@@ -108,9 +109,9 @@ def main(root: Path) -> None:
             "test": SplitRows(into=1, out=1),
         },
     ).version
-    work = Work(root, base, Silent())
-    work.export("dit-rows", Export(placement="dit", format="tokenized"))
-    work.export("dit-hf", Export(placement="dit", format="hf-disk"))
+    work = Transaction(root, base, Silent())
+    add_export(work, "dit-rows", Export(placement="dit", format="tokenized"))
+    add_export(work, "dit-hf", Export(placement="dit", format="hf-disk"))
     work.commit("export pausedata-1 --placement dit --format tokenized --name dit-rows")
     shutil.rmtree(root / "staging")  # no part of the format
     shutil.rmtree(base.folder)  # as `gc` does: it would double what is kept here

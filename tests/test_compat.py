@@ -24,7 +24,7 @@ import pausedata
 from pausedata.analysis.verify import verify
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import export, place
+from pausedata.pipeline.commands import export, place
 from pausedata.pipeline.recipe import Export, Placement
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.files import sha256_of

@@ -17,7 +17,7 @@ from test_verify import edit_manifest
 import pausedata
 from pausedata.core.errors import DataError, UsageError
 from pausedata.dataset import Dataset
-from pausedata.pipeline.change import place
+from pausedata.pipeline.commands import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.shards import write_shard

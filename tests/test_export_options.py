@@ -26,7 +26,7 @@ from pausedata.exporters.export_rows import ExportRows
 from pausedata.exporters.inputs import ExportInputs
 from pausedata.exporters.mixture import draw
 from pausedata.exporters.pack import best_fit
-from pausedata.pipeline.change import export, place, remove
+from pausedata.pipeline.commands import export, place, remove
 from pausedata.pipeline.recipe import Export, Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.manifest import PauseEntry

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from pausedata import exporters
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import export, place
+from pausedata.pipeline.commands import export, place
 from pausedata.pipeline.recipe import Export, Placement
 from pausedata.pipeline.steps.export import write_outside
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.transaction import Transaction
 from pausedata.store.dataset import Version
 
 CHEAP = settings(max_examples=in_ci(100), deadline=None)
@@ -236,7 +236,7 @@ def test_a_file_outside_the_dataset_holds_the_same_bytes(
     dataset: Version, tmp_path: Path, split: str
 ) -> None:
     format = exporters.get("tokenized")
-    origin = Work(dataset.root, dataset, Silent()).origin("low")
+    origin = Transaction(dataset.root, dataset, Silent()).origin("low")
     target = tmp_path / "here.jsonl"
     options = exporters.parse(format, {}, "test")
     written = write_outside(target, format, options, origin, [split], 1, Silent())
@@ -252,7 +252,7 @@ def test_a_file_outside_the_dataset_holds_the_same_bytes(
 
 def test_a_folder_outside_gets_a_file_for_each_split(dataset: Version, tmp_path: Path) -> None:
     format = exporters.get("tokenized")
-    origin = Work(dataset.root, dataset, Silent()).origin("low")
+    origin = Transaction(dataset.root, dataset, Silent()).origin("low")
     options = exporters.parse(format, {}, "test")
     write_outside(tmp_path / "out", format, options, origin, ["train", "test"], 1, Silent())
     assert lines(tmp_path / "out" / "train.jsonl") == TRAIN

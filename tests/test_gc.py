@@ -25,7 +25,7 @@ from pausedata.analysis.verify import verify
 from pausedata.cli.render.gc import size
 from pausedata.core.errors import DataError
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import place
+from pausedata.pipeline.commands import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.store import gc as gc_module
 from pausedata.store.commit import commit_lock
@@ -615,7 +615,7 @@ def test_what_is_no_dataset_is_left_alone(tmp_path: Path, run: Callable[..., Any
 def test_where_holds_cannot_be_seen_it_says_so(
     root: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gc_module.read_locks, "fcntl", None)
+    monkeypatch.setattr(gc_module.holds, "fcntl", None)
     result = run("gc", root, "--older-than", "0", "--dry-run")
     assert "This file system does not say which versions pausedata itself is reading" in result.err
 

@@ -26,7 +26,7 @@ from pausedata.analysis.verify import verify
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
 from pausedata.exporters import hf_disk
-from pausedata.pipeline.change import export
+from pausedata.pipeline.commands import export
 from pausedata.pipeline.recipe import Export
 from pausedata.store.dataset import Version, open_version
 

@@ -13,7 +13,7 @@ import pytest
 
 from pausedata import __version__
 from pausedata.analysis.history import Changes, history
-from pausedata.pipeline.change import place, remove
+from pausedata.pipeline.commands import place, remove
 from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.files import sha256_of

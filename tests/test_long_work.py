@@ -113,7 +113,7 @@ def test_where_there_is_nothing_to_wait_for_ctrl_c_stops_at_once_and_says_what_i
             held = held.replace("d.Table.read", "import pausedata.analysis.verify as v; v.verify")
         if words[0] == "place":  # while it waits for another process, as at any step between
             held = held.replace(
-                "d.Table.read", "import pausedata.pipeline.change as c; c.when_free"
+                "d.Table.read", "import pausedata.pipeline.commands as c; c.when_free"
             )
         process = start(*words, first=held)
         assert process.stdout is not None and process.stdout.readline() == "here\n"

@@ -20,7 +20,7 @@ from pausedata.analysis.verify import verify
 from pausedata.cli.render.gc import size
 from pausedata.core.errors import DataError
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import place
+from pausedata.pipeline.commands import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.store import files
 from pausedata.store.commit import prepare_folder

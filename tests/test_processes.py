@@ -14,7 +14,7 @@ from handmade import commit_handmade
 
 from pausedata.analysis.verify import verify, verify_others
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import place
+from pausedata.pipeline.commands import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc

@@ -83,8 +83,9 @@ def placed_and_exported(root: Path, tables: dict[str, Table], chosen: Any) -> tu
 def _placed(root: Path, tables: dict[str, Table], strategy: Any, parameters: Any) -> Table:
     names = place_step.tables_read(strategy, parameters, "base")
     read = {name: tables[name] for name in names}
-    wanted = place_step.inputs(strategy, parameters, "base", read)
-    return place_step.place(Staging(root), "p", wanted, read, Silent())
+    contents = {name: table.entry.content for name, table in read.items()}
+    wanted = place_step.inputs(strategy, parameters, "base", contents)
+    return place_step.place(Staging(root), "p", strategy, parameters, wanted, read, Silent())
 
 
 def no_tokenizer() -> Any:
@@ -103,8 +104,9 @@ def _placed_and_exported(
     options = exporters.parse(format, {}, "test")
     read = tables | {"examples": tokens, "vocab": tokens, "placements/p": placement}
     origin = ExportInputs.of("d", pause, read, "p", no_tokenizer)
-    inputs = export_step.inputs(format, options, origin)
-    return placement, export_step.export(Staging(root), "e", inputs, origin, Silent())
+    wanted = export_step.inputs(format, options, "p", origin.contents, pause)
+    made = (Staging(root), "e", format, options, wanted, origin, Silent())
+    return placement, export_step.export(*made)
 
 
 @settings(max_examples=in_ci(40), deadline=None)

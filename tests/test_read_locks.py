@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import commit_handmade
+from handmade import add_placement, commit_handmade
 
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import place
+from pausedata.pipeline.commands import place
 from pausedata.pipeline.recipe import Placement
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.transaction import Transaction
 from pausedata.store import opening, read_locks
 from pausedata.store.commit import current_version
 from pausedata.store.dataset import open_version
@@ -74,11 +74,11 @@ def test_a_table_holds_its_version(root: Path) -> None:
 
 
 def test_a_writer_holds_the_version_that_it_works_from(root: Path) -> None:
-    work = Work(root, current_version(root), Silent())
+    work = Transaction(root, current_version(root), Silent())
     place(root, {"other": appended(2)})
     assert open_version(root).number == 3
     assert state(root, 2) == "held"
-    work.place("mine", appended(3))
+    add_placement(work, "mine", appended(3))
     assert work.commit("place mine").version.number == 4
     del work
     assert state(root, 2) == "free"

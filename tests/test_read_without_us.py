@@ -20,7 +20,7 @@ import pyarrow.dataset
 import pytest
 from small_dataset import PAUSE_ID, make_dataset
 
-from pausedata.pipeline.change import export
+from pausedata.pipeline.commands import export
 from pausedata.pipeline.recipe import Export
 
 READER = Path(__file__).with_name("reader.py")

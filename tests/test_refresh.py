@@ -23,9 +23,9 @@ from transformers import (
 from pausedata.analysis.verify import verify
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import place, score
+from pausedata.pipeline.commands import place, score
 from pausedata.pipeline.recipe import Placement
-from pausedata.pipeline.runs import Asked
+from pausedata.pipeline.runs import ScoreRequest
 from pausedata.store.dataset import open_version
 from pausedata.training import PlacedRows, PlacingCollator, RefreshPlacement, UnplacedRows
 
@@ -105,7 +105,7 @@ def positions(dataset: Path, placement: str) -> dict[str, list[int]]:
 def offline(dataset: Path, checkpoint: Path, model_folder: Path, name: str) -> dict[str, list[int]]:
     """What `pausedata score` of the saved weights, and `place`, give."""
     AutoTokenizer.from_pretrained(model_folder).save_pretrained(checkpoint)
-    score(dataset, name, Asked(model=str(checkpoint)))
+    score(dataset, name, ScoreRequest(model=str(checkpoint)))
     place(dataset, {name: DIT.model_copy(update={"run": name})})
     return positions(dataset, name)
 

@@ -13,7 +13,7 @@ from conftest import Recipe, Run, make_model
 from pausedata.analysis.verify import verify, verify_others
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import place
+from pausedata.pipeline.commands import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.files import sha256_of

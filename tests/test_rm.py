@@ -15,11 +15,11 @@ from pausedata.analysis.verify import verify
 from pausedata.cli.render.outcome import describe
 from pausedata.core.errors import ConflictError, UsageError
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import place, remove
+from pausedata.pipeline.commands import place, remove
 from pausedata.pipeline.plan import plan
+from pausedata.pipeline.planner import decide
 from pausedata.pipeline.recipe import Placement, load_recipe
-from pausedata.pipeline.references import dependents
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.transaction import Transaction
 from pausedata.store.dataset import open_version
 
 CORPUS = ["examples", "vocab", "tokens"]
@@ -51,7 +51,7 @@ def spec(strategy: str, **keys: Any) -> Placement:
 def add_run(root: Path, name: str) -> None:
     """Commit a second run, with the scores of ``base``."""
     version = open_version(root)
-    work = Work(root, version, Silent())
+    work = Transaction(root, version, Silent())
     base = next(table for table in stage_corpus(root, name) if table.name == "scores/base")
     for shard in base.shards:
         own = base.folder / shard.path.replace("/base/", f"/{name}/")
@@ -204,12 +204,12 @@ def during(patch: pytest.MonkeyPatch, meanwhile: Callable[[], Any]) -> None:
     left = [meanwhile]
 
     def then(*args: Any) -> Any:
-        result = dependents(*args)
+        result = list(decide(*args))
         if left:
             left.pop()()
         return result
 
-    patch.setattr("pausedata.pipeline.change.dependents", then)
+    patch.setattr("pausedata.pipeline.commands.decide", then)
 
 
 def test_the_recipe_makes_again_what_it_names(recipe: Any) -> None:

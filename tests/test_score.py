@@ -19,11 +19,11 @@ from pausedata.core.progress import Silent
 from pausedata.models.ref import ModelRef
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.pipeline import resolve, runs
-from pausedata.pipeline.change import score
+from pausedata.pipeline.commands import score
 from pausedata.pipeline.plan import plan_score
 from pausedata.pipeline.recipe import Model
 from pausedata.pipeline.resolve import find_model, recorded_pins
-from pausedata.pipeline.runs import Asked
+from pausedata.pipeline.runs import ScoreRequest
 from pausedata.scorers.transformers import TransformersScorer
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.staging import Pins
@@ -121,7 +121,7 @@ def test_scores_are_over_the_checkpoints_own_vocabulary(recipe: Recipe, checkpoi
 
     recipe.data["placements"], recipe.data["exports"] = {}, {}
     recipe.build()
-    score(recipe.out, "epoch-1", Asked(model=str(checkpoint)))
+    score(recipe.out, "epoch-1", ScoreRequest(model=str(checkpoint)))
     version = open_version(recipe.out)
     prompt = column(version, "tokens", "prompt_ids")[0]
     response = column(version, "tokens", "response_ids")[0]
@@ -139,7 +139,7 @@ def test_rows_and_tokens_for_padding_are_no_matter(
     built: Recipe, model_folder: Path, tmp_path: Path, pad: str, checked: str
 ) -> None:
     padded = train_a_step(model_folder, tmp_path / "padded", rows_of=64, pad=pad)
-    outcome = score(built.out, "padded", Asked(model=str(padded)))
+    outcome = score(built.out, "padded", ScoreRequest(model=str(padded)))
     facts = outcome.version.table("scores/padded").entry.provenance
     assert facts["tokenizer"]["checked"] == checked
 
@@ -204,7 +204,7 @@ def test_what_was_added_to_texts_is_taken_from_the_stored_rows(
     settings = json.loads((other / "tokenizer_config.json").read_text())
     settings["eos_token"] = "<|im_start|>"
     (other / "tokenizer_config.json").write_text(json.dumps(settings))
-    made = score(recipe.out, "other", Asked(model=str(other))).version
+    made = score(recipe.out, "other", ScoreRequest(model=str(other))).version
     assert made.table("scores/other").entry.provenance["tokenizer"]["checked"] == "every row"
 
 
@@ -232,7 +232,7 @@ def test_an_end_that_means_another_token_is_refused(built: Recipe, tmp_path: Pat
     other = make_model(tmp_path / "other")
     swap_tokens(other, "<|endoftext|>", "<|im_end|>")
     with pytest.raises(UsageError, match=r"id 0 is '<\|endoftext\|>' there and '<\|im_end\|>'"):
-        score(built.out, "other", Asked(model=str(other)))
+        score(built.out, "other", ScoreRequest(model=str(other)))
 
 
 def test_further_runs_of_a_recipe_are_checked_the_same_way(
@@ -245,7 +245,7 @@ def test_further_runs_of_a_recipe_are_checked_the_same_way(
     assert facts["base"]["tokenizer"]["checked"] == "hash"
     assert facts["tools"]["tokenizer"]["checked"] == "every row"
     # And `score` with nothing new finds the run as `build` made it.
-    assert not score(recipe.out, "tools", Asked(model=str(other))).committed
+    assert not score(recipe.out, "tools", ScoreRequest(model=str(other))).committed
 
 
 def test_a_run_made_otherwise_needs_replace_which_remakes_what_rests_on_it(
@@ -310,7 +310,7 @@ def test_scoring_goes_on_after_a_kill(
     with monkeypatch.context() as patch:
         patch.setattr(TransformersScorer, "score", killed)
         assert run(*words).status == 130
-    planned = plan_score(built.out, "epoch-1", Asked(model=str(checkpoint)))
+    planned = plan_score(built.out, "epoch-1", ScoreRequest(model=str(checkpoint)))
     assert planned.steps[0].action == "resume"
     assert planned.steps[0].why.startswith("1 of 3 shards were scored by an earlier command")
     done = run(*words)
@@ -324,7 +324,7 @@ def test_scoring_goes_on_after_a_kill(
 def test_when_the_corpus_grows_an_added_run_costs_only_what_is_new(
     built: Recipe, checkpoint: Path, rows: list[dict[str, Any]], run: Callable[..., Run]
 ) -> None:
-    asked = Asked(model=str(checkpoint), batch_tokens=64)
+    asked = ScoreRequest(model=str(checkpoint), batch_tokens=64)
     score(built.out, "epoch-1", asked)
     before = open_version(built.out)
     # Fewer rows: the run is carried whole, with what is known of it.
@@ -387,15 +387,15 @@ def test_the_model_may_be_left_out_where_the_recorded_one_is_on_the_hub(tmp_path
     version = commit_handmade(tmp_path / "d")
     commit = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
     on_hub = {"id": "org/model", "revision": commit, "dtype": "bfloat16"}
-    spec, _ = runs.of_command(tmp_path / "d", recorded(version, on_hub), "again", Asked())
+    spec, _ = runs.of_command(tmp_path / "d", recorded(version, on_hub), "again", ScoreRequest())
     assert (spec.model.name, spec.model.revision) == ("org/model", commit)
     assert (spec.dtype, spec.backend) == ("bfloat16", "transformers")
-    asked = Asked(dtype="float32", device="cpu", batch_tokens=7)
+    asked = ScoreRequest(dtype="float32", device="cpu", batch_tokens=7)
     spec, _ = runs.of_command(tmp_path / "d", recorded(version, on_hub), "again", asked)
     assert (spec.dtype, spec.scoring.device, spec.scoring.batch_tokens) == ("float32", "cpu", 7)
     folder = {"id": "tiny", "weights_sha256": "0" * 64, "dtype": "float32"}
     with pytest.raises(UsageError, match=r"run 'again': give its model with --model: of a folder"):
-        runs.of_command(tmp_path / "d", recorded(version, folder), "again", Asked())
+        runs.of_command(tmp_path / "d", recorded(version, folder), "again", ScoreRequest())
 
 
 def test_the_base_of_an_adapter_is_pinned_like_a_model_of_the_hub(
@@ -448,7 +448,7 @@ def test_a_dataset_without_scores_can_be_given_some(recipe: Recipe, model_folder
     recipe.data["placements"] = {"append": {"strategy": "append", "tokens": 2}}
     recipe.data["exports"] = {}
     recipe.build()
-    outcome = score(recipe.out, "base", Asked(model=str(model_folder)))
+    outcome = score(recipe.out, "base", ScoreRequest(model=str(model_folder)))
     assert outcome.made == ["scores/base"]
     assert whole(recipe.out)
 

@@ -33,7 +33,7 @@ from pausedata.analysis.stats import (
 )
 from pausedata.cli.render.stats import hundredths, render_stats
 from pausedata.core.errors import DataError, UsageError
-from pausedata.pipeline.change import place
+from pausedata.pipeline.commands import place
 from pausedata.pipeline.grid import grid
 from pausedata.store.dataset import Version, open_version
 from tests.small_dataset import (

@@ -23,16 +23,23 @@ import pyarrow.parquet as pq
 import pytest
 from aligned import aligned
 from conftest import in_ci
-from handmade import EXAMPLES, SHARDS, commit_handmade, stage_corpus
+from handmade import (
+    EXAMPLES,
+    SHARDS,
+    add_export,
+    add_placement,
+    commit_handmade,
+    stage_corpus,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pausedata.core.errors import ConflictError, DataError, UsageError
 from pausedata.core.progress import Silent
 from pausedata.hub.card import quick_card as card
-from pausedata.pipeline.change import export, place
+from pausedata.pipeline.commands import export, place
 from pausedata.pipeline.recipe import Export, Placement
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.transaction import Transaction
 from pausedata.store import commit as commit_module
 from pausedata.store import files
 from pausedata.store.commit import Change, commit, current_version, prepare_folder
@@ -842,9 +849,9 @@ def test_discarding_removes_the_folders_of_what_was_committed(tmp_path: Path) ->
 def test_a_second_writer_is_rebased_on_the_first(root: Path) -> None:
     """Both work from version 1; what they add can stand side by side."""
     base = open_version(root)
-    slow, quick = Work(root, base, Silent()), Work(root, base, Silent())
-    slow.place("slow", appended(1))
-    quick.place("quick", appended(2))
+    slow, quick = Transaction(root, base, Silent()), Transaction(root, base, Silent())
+    add_placement(slow, "slow", appended(1))
+    add_placement(quick, "quick", appended(2))
     assert quick.commit("place quick").version.number == 2
     version = slow.commit("place slow").version
     assert version.number == 3
@@ -854,8 +861,8 @@ def test_a_second_writer_is_rebased_on_the_first(root: Path) -> None:
 
 def test_an_export_that_is_rebased_names_the_number_that_it_got(root: Path) -> None:
     base = open_version(root)
-    slow = Work(root, base, Silent())
-    slow.export("more", Export(placement="spare", format="tokenized"))
+    slow = Transaction(root, base, Silent())
+    add_export(slow, "more", Export(placement="spare", format="tokenized"))
     place(root, {"quick": appended(2)})
     version = slow.commit("export more").version
     meta = json.loads((version.folder / "exports" / "more" / "train.meta.json").read_text())
@@ -864,8 +871,8 @@ def test_an_export_that_is_rebased_names_the_number_that_it_got(root: Path) -> N
 
 def test_two_writers_of_one_name_conflict_and_nothing_is_lost(root: Path) -> None:
     base = open_version(root)
-    slow = Work(root, base, Silent())
-    slow.place("more", appended(1))
+    slow = Transaction(root, base, Silent())
+    add_placement(slow, "more", appended(1))
     place(root, {"more": appended(2)})
     with pytest.raises(ConflictError, match="'placements/more' was changed by another writer"):
         slow.commit("place more")
@@ -879,8 +886,8 @@ def test_two_writers_of_one_name_conflict_and_nothing_is_lost(root: Path) -> Non
 
 def test_a_placement_of_examples_that_another_writer_replaced_conflicts(root: Path) -> None:
     base = open_version(root)
-    slow = Work(root, base, Silent())
-    slow.place("more", appended(1))
+    slow = Transaction(root, base, Silent())
+    add_placement(slow, "more", appended(1))
     replaced = {table.name: table for table in stage_corpus(root, said="otherwise")}
     commit(root, base, Change("build", tables={"examples": replaced["examples"]}), card)
     with pytest.raises(ConflictError, match="'examples' was changed by another writer"):
@@ -890,9 +897,9 @@ def test_a_placement_of_examples_that_another_writer_replaced_conflicts(root: Pa
 
 def test_a_placement_from_scores_that_another_writer_removed_conflicts(root: Path) -> None:
     base = open_version(root)
-    slow = Work(root, base, Silent())
+    slow = Transaction(root, base, Silent())
     lowest = Placement(strategy="lowest_logprob", positions=2)  # type: ignore[call-arg]
-    slow.place("more", lowest)
+    add_placement(slow, "more", lowest)
     removed = frozenset({"scores/base", "placements/low", "placements/spare"})
     exports = frozenset({"exports/low-tokenized"})
     commit(root, base, Change("rm", tables={}, removed=removed | exports), card)
@@ -914,9 +921,9 @@ def test_a_placement_that_another_writer_added_keeps_its_examples(root: Path) ->
 def test_what_another_writer_made_from_a_table_keeps_that_table(root: Path, remake: bool) -> None:
     """One replaces (removes) a placement while another exports it: the export must not dangle."""
     base = open_version(root)
-    slow = Work(root, base, Silent())
+    slow = Transaction(root, base, Silent())
     if remake:
-        slow.place("spare", appended(9))
+        add_placement(slow, "spare", appended(9))
     else:
         slow.drop("placements/spare", "no longer wanted")
     export(root, "spare-rows", Export(placement="spare", format="tokenized"))
@@ -939,8 +946,8 @@ def test_many_writers_at_once_all_get_in(root: Path) -> None:
     base = open_version(root)
     works = []
     for k in range(6):
-        work = Work(root, base, Silent())
-        work.place(f"writer-{k}", appended(k + 1))
+        work = Transaction(root, base, Silent())
+        add_placement(work, f"writer-{k}", appended(k + 1))
         works.append(work)
     threads = [threading.Thread(target=work.commit, args=("place",)) for work in works]
     for thread in threads:

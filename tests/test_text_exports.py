@@ -16,7 +16,7 @@ from pausedata.analysis.verify import verify
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Silent
 from pausedata.exporters.refused import Refused
-from pausedata.pipeline import change
+from pausedata.pipeline import commands
 from pausedata.pipeline.recipe import Export
 from pausedata.store.dataset import Version, open_version
 
@@ -93,7 +93,7 @@ def spec(format: str, placement: str = "five", **options: Any) -> Export:
 def export(root: Path, name: str, wanted: Export, tokenizer: str | None = None) -> Any:
     """Add an export; of a folder a dataset keeps no path, so that the model is named again."""
     recipe = yaml.safe_load((root.parent / "recipe.yaml").read_text())
-    return change.export(root, name, wanted, tokenizer=tokenizer or recipe["model"]["id"])
+    return commands.export(root, name, wanted, tokenizer=tokenizer or recipe["model"]["id"])
 
 
 def rows_of(version: Version, name: str = "e") -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from handmade import PAUSE, commit_handmade
 from pausedata.analysis.verify import verify
 from pausedata.core.errors import DataError
 from pausedata.core.progress import Silent
-from pausedata.pipeline.change import place
+from pausedata.pipeline.commands import place
 from pausedata.pipeline.recipe import Placement
 from pausedata.store.content import ContentHash
 from pausedata.store.dataset import open_version

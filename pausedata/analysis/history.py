@@ -240,6 +240,8 @@ def _origin(manifest: Manifest, name: str) -> str:
         return f"{inputs['strategy']}{run}"
     if kind == "exports" and "format" in inputs:
         return f"{inputs['format']} of {describe_choice(inputs['placement'])}"
+    if kind == "kept":
+        return f"scores of run '{own}' that are left"
     if kind == "gates":
         return gate(manifest.tables[name])
     return ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pausedata import exporters
 from pausedata.analysis.verify_exports import export_problems
@@ -180,9 +181,11 @@ class _RowChecks:
             yield from _gate(rows)
         else:
             tokens = self._tokens.read(self._tokens.shards[number])
+            if kind == "kept":  # which has scores of some of the examples
+                tokens = tokens.filter(pc.field("id").isin(rows.column("id").combine_chunks()))
             if rows.column("id").combine_chunks() != tokens.column("id").combine_chunks():
                 yield "its ids are not those of tokens"
-            elif kind == "scores":
+            elif kind in ("scores", "kept"):
                 yield from _scores(rows, tokens)
             elif kind == "placements":
                 yield from _placement(rows, tokens)

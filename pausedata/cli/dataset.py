@@ -65,7 +65,7 @@ def place(
 
     if strategy in strategies.own():
         without_pandas()
-    from pausedata.pipeline.change import place as add
+    from pausedata.pipeline.commands import place as add
     from pausedata.pipeline.grid import grid
 
     checked_name(name, "a placement")

@@ -187,7 +187,7 @@ def export(
             raise UsageError("--split goes with -o: an export in the dataset has every split.")
         if version is not None:
             raise UsageError("--version goes with -o: a new version is made from the current one.")
-        from pausedata.pipeline.change import export as add
+        from pausedata.pipeline.commands import export as add
         from pausedata.pipeline.recipe import Export
 
         default = "-".join([*_names(choice), format])

@@ -94,7 +94,7 @@ def rm(
     tables: Annotated[
         list[str],
         typer.Argument(
-            help="scores/RUN, placements/NAME or exports/NAME.",
+            help="scores/RUN, kept/RUN, placements/NAME or exports/NAME.",
             metavar="TABLE",
             autocompletion=complete.removable,
         ),
@@ -108,7 +108,7 @@ def rm(
 
     Example: pausedata rm build/gsm8k placements/random exports/random-tokenized
     """
-    from pausedata.pipeline.change import remove
+    from pausedata.pipeline.commands import remove
 
     if_stopped("the dataset is whole", goes_on=False)
     outcome = remove(dataset, tables, cascade=cascade, command=command_line(), progress=progress())

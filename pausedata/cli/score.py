@@ -94,10 +94,10 @@ def score(
     Example: pausedata score build/gsm8k --run epoch-1 --model checkpoints/epoch-1
     """
     from pausedata.pipeline.recipe import parse_set
-    from pausedata.pipeline.runs import Asked
+    from pausedata.pipeline.runs import ScoreRequest
 
     checked_name(run, "a run")
-    asked = Asked(
+    asked = ScoreRequest(
         model=model,
         revision=revision,
         dtype=dtype,
@@ -120,7 +120,7 @@ def score(
 
         console().print(render_plan(planned))
         return
-    from pausedata.pipeline.change import score as add
+    from pausedata.pipeline.commands import score as add
 
     if_stopped("finished shards are kept")
     outcome = add(dataset, run, asked, command=command_line(), replace=replace, progress=progress())

@@ -51,6 +51,12 @@ class ExportInputs:
         )
 
     @property
+    def contents(self) -> dict[str, str]:
+        """The content hashes of the tables that decide it."""
+        placements = {f"placements/{name}": t.entry.content for name, t in self.placements.items()}
+        return {"tokens": self.tokens.entry.content} | placements
+
+    @property
     def placement_content(self) -> str | dict[str, str]:
         """The content hash of the placement, or of each."""
         contents = {name: table.entry.content for name, table in self.placements.items()}

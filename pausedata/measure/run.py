@@ -30,12 +30,12 @@ from pausedata.measure.result import Generated, MeasuredPart, Measurement
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
 from pausedata.pipeline import runs
-from pausedata.pipeline.change import existing
+from pausedata.pipeline.commands import existing
 from pausedata.pipeline.recipe import Model, Scoring
 from pausedata.pipeline.resolve import Tokenizers, find_model, recorded_pins
 from pausedata.pipeline.rules import Rules
 from pausedata.pipeline.runs import RunSpec
-from pausedata.pipeline.work import Outcome, Work
+from pausedata.pipeline.transaction import Outcome, Transaction
 from pausedata.scorers import Scorer
 from pausedata.store.shards import read_shard, shard_name
 from pausedata.store.staging import Pins, Stage, when_free
@@ -112,7 +112,7 @@ class _Measuring:
             )
 
     def run(self, command: str) -> tuple[Measurement, Outcome | None]:
-        with Work(self.root, self.version, self.progress) as work:
+        with Transaction(self.root, self.version, self.progress) as work:
             stage = work.staging.stage("measure", self._inputs())
             pairs, overlong = self._pairs_that_fit()
             # What answers need comes first: it costs nothing, and may be missing.
@@ -352,7 +352,7 @@ class _Measuring:
         )
 
     def _record(
-        self, work: Work, result: Measurement, measured: Measured, command: str
+        self, work: Transaction, result: Measurement, measured: Measured, command: str
     ) -> Outcome | None:
         """Commit what was found as a table of a new version; None where that was not asked for."""
         asked = self.asked

@@ -7,23 +7,35 @@ that readers see.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from pausedata.core.errors import UsageError, listing
 from pausedata.core.progress import Progress, Silent
-from pausedata.pipeline import runs
-from pausedata.pipeline.recipe import LoadedRecipe, Recipe
-from pausedata.pipeline.references import check_references, recorded_placements
+from pausedata.pipeline import runs, targets
+from pausedata.pipeline.making import carry_out
+from pausedata.pipeline.planner import (
+    CORPUS,
+    PAUSE,
+    Corpus,
+    State,
+    Step,
+    Target,
+    changed_corpus,
+    decide_corpus,
+    differences,
+    irreparable,
+    recorded,
+)
+from pausedata.pipeline.recipe import LoadedRecipe, Placement, Recipe
 from pausedata.pipeline.resolve import Resolved, resolve
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.pipeline.steps.prepare import Prepared
-from pausedata.pipeline.work import Outcome, Work, differences
+from pausedata.pipeline.transaction import Outcome, Transaction
 from pausedata.store.commit import current_version, prepare_folder
-from pausedata.store.dataset import Version
+from pausedata.store.dataset import Table, Version
+from pausedata.store.manifest import PauseEntry
 from pausedata.store.repair import fall_back, mend
 from pausedata.store.staging import when_free
-
-FIRST = ("examples", "vocab", "tokens")  # the tables that one step makes
 
 
 def build(
@@ -50,102 +62,127 @@ def build(
         damaged = mend(base, progress) if base else {}
         progress.say(f"{loaded.label}: looking up the source, the model and its tokenizer")
         resolved = resolve(loaded, root, base, update=update)
-        placements = recorded_placements(base) | resolved.recipe.placements
-        check_references(placements, *known_runs(resolved.recipe, base), loaded.label)
-        with Work(root, base, progress, damaged) as work:
-            work.asked_tokenizer = lambda: resolved.tokenizer
-            prepared = _prepare(resolved, work, replace)
-            _score(resolved, work)
-            work.place_all(placements)
-            work.remake_exports(resolved.recipe.exports)
-            return work.commit(
+        others = targets.recorded_placements(base, but=resolved.recipe.placements)
+        check_placements(loaded, base, others)
+        state = State.of(base, damaged)
+        corpus = corpus_of(resolved, root, base, examples_differ(resolved, base), replace)
+        steps = decide_corpus(corpus, state)
+        with Transaction(root, base, progress, damaged) as tx:
+            tx.asked_tokenizer = lambda: resolved.tokenizer
+            prepared = _prepare(steps, corpus, resolved, tx)
+            note_corpus(state, base, tx.tables, tx.pause)
+            new_tokens = tx.tables["tokens"] if "tokens" in state.changed else None
+            every = all_targets(resolved, root, base, others, tx.pause, new_tokens)
+            carry_out(every, state, tx, every=True)
+            return tx.commit(
                 command,
                 name=resolved.recipe.name,
                 recipe=resolved.recorded_recipe(),
                 pins=resolved.pins,
-                pause=work.pause,
+                pause=tx.pause,
                 rows=prepared.rows if prepared else None,
             )
 
     return when_free(make, progress)
 
 
-def known_runs(recipe: Recipe, base: Version | None) -> tuple[list[str], str | None]:
-    """The runs that there will be, as tables, and the one that placements read by default."""
-    there = [name for name in base.tables if name.startswith("scores/")] if base else []
-    asked = [f"scores/{run}" for run in recipe.scoring_runs()]
-    default = recipe.scoring.run if recipe.scoring else base.default_run if base else None
-    return [*dict.fromkeys([*asked, *there])], default
+def check_placements(
+    loaded: LoadedRecipe, base: Version | None, others: Mapping[str, Placement]
+) -> None:
+    """UsageError where a placement reads what nobody makes. It comes before hours of scoring."""
+    recipe = loaded.recipe
+    names = dict.fromkeys([*recipe.scoring_runs(), *(base.runs if base else [])])
+    tables = [f"scores/{run}" for run in names]
+    every = {**others, **recipe.placements}
+    targets.check_references(every, tables, default_run(recipe, base), loaded.label)
 
 
-def examples_differ(resolved: Resolved, base: Version) -> list[str]:
-    """What differs between the inputs of the examples there are and those of the recipe."""
-    made_from = base.table("tokens").entry.provenance["inputs"]
-    return differences(made_from, prepare_step.inputs(resolved))
+def default_run(recipe: Recipe, base: Version | None) -> str | None:
+    """The run that placements read which name none."""
+    return recipe.scoring.run if recipe.scoring else base.default_run if base else None
 
 
-def _prepare(resolved: Resolved, work: Work, replace: bool) -> Prepared | None:
-    """Examples and tokens: kept where their inputs are the same, else made; None where kept."""
-    if work.base is not None:
-        different = examples_differ(resolved, work.base)
-        if not different and (_first_are_whole(work) or _prepare_again(resolved, work, replace)):
-            for name in FIRST:
-                if name not in work.damaged and name not in work.repaired:
-                    work.keep(name)
-            return None
-        if not replace:
-            raise UsageError(
-                f"{work.root}: the recipe would change the examples that are there:\n"
-                + "".join(f"  {line}\n" for line in different)
-                + "Give --replace to make a version with the new ones (scores of examples whose "
-                "tokens are unchanged are carried over), or another --output."
-            )
-    prepared = prepare_step.prepare(resolved, work.staging, work.progress)
-    for table in prepared.tables.values():
-        work.put(table)
-    work.pause = prepared.pause
-    work.name = resolved.recipe.name
-    return prepared
+def corpus_of(
+    resolved: Resolved,
+    root: Path,
+    base: Version | None,
+    different: list[str],
+    replace: bool,
+    unless: str = "",
+) -> Corpus:
+    """What the recipe asks of the first tables; ``different`` is what differs in their inputs."""
+    was = base.manifest.recipe.get("shard_rows") if base else None
+    source = resolved.recipe.source.hub or "files"
+    return Corpus(root, source, different, (was, resolved.recipe.shard_rows), replace, unless)
 
 
-def _first_are_whole(work: Work) -> bool:
-    return not work.damaged.keys() & set(FIRST)
+def all_targets(
+    resolved: Resolved,
+    root: Path,
+    base: Version | None,
+    others: Mapping[str, Placement],
+    pause: PauseEntry | None,
+    new_tokens: Table | None,
+) -> list[Target]:
+    """All that the recipe names, and all else that is there, but for the first tables.
 
-
-def _prepare_again(resolved: Resolved, work: Work, replace: bool) -> bool:
-    """Make the damaged ones of the first tables as they were; whether they came out like that.
-
-    Raises UsageError where they do not and may not be replaced.
+    ``new_tokens`` are those that there will be, where they are known and not what they were.
     """
-    assert work.base is not None
-    cut, now = work.base.manifest.recipe.get("shard_rows"), resolved.recipe.shard_rows
-    tables = {}
-    if cut == now:
-        tables = prepare_step.prepare(resolved, work.staging, work.progress).tables
-        if all(tables[n].entry.content == work.base.table(n).entry.content for n in FIRST):
-            for name in FIRST:
-                if name in work.damaged:
-                    work.put(tables[name])
-            return True
-    if replace:
-        return False
-    why = "now they come out otherwise, by another release of pausedata or of tokenizers"
-    if not tables:
-        why = f"they were cut with shard_rows {cut or 'null'}: --set shard_rows={cut or 'null'}"
-    raise UsageError(
-        f"{work.root}: {listing(work.damaged)} cannot be repaired: {why}. --replace makes a "
-        "version with new ones."
-    )
+    recipe = resolved.recipe
+    scored = [spec.target(resolved.tokenizers) for spec in runs.of_recipe(resolved)]
+    run = default_run(recipe, base)
+    named = [targets.of_placement(name, spec, run) for name, spec in recipe.placements.items()]
+    named += [targets.of_export(name, spec, pause) for name, spec in recipe.exports.items()]
+    return [
+        *scored,
+        *(runs.stored(root, base, scored, new_tokens) if base else []),
+        *targets.with_the_rest(named, base, others, pause),
+    ]
 
 
-def _score(resolved: Resolved, work: Work) -> None:
-    """Every run of the recipe; and, where the examples changed, the other runs that are there."""
-    if resolved.recipe.scoring is not None:
-        work.default_run = resolved.recipe.scoring.run
-    for spec in runs.of_recipe(resolved):
-        runs.make(spec, resolved.tokenizers, work)
-    base, tokens = work.base, work.tables["tokens"]
-    if base is not None and tokens.entry.content != base.table("tokens").entry.content:
-        for run in base.runs:
-            if f"scores/{run}" not in work.made:
-                runs.carry_whole(run, work)
+def examples_differ(resolved: Resolved, base: Version | None) -> list[str]:
+    """What differs between the inputs of the examples there are and those of the recipe."""
+    if base is None:
+        return []
+    return differences(recorded(base.manifest.tables["tokens"]), prepare_step.inputs(resolved))
+
+
+def note_corpus(
+    state: State, base: Version | None, tables: Mapping[str, Table], pause: PauseEntry | None
+) -> None:
+    """Tell ``state`` which of the first tables, and whether the pause, are not what they were."""
+    state.damaged -= set(CORPUS)
+    state.changed |= changed_corpus(base, tables)
+    if base is not None and pause != base.manifest.pause:
+        state.changed.add(PAUSE)
+
+
+def _prepare(
+    steps: list[Step], corpus: Corpus, resolved: Resolved, tx: Transaction
+) -> Prepared | None:
+    """Examples and tokens as the planner decided; None where those that are there stay.
+
+    UsageError where damaged ones do not come out as they were, and may not be replaced.
+    """
+    actions = {step.table: step.action for step in steps}
+    for name in CORPUS:
+        if actions[name] == "keep":
+            tx.keep(name)
+    if set(actions.values()) == {"keep"}:
+        return None
+    prepared = prepare_step.prepare(resolved, tx.staging, tx.progress)
+    if "remake" not in actions.values() and "repair" in actions.values():
+        if not changed_corpus(tx.base, prepared.tables):
+            for name in CORPUS:
+                if actions[name] == "repair":
+                    tx.put(prepared.tables[name])
+            return None
+        if not corpus.replace:
+            why = "now they come out otherwise, by another release of pausedata or of tokenizers"
+            raise irreparable(corpus, tx.damaged, why)
+        tx.kept.clear()
+    for table in prepared.tables.values():
+        tx.put(table)
+    tx.pause = prepared.pause
+    tx.name = resolved.recipe.name
+    return prepared

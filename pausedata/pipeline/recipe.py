@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Hashable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -24,6 +25,9 @@ from pausedata.core.names import Name
 from pausedata.pipeline.rules import Rules
 from pausedata.sources.spec import ColumnPrompt, Prompt, RecipePart, Source
 from pausedata.store.choice import names_in
+
+if TYPE_CHECKING:
+    from pausedata.strategies import Parameters, Strategy
 
 RECIPE_FORMAT = "pausedata-recipe/1"
 
@@ -80,11 +84,25 @@ class Placement(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
     strategy: str
     run: Name | None = Field(default=None, description="the scoring run; null: scoring.run")
+    _chosen: tuple[Strategy, Parameters] | None = PrivateAttr(default=None)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The keys that belong to the strategy."""
         return dict(self.model_extra or {})
+
+    def choose(self, where: str) -> tuple[Strategy, Parameters]:
+        """The strategy and its typed parameters, read once; UsageError begins with ``where``."""
+        if self._chosen is None:
+            from pausedata import strategies
+
+            self._chosen = strategies.of(self.strategy, self.parameters, where)
+        return self._chosen
+
+    def chosen_as(self, strategy: Strategy, parameters: Parameters) -> Placement:
+        """The same, where its parameters were read already."""
+        self._chosen = strategy, parameters
+        return self
 
 
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -226,7 +244,7 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
     runs = recipe.scoring_runs()
     for name, placement in recipe.placements.items():
         where = f"{label}: placements.{name}"
-        strategy, parameters = strategies.of(placement.strategy, placement.parameters, where)
+        strategy, parameters = placement.choose(where)
         if strategies.reads_scores(strategy, parameters) and not runs:
             raise UsageError(f"{where}: '{strategy.name}' needs scores, and scoring is null.")
         # A run may also be one that `score` added to the dataset: build looks for it there.

@@ -1,10 +1,11 @@
-"""Runs: scorings of all examples by one model. What `build` and `score` do for each of them."""
+"""Runs: scorings of all examples by one model. Which model, how, and what is there already."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,17 +13,20 @@ from pausedata import scorers
 from pausedata.core.errors import DataError, UsageError, listing, nearest
 from pausedata.core.progress import Progress, Silent
 from pausedata.models.ref import ModelRef
+from pausedata.pipeline.planner import StoredRun, Superseded, Target, but_tokens, recorded
 from pausedata.pipeline.recipe import Model, Scoring
 from pausedata.pipeline.resolve import Resolved, Tokenizers, find_model, recorded_pins
 from pausedata.pipeline.steps import same_ids
 from pausedata.pipeline.steps import score as score_step
-from pausedata.pipeline.steps.carry import CarriedScores
 from pausedata.pipeline.steps.cross_check import CrossCheck
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.steps.reuse import ReusableScores
+from pausedata.pipeline.steps.score import Lengths
+from pausedata.pipeline.transaction import Transaction
 from pausedata.scorers import Job, Scorer, memory
 from pausedata.scorers.address import check_address
 from pausedata.store.dataset import Table, Version, read_version
 from pausedata.store.opening import version_folder, version_numbers
+from pausedata.store.repair import survey
 from pausedata.store.staging import Pins
 
 # Backends whose scores are no better than the engine behind them.
@@ -51,10 +55,22 @@ class RunSpec:
         """The model and how it is run, in a few words."""
         return f"{self.model.name}, {self.dtype}, {self.backend}"
 
-    def inputs(self, tokens: Table) -> dict[str, Any]:
-        """All that decides the run's scores of ``tokens``."""
+    def inputs(self, tokens: str) -> dict[str, Any]:
+        """All that decides the run's scores of ``tokens``, a content hash."""
         return score_step.inputs(
-            self.name, self.model, self.dtype, self.backend, self.scoring, tokens.entry.content
+            self.name, self.model, self.dtype, self.backend, self.scoring, tokens
+        )
+
+    def target(self, tokenizers: Tokenizers) -> Target:
+        """The run as what is to be made."""
+        return Target(
+            self.table,
+            ("tokens",),
+            inputs=lambda contents: self.inputs(contents["tokens"]),
+            make=partial(_make, self, tokenizers),
+            asked=True,
+            label=f"with {self.label}",
+            shown=("tokens", "model"),
         )
 
     def cross_check(self, longest: int) -> CrossCheck | None:
@@ -107,7 +123,7 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoreRequest:
     """What a command says of a run; None: as in the run that is there, else as in the recipe.
 
     ``model`` may be a path, relative to the current folder; ``url`` is a server's, for backend
@@ -145,7 +161,7 @@ def of_recipe(resolved: Resolved) -> list[RunSpec]:
 
 
 def of_command(
-    root: Path, version: Version, name: str, asked: Asked, *, pin: bool = True
+    root: Path, version: Version, name: str, asked: ScoreRequest, *, pin: bool = True
 ) -> tuple[RunSpec, Tokenizers]:
     """The run that a command asks for, and the tokenizers to check it with.
 
@@ -193,7 +209,7 @@ def check_dtype(dtype: str) -> None:
         raise UsageError(f"--dtype: no '{dtype}'.{nearest(dtype, DTYPES)} There: {listing(DTYPES)}")
 
 
-def _model_id(name: str, asked: Asked, recorded: dict[str, Any], own: bool) -> str:
+def _model_id(name: str, asked: ScoreRequest, recorded: dict[str, Any], own: bool) -> str:
     if asked.model is not None:
         return asked.model
     if "revision" in recorded and "id" in recorded:  # on the Hub
@@ -205,7 +221,7 @@ def _model_id(name: str, asked: Asked, recorded: dict[str, Any], own: bool) -> s
     )
 
 
-def _revision(asked: Asked, recorded: dict[str, Any]) -> str | None:
+def _revision(asked: ScoreRequest, recorded: dict[str, Any]) -> str | None:
     """The revision asked for; else that of the run that is there, if it is of the same model."""
     if asked.revision is not None or asked.model not in (None, recorded.get("id")):
         return asked.revision
@@ -237,63 +253,44 @@ def check_tokenizer(
     return {"hash": theirs, "checked": "every row"}
 
 
-def make(spec: RunSpec, tokenizers: Tokenizers, work: Work) -> None:
-    """Score ``spec`` unless it is there, made from the same inputs."""
-    tokens = work.tables["tokens"]
-    wanted = spec.inputs(tokens)
-    if work.has(spec.table, wanted):
-        work.keep(spec.table)
-        return
-    _refuse_later(work, spec.table, wanted)
+def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[str, Any]) -> Table:
+    """Score ``spec``, or the rest of it."""
+    tokens = tx.tables["tokens"]
     facts = {
         "model": spec.model.identity(),
         "tokenizer": check_tokenizer(
-            f"run '{spec.name}'", spec.model, tokenizers, work.tables, work.progress
+            f"run '{spec.name}'", spec.model, tokenizers, tx.tables, tx.progress
         ),
     }
-    longest = score_step.check_context(tokens, spec.model)
+    lengths = Lengths.of(tokens)
+    lengths.check_context(spec.model)
 
     def load(logs: Path) -> Scorer:  # called where a score is missing
-        if spec.why and not any(table.startswith("scores/") for table in work.made):  # once
-            work.progress.say(f"scoring.backend auto: {spec.backend} ({spec.why})")
-        spec.check_memory(longest)
-        work.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
-        return spec.load(logs, longest, work.progress)
+        if spec.why and not any(table.startswith("scores/") for table in tx.made):  # once
+            tx.progress.say(f"scoring.backend auto: {spec.backend} ({spec.why})")
+        spec.check_memory(lengths.longest)
+        tx.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
+        return spec.load(logs, lengths.longest, tx.progress)
 
-    carried = find_carried(work.root, work.base, spec.name, wanted)
-    sound = work.damaged_table(spec.table, wanted)
     table = score_step.score(
-        *(work.staging, spec.name, wanted, tokens, load, carried, work.progress, facts, sound),
-        spec.cross_check(longest),
+        *(tx.staging, spec.name, wanted, tokens, load),
+        *(find_reusable(tx.root, tx.base, spec.name, wanted), tx.progress, facts),
+        sound=tx.damaged_table(spec.table, wanted),
+        check=spec.cross_check(lengths.longest),
+        lengths=lengths,
     )
-    work.put(table)
     rules = tokens.entry.provenance["inputs"].get("scoring", {})
     for warning in score_step.edge_warnings(table, rules.get("append_eos", False)):
-        work.progress.warn(warning)
+        tx.progress.warn(warning)
+    return table
 
 
-def _refuse_later(work: Work, name: str, wanted: dict[str, Any]) -> None:
-    """UsageError where a later release made ``name`` from more than this one knows.
-
-    Scoring it again as this release would is dear, and would lose what that one added.
-    """
-    if name not in work.tables:
-        return
-    unknown = set(work.tables[name].entry.provenance.get("inputs", {})) - set(wanted)
-    if unknown:
-        raise UsageError(
-            f"{work.root}: {name} was made by a later release of pausedata, from what this one "
-            f"does not know ({', '.join(sorted(unknown))}). Upgrade: pip install -U pausedata; or "
-            "score under another name."
-        )
-
-
-def find_carried(
+def find_reusable(
     root: Path, base: Version | None, run: str, wanted: dict[str, Any]
-) -> CarriedScores | None:
-    """The scores of ``run`` in the newest version that has it, where only the tokens differ.
+) -> ReusableScores | None:
+    """The scores of ``run`` in the newest version that has some, where only the tokens differ.
 
-    Newest up to ``base``, which lacks a run that a build over a corpus that grew had to leave out.
+    Newest up to ``base``. A version may have the run, or what was kept of it (``kept/RUN``).
     """
     if base is None:
         return None
@@ -305,40 +302,74 @@ def find_carried(
             version = base if number == base.number else read_version(root, folder)
         except DataError:  # a version that is damaged gives nothing
             continue
-        if run in version.runs:
-            scores = version.table(f"scores/{run}")
-            before = scores.entry.provenance["inputs"]
+        scores = _stored_scores(version, run)
+        if scores is not None:
+            before = recorded(scores.entry)
             # Of the base version they can be the very same only where they are damaged.
             damaged = version is base and before == wanted
-            if not damaged and before | {"tokens": None} == wanted | {"tokens": None}:
-                return CarriedScores(version.table("tokens"), scores)
-            return None
+            if damaged or but_tokens(before) != but_tokens(wanted):
+                return None
+            if (
+                version is not base
+            ):  # a build puts right what is damaged there, before it comes here
+                version, _ = survey(version, ["tokens", scores.name])
+            return ReusableScores(version.table("tokens"), version.table(scores.name))
     return None
 
 
-def carry_whole(run: str, work: Work) -> None:
-    """Keep a run that the recipe does not name, if every example there is now was scored in it."""
-    name, base = f"scores/{run}", work.base
-    assert base is not None
-    scores, tokens = base.table(name), work.tables["tokens"]
-    facts = scores.entry.provenance
-    carried = CarriedScores(base.table("tokens"), scores)
-    missing, _ = score_step.count_missing(tokens, carried)
-    if missing:
-        work.drop(
-            name,
-            f"{missing} examples are new, and the recipe names no model for this run. Score them "
-            f"with: {_command(work.root, run, facts)}",
-        )
-        return
+def _stored_scores(version: Version, run: str) -> Table | None:
+    """The table that has the run's scores, of all examples or of some."""
+    names = [name for name in (f"scores/{run}", f"kept/{run}") if name in version.manifest.tables]
+    return version.table(names[0]) if names else None
+
+
+def stored(
+    root: Path, base: Version, asked: Iterable[Target], tokens: Table | None
+) -> list[Target]:
+    """The runs that are there and not ``asked`` for; and what is kept of any.
+
+    ``tokens`` are those that there will be, where they are known and not what they were.
+    """
+    named, runs, kept = {target.name: target for target in asked}, list[Target](), list[Target]()
+    for run in dict.fromkeys([*base.runs, *base.manifest.names("kept")]):
+        name = f"kept/{run}"
+        if (target := named.get(f"scores/{run}")) is not None:
+            kept.append(Superseded(name, ("tokens",), target.inputs))
+            continue
+        scores = _stored_scores(base, run)
+        assert scores is not None
+        facts: dict[str, Any] = {}
+        reuse = None
+        if tokens is not None:
+            reuse, rows = ReusableScores(base.table("tokens"), scores), tokens.entry.rows
+            have = rows - score_step.count_missing(tokens, reuse)[0]
+            again = _command(root, run, scores.entry.provenance)
+            facts = {"have": have, "rows": rows, "again": again}
+        reads = ("tokens",)
+        runs.append(StoredRun(f"scores/{run}", reads, None, partial(_carry, run, reuse), **facts))
+        kept.append(StoredRun(name, reads, None, partial(_keep, run, reuse), **facts))
+    return [*runs, *kept]
+
+
+def _carry(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Table:
+    """A run of which every example that there is now was scored: no model is needed."""
+    assert reuse is not None
+    tokens, facts = tx.tables["tokens"], reuse.provenance
 
     def load(logs: Path) -> Scorer:
-        raise DataError(f"{name}: no model is known for this run.")
+        raise DataError(f"scores/{run}: no model is known for this run.")
 
-    wanted = facts["inputs"] | {"tokens": tokens.entry.content}
+    wanted = but_tokens(facts["inputs"]) | {"tokens": tokens.entry.content}
     known = {key: facts[key] for key in ("model", "tokenizer") if key in facts}
-    table = score_step.score(work.staging, run, wanted, tokens, load, carried, work.progress, known)
-    work.put(table)
+    return score_step.score(tx.staging, run, wanted, tokens, load, reuse, tx.progress, known)
+
+
+def _keep(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Table:
+    """What there is of a run of which some examples were never scored."""
+    assert reuse is not None
+    tokens, before = tx.tables["tokens"], reuse.provenance["inputs"]
+    wanted = before | {"tokens": tokens.entry.content, "scores": reuse.content}
+    return score_step.keep(tx.staging, run, wanted, tokens, reuse)
 
 
 def _command(root: Path, run: str, facts: dict[str, Any]) -> str:

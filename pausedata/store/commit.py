@@ -259,6 +259,6 @@ def _table_order(name: str) -> int:
 
     Behind them what a later release made.
     """
-    kinds = ["examples", "vocab", "tokens", "scores", "placements", "exports"]
+    kinds = ["examples", "vocab", "tokens", "scores", "kept", "placements", "exports"]
     kind = name.split("/")[0]
     return kinds.index(kind) if kind in kinds else len(kinds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pausedata.core.errors import DataError, UsageError, listing, nearest
 from pausedata.store import not_downloaded
-from pausedata.store.integrity import require_placed, require_whole
+from pausedata.store.integrity import problems_of, require_placed, require_whole
 from pausedata.store.manifest import FileEntry, Manifest, Pointer, ShardEntry, TableEntry
 from pausedata.store.opening import POINTER, Opened, read_manifest, read_opened
 from pausedata.store.pointer import read_pointer, valid
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # The kinds of table that there may be several of, and what one of them is called.
-KINDS = {"scores": "run", "placements": "placement", "exports": "export", "gates": "gate"}
+KINDS = {
+    "scores": "run",
+    "kept": "kept run",
+    "placements": "placement",
+    "exports": "export",
+    "gates": "gate",
+}
 SHOWN = 12  # of the names that there are, in an error
 
 
@@ -34,6 +40,8 @@ class Table:
     folder: Path
     hold: ReadLock | None = field(default=None, compare=False, repr=False)  # its version's
     absent: bool = False  # its files were not pulled
+    # Folders of other versions, by path, for files that are damaged here and whole there.
+    elsewhere: Mapping[str, Path] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def shards(self) -> list[ShardEntry]:
@@ -57,6 +65,16 @@ class Table:
         if self.absent:
             not_downloaded.fetch(self.folder.parent.parent, self.name, self.entry)
 
+    def damaged(self) -> set[str]:
+        """The paths of shards that cannot be read; none of a table that is yet to be fetched."""
+        found: set[str] = set()
+        for folder in {} if self.absent else dict.fromkeys(map(self._folder, self.shards)):
+            found |= {*problems_of(folder, [s for s in self.shards if self._folder(s) == folder])}
+        return found
+
+    def _folder(self, shard: ShardEntry) -> Path:
+        return self.elsewhere.get(shard.path, self.folder)
+
     def check(self) -> None:
         """Raise DataError unless every file is what the manifest says, all at once.
 
@@ -75,12 +93,13 @@ class Table:
         from pausedata.store.shards import read_shard  # with it comes pyarrow
 
         self.need()
-        require_placed(self.folder, [shard])
+        folder = self._folder(shard)
+        require_placed(folder, [shard])
         # The bytes are hashed while the values are decoded: both are work outside Python.
         with ThreadPoolExecutor(1) as beside:
-            checked = beside.submit(require_whole, self.folder, [shard])
+            checked = beside.submit(require_whole, folder, [shard])
             try:
-                return read_shard(self.folder / shard.path, columns, threads)
+                return read_shard(folder / shard.path, columns, threads)
             finally:
                 checked.result()  # what it raises says more than what a reader stumbled over
 
@@ -100,6 +119,7 @@ class Version:
     hold: ReadLock | None = field(default=None, compare=False, repr=False)  # keeps `gc` off it
     # What it was opened by, so that a command reads it once.
     pointer: Pointer | None = field(default=None, compare=False, repr=False)
+    elsewhere: Mapping[str, Path] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def number(self) -> int:
@@ -115,7 +135,8 @@ class Version:
         """The table ``name`` (``tokens``, ``scores/base`` …); UsageError where there is none."""
         if name in self.manifest.tables:
             entry = self.manifest.tables[name]
-            return Table(name, entry, self.folder, self.hold, name in self.absent)
+            absent = name in self.absent
+            return Table(name, entry, self.folder, self.hold, absent, self.elsewhere)
         kind, _, own = name.partition("/")
         if own and kind in KINDS:
             there = self.manifest.names(kind)

@@ -278,7 +278,7 @@ def _classify(path: Path) -> tuple[Kind, str] | None:
     if step is None or not path.is_dir():
         return None
     kind, _, own = step[1].partition("-")
-    table = f"{kind}/{own}" if kind in ("scores", "placements", "exports") else step[1]
+    table = f"{kind}/{own}" if kind in ("scores", "kept", "placements", "exports") else step[1]
     records = path / "records"
     done = sum(
         (path / record.relative_to(records).with_suffix("")).is_file()

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pausedata.core.errors import DataError, NewerFormatError
@@ -60,6 +61,21 @@ def mend(
     if tables is None:
         _mark_older(base, lost, left)
     return {name: paths for name, paths in left.items() if name}
+
+
+def survey(base: Version, tables: list[str] | None = None) -> tuple[Version, set[str]]:
+    """What ``mend`` would come to, with nothing written: ``base``, whose files are read from other
+    versions where these alone have them whole; and the tables of which that leaves some damaged.
+    """
+    found = damage(base, tables)
+    paths = {path for files in found.values() for path in files}
+    lost = [entry for entry in _entries(base, tables) if entry.path in paths]
+    _require_permission(base, {entry.path: "" for entry in lost})
+    donors = _donors(base.root, {_key(entry) for entry in lost})
+    # A file's path is in its version's folder: the donor's folder is what stands before it.
+    elsewhere = {p: donor.parents[len(Path(p).parents) - 1] for (p, _), donor in donors.items()}
+    left = {name for name, files in found.items() if name and not elsewhere.keys() >= files.keys()}
+    return replace(base, elsewhere=elsewhere), left
 
 
 def fall_back(root: Path, progress: Progress) -> None:

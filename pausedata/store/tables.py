@@ -134,6 +134,7 @@ _SCHEMAS = {
     "vocab": make_schema(_VOCAB),
     "tokens": make_schema(_TOKENS),
     "scores": make_schema(_SCORES),
+    "kept": make_schema(_SCORES),  # of some of the examples
     "placements": make_schema(_PLACEMENTS),
     "gates": make_schema(_GATES),
 }

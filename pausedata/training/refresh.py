@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ import torch
 from pausedata import strategies
 from pausedata.core.errors import UsageError, listing
 from pausedata.core.progress import Progress
-from pausedata.pipeline.change import existing, refuse_overwriting
+from pausedata.pipeline import runs, targets
+from pausedata.pipeline.commands import existing
+from pausedata.pipeline.making import carry_out
+from pausedata.pipeline.planner import State, Target
 from pausedata.pipeline.recipe import Placement
-from pausedata.pipeline.references import recorded_placements
 from pausedata.pipeline.steps import score as score_step
-from pausedata.pipeline.steps.carry import CarriedScores
-from pausedata.pipeline.steps.scoring import examples_of
-from pausedata.pipeline.work import Work
+from pausedata.pipeline.steps.reuse import ReusableScores, examples_of
+from pausedata.pipeline.transaction import Transaction
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS
 from pausedata.scorers.transformers import TransformersScorer
-from pausedata.store.dataset import Version
+from pausedata.store.dataset import Table, Version
 from pausedata.strategies.random import stream_keys
 
 
@@ -39,14 +41,18 @@ class TrainingState:
     batch_tokens: int | None = None
 
 
-def refreshable(version: Version, name: str) -> Placement:
-    """The placement ``name`` as it is recorded; UsageError where scores do not decide it."""
-    specs = recorded_placements(version)
+def refreshable(
+    version: Version, name: str, specs: Mapping[str, Placement] | None = None
+) -> Placement:
+    """The placement ``name`` as it is recorded; UsageError where scores do not decide it.
+
+    ``specs`` are the version's, where they were read already.
+    """
+    specs = targets.recorded_placements(version) if specs is None else specs
     if name not in specs:
         raise UsageError(f"no placement '{name}'. There: {listing(version.placements)}.")
     spec = specs[name]
-    strategy, parameters = strategies.of(spec.strategy, spec.parameters, f"placements.{name}")
-    if not strategies.reads_scores(strategy, parameters):
+    if not strategies.reads_scores(*spec.choose(f"placements.{name}")):
         raise UsageError(
             f"placement '{name}' ({spec.strategy}) reads no scores: no model changes it."
         )
@@ -62,54 +68,57 @@ def refresh(
     kept as they are where they were made from the same weights. The model is left as it was.
     """
     base = existing(root)
-    spec = refreshable(base, placement)
+    others = targets.recorded_placements(base)
+    spec = refreshable(base, placement, others)
     name = f"{placement}-{moment.run}"
-    with Work(root, base, progress) as work:
-        tokens = work.tables["tokens"]
-        before = spec.run or base.default_run
-        wanted = {
-            "run": moment.run,
-            "model": {"state_sha256": state_sha256(model)},
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "backend": "transformers",
-            "engine": {},
-            "tokens": tokens.entry.content,
+    run = _run(base, spec, model, moment)
+    named = targets.of_placement(name, spec.model_copy(update={"run": moment.run}), None)
+    others.pop(name, None)
+    with Transaction(root, base, progress) as tx:
+        rest = targets.with_the_rest([named], base, others, base.manifest.pause)
+        # A remake: training that was cut off comes by here again, with other last bits perhaps.
+        state = State.of(base, replace=True)
+        carry_out([run, *runs.stored(root, base, [run], None), *rest], state, tx)
+        return tx.commit(f"refresh {moment.run}").version, name
+
+
+def _run(base: Version, spec: Placement, model: Any, moment: TrainingState) -> Target:
+    """The scores that the model in memory gives."""
+    tokens, rest = base.table("tokens"), None
+    wanted = {
+        "run": moment.run,
+        "model": {"state_sha256": state_sha256(model)},
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "backend": "transformers",
+        "engine": {},
+        "tokens": tokens.entry.content,
+    }
+    if moment.sample is not None and moment.sample < tokens.entry.rows:
+        before = base.table(f"scores/{spec.run or base.default_run}")
+        rest = _Rest(tokens, before, moment)
+        wanted["sample"] = {
+            "examples": moment.sample,
+            "seed": moment.seed,
+            "rest": rest.content,
         }
-        rest = None
-        if moment.sample is not None and moment.sample < tokens.entry.rows:
-            rest = _Rest(tokens, work.tables[f"scores/{before}"], moment)
-            wanted["sample"] = {
-                "examples": moment.sample,
-                "seed": moment.seed,
-                "rest": rest.content,
-            }
-        table = f"scores/{moment.run}"
-        if work.has(table, wanted):
-            work.keep(table)
-        else:
-            facts = {
-                "model": {"id": moment.model, **wanted["model"]},
-                "trained": {"global_step": moment.step},
-            }
-            # A remake: training that was cut off comes by here again, with other last bits perhaps.
-            refuse_overwriting(work, table, wanted, replace=True)
+    facts = {
+        "model": {"id": moment.model, **wanted["model"]},
+        "trained": {"global_step": moment.step},
+    }
 
-            def load(logs: Path) -> Any:
-                tokens_at_once = DEFAULT_BATCH_TOKENS.get(model.device.type, 512)
-                return TransformersScorer(model, moment.batch_tokens or tokens_at_once)
+    def load(logs: Path) -> Any:
+        tokens_at_once = DEFAULT_BATCH_TOKENS.get(model.device.type, 512)
+        return TransformersScorer(model, moment.batch_tokens or tokens_at_once)
 
-            work.put(
-                score_step.score(
-                    *(work.staging, moment.run, wanted, tokens, load, rest, progress, facts)
-                )
-            )
-        work.place(name, spec.model_copy(update={"run": moment.run}))
-        work.place_all(recorded_placements(base, made_from=[table]))
-        work.remake_exports({})
-        return work.commit(f"refresh {moment.run}").version, name
+    def make(tx: Transaction, wanted: dict[str, Any]) -> Table:
+        return score_step.score(
+            *(tx.staging, moment.run, wanted, tokens, load, rest, tx.progress, facts)
+        )
+
+    return Target(f"scores/{moment.run}", ("tokens",), lambda _: wanted, make, asked=True)
 
 
-class _Rest(CarriedScores):
+class _Rest(ReusableScores):
     """The scores of those examples that are not in the sample."""
 
     def __init__(self, tokens: Any, scores: Any, moment: TrainingState) -> None:

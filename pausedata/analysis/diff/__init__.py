@@ -89,6 +89,10 @@ def diff_tables(
             raise UsageError(
                 "gates are not compared: `pausedata sql` reads them, in the view gates."
             )
+        if kind == "kept":
+            raise UsageError(
+                "kept scores are of some examples alone: score the run again, and compare scores/…."
+            )
         if kind not in KINDS:
             raise UsageError(
                 f"there is one table '{kind}' in a version. Compare it between versions, as in "

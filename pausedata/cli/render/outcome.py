@@ -8,7 +8,7 @@ from typing import Any
 from pausedata import exporters
 from pausedata.cli.render.gc import size
 from pausedata.cli.render.next_steps import next_commands
-from pausedata.pipeline.work import Outcome
+from pausedata.pipeline.transaction import Outcome
 
 
 def describe(outcome: Outcome, width: int | None = None) -> list[str]:

@@ -88,7 +88,11 @@ def _version(stats: Stats) -> RenderableType:
                 blocks += _scores(stats)
             if stats.counted and kind == "placements":
                 blocks += _pauses(stats)
-    others = [f"{name} {size(n)}" for name, n in stats.bytes.items() if "/" not in name]
+    others = [
+        f"{name} {size(n)}"
+        for name, n in stats.bytes.items()
+        if "/" not in name or name.startswith("kept/")
+    ]
     blocks += [Text(""), Text("beside these: " + ", ".join(others))]
     return Group(*blocks)
 

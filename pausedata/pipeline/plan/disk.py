@@ -32,7 +32,7 @@ def estimate(
     rows = sum(count or 0 for count in result.rows.values())
     if result.prompt_tokens is None or result.response_tokens is None:
         return
-    made = [number for number, step in enumerate(result.steps) if step.action != "keep"]
+    made = [number for number, step in enumerate(result.steps) if step.writes]
     if not made:
         result.new_bytes = 0
         return
@@ -54,7 +54,11 @@ def estimate(
         else:
             size = sizes.table_bytes(step.table, tables, extent, placements, exports)
         result.steps[number] = replace(step, bytes=size)
-    files = sum(1 if step.table == "vocab" else extent.shards for step in result.steps)
+    files = sum(
+        1 if step.table == "vocab" else extent.shards
+        for step in result.steps
+        if step.action != "drop"
+    )
     beside = sizes.MANIFEST + sizes.PER_SHARD * files
     result.new_bytes = sum(result.steps[number].bytes or 0 for number in made) + beside
     if result.new_bytes > result.free_bytes:

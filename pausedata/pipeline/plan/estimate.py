@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -92,13 +91,15 @@ def sample(resolved: Resolved) -> SourceSample:
 
 def _look(resolved: Resolved, split: str) -> tuple[int | None, list[Row | BadRow]]:
     """How many rows the split has, where that can be told, and the first of them."""
-    count = resolved.source.count(split)
-    rows: Iterator[Row | BadRow] = resolved.source.rows(split)
-    first = list(islice(rows, SAMPLE))
-    if count is None:
-        more = sum(1 for _ in islice(rows, READ))
-        count = None if more == READ else len(first) + more
-    return count, first
+    return count_rows(resolved, split, READ), list(islice(resolved.source.rows(split), SAMPLE))
+
+
+def count_rows(resolved: Resolved, split: str, most: int) -> int | None:
+    """How many rows the split has, if that can be told without reading more than ``most``."""
+    if (count := resolved.source.count(split)) is not None:
+        return count
+    read = sum(1 for _ in islice(resolved.source.rows(split), most))
+    return None if read == most else read
 
 
 def _tokenised(

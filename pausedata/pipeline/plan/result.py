@@ -14,10 +14,15 @@ class StepPlan:
     """What would happen to one table."""
 
     table: str
-    action: str  # keep, make, resume, remake
+    action: str  # keep, make, resume, remake, repair, carry over, drop, leave
     why: str
     reads: list[str] = field(default_factory=list)  # tables, models, the source
     bytes: int | None = None  # that it would write, about; None where that is not known
+
+    @property
+    def writes(self) -> bool:
+        """Whether there would be anything to write."""
+        return self.action not in ("keep", "drop", "leave")
 
 
 @dataclass

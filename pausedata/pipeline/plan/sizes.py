@@ -59,7 +59,7 @@ def table_bytes(
         return _extended(sample.examples, extent)
     if kind == "tokens":
         return _extended(sample.tokens, extent)
-    if kind == "scores":
+    if kind in ("scores", "kept"):
         return _extended(_scores(sample.tokens), extent)
     if kind == "placements":
         return _extended(_places(sample, placements[name]), extent)

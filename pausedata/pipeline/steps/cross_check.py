@@ -15,8 +15,8 @@ from pausedata import scorers
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress
 from pausedata.models.ref import ModelRef
-from pausedata.pipeline.steps.carry import CarriedScores
-from pausedata.pipeline.steps.scoring import examples_of, score_path
+from pausedata.pipeline.steps.reuse import ReusableScores, examples_of
+from pausedata.pipeline.steps.scoring import score_path
 from pausedata.scorers import EngineLostError, Example, Scorer, Scores
 from pausedata.scorers.agreement import (
     BOUNDS,
@@ -66,7 +66,7 @@ class CrossCheck:
         stage: Stage,
         run: str,
         tokens: Table,
-        carried: CarriedScores | None,
+        carried: ReusableScores | None,
         progress: Progress,
     ) -> Sample | None:
         """Draw the examples and compute their reference, unless ``stage`` has it from before.
@@ -285,7 +285,7 @@ def _span(reference: ReferenceScores, at: int) -> str:
 
 
 def _fresh_rows(
-    stage: Stage, run: str, tokens: Table, carried: CarriedScores | None
+    stage: Stage, run: str, tokens: Table, carried: ReusableScores | None
 ) -> list[Sequence[int]]:
     """Of each shard of ``tokens``, the rows whose scores come from this command or one resumed.
 

@@ -23,8 +23,9 @@ from pausedata.exporters.inputs import ExportInputs, names_of
 from pausedata.exporters.refused import LENGTH, REASONS, Refused
 from pausedata.exporters.tally import CHANGES, RowChange, Tally
 from pausedata.store import files
+from pausedata.store.choice import Choice, names_in
 from pausedata.store.dataset import Table
-from pausedata.store.manifest import FileEntry
+from pausedata.store.manifest import FileEntry, PauseEntry
 from pausedata.store.shards import read_shard
 from pausedata.store.staging import Stage, Staging
 
@@ -32,16 +33,22 @@ README = "README.md"
 OUTSIDE = "exports/.outside"  # the stage of what is written outside the dataset
 
 
-def inputs(format: Format, options: Options, origin: ExportInputs) -> dict[str, Any]:
-    """All that decides an export."""
-    choice = origin.choice
+def inputs(
+    format: Format,
+    options: Options,
+    choice: Choice,
+    contents: Mapping[str, str],
+    pause: PauseEntry | None,
+) -> dict[str, Any]:
+    """All that decides an export; ``contents`` are the hashes of tables, by name."""
+    each = {name: contents[f"placements/{name}"] for name in names_in(choice)}
     return {
         "format": format.name,
         "options": options.recorded(),
         "placement": choice if isinstance(choice, str) else json.loads(json.dumps(choice)),
-        "placement_content": origin.placement_content,
-        "tokens": origin.tokens.entry.content,
-        "pause": origin.pause.model_dump(mode="json"),
+        "placement_content": each[choice] if isinstance(choice, str) else each,
+        "tokens": contents["tokens"],
+        "pause": pause.model_dump(mode="json") if pause else None,
     }
 
 
@@ -105,16 +112,20 @@ def _last_id(vocab: Table) -> int:
 
 
 def export(
-    staging: Staging, name: str, wanted: dict[str, Any], origin: ExportInputs, progress: Progress
+    staging: Staging,
+    name: str,
+    format: Format,
+    options: Options,
+    wanted: dict[str, Any],
+    origin: ExportInputs,
+    progress: Progress,
 ) -> Table:
-    """Write the export into staging as ``wanted``, from ``inputs``, says.
+    """Write the export into staging; ``wanted`` comes from ``inputs``.
 
     Shards that an earlier, interrupted try finished are taken up. The meta files name the version,
     which the commit decides: ``finish`` writes them then.
     """
     table = f"exports/{name}"
-    format = exporters.get(wanted["format"])
-    options = exporters.parse(format, wanted["options"], table)
     origin.vocab.need()  # for `finish`, in whose commit nothing can be fetched
     made = ExportRows(origin, format, options)
     labels = made.labels()
@@ -267,7 +278,8 @@ def write_outside(
     stage = None
     if staging is not None and format.text is not None:
         with contextlib.suppress(OSError):  # of a dataset that may only be read nothing is kept
-            stage = staging.stage(OUTSIDE, inputs(format, options, origin))
+            wanted = inputs(format, options, origin.choice, origin.contents, origin.pause)
+            stage = staging.stage(OUTSIDE, wanted)
     total = sum(
         shard.rows for split in labels.values() for shard in origin.tokens.shards
         if shard.split == split

@@ -36,21 +36,21 @@ def tables_read(strategy: Strategy, parameters: Parameters, run: str | None) -> 
 
 
 def inputs(
-    strategy: Strategy, parameters: Parameters, run: str | None, tables: Mapping[str, Table]
+    strategy: Strategy, parameters: Parameters, run: str | None, contents: Mapping[str, str]
 ) -> dict[str, Any]:
-    """All that decides a placement; ``tables`` are those of ``tables_read``."""
+    """All that decides a placement; ``contents`` are the hashes of tables, by name."""
     scored = strategies.reads_scores(strategy, parameters)
     others = {
-        name: table.entry.content
-        for name, table in tables.items()
+        name: contents[name]
+        for name in tables_read(strategy, parameters, run)
         if name != "tokens" and not (scored and name == f"scores/{run}")
     }
     return {
         "strategy": strategy.name,
         "parameters": parameters.recorded(),
         "run": run if scored else None,
-        "tokens": tables["tokens"].entry.content,
-        "scores": tables[f"scores/{run}"].entry.content if scored else None,
+        "tokens": contents["tokens"],
+        "scores": contents[f"scores/{run}"] if scored else None,
         **({"reads": others} if others else {}),
     }
 
@@ -58,17 +58,16 @@ def inputs(
 def place(
     staging: Staging,
     name: str,
+    strategy: Strategy,
+    parameters: Parameters,
     wanted: dict[str, Any],
     tables: Mapping[str, Table],
     progress: Progress,
-    strategy: Strategy | None = None,
 ) -> Table:
-    """Place pauses in every shard as ``wanted``, from ``inputs``, says.
+    """Place pauses in every shard; ``wanted`` comes from ``inputs``.
 
-    ``strategy``: one to use instead of the registered one of that name.
+    ``tables`` are those of ``tables_read``.
     """
-    strategy = strategy or strategies.get(wanted["strategy"])
-    parameters = strategies.parse(strategy, wanted["parameters"], name)
     table, tokens = f"placements/{name}", tables["tokens"]
     batches = Batches(strategy, parameters, wanted["run"], tables)
     totals = {"examples_with_pauses": 0, "places": 0, "pauses": 0, "kept_off_characters": 0}

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from pausedata.core.errors import DataError
 from pausedata.core.progress import Progress
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
 from pausedata.pipeline.recipe import Scoring
-from pausedata.pipeline.steps.carry import CarriedScores
 from pausedata.pipeline.steps.cross_check import CrossCheck
+from pausedata.pipeline.steps.reuse import ReusableScores, examples_of
 from pausedata.pipeline.steps.scoring import (
     ScoringWork,
     distinct,
-    examples_of,
+    part_lengths,
     records_of,
-    row_lengths,
     score_path,
-    shard_lengths,
+    scores_table,
 )
 from pausedata.pipeline.steps.units import plan_units
 from pausedata.scorers import Scorer
 from pausedata.store.dataset import Table
-from pausedata.store.integrity import problems_of
 from pausedata.store.manifest import ShardEntry
 from pausedata.store.staging import Stage, Staging, stage_folder
 from pausedata.store.tables import list_parts, schema_of
+
+# What a run's provenance says of how its scores were made, and is true of some of them, too.
+OF_THE_MAKING = (
+    *("model", "tokenizer", "versions", "rank_ties", "settings", "cross_check", "trained"),
+)
 
 # How much less likely than the rest the first response token, or the appended end token, may be
 # on average, in nats. Beyond it the template is at fault, and pauses go there for nothing. The real
@@ -80,22 +86,82 @@ def inputs(
     }
 
 
-def shards_left(
-    root: Path, run: str, wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None
-) -> list[ShardEntry]:
-    """The shards that no earlier, interrupted command scored from the same inputs."""
-    stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, carried)))
-    return [shard for shard in tokens.shards if stage.finished(score_path(run, shard)) is None]
+@dataclass(frozen=True)
+class Lengths:
+    """How many tokens the examples of a table ``tokens`` have: told by one pass over it."""
+
+    rows: dict[str, NDArray[np.int64]]  # by shard's path: of each row, prompt and response together
+    prompts: int
+    responses: int
+    longest: int
+    holder: str  # the longest example's id
+
+    @classmethod
+    def of(cls, tokens: Table) -> Lengths:
+        """Read ``tokens``, shard by shard."""
+        by_shard: dict[str, NDArray[np.int64]] = {}
+        prompts = responses = longest = 0
+        holder = ""
+        for shard in tokens.shards:
+            read = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
+            prompt, response = part_lengths(read)
+            lengths = by_shard[shard.path] = prompt + response
+            prompts, responses = prompts + int(prompt.sum()), responses + int(response.sum())
+            if len(lengths) and lengths.max() > longest:
+                longest, holder = int(lengths.max()), read["id"][int(lengths.argmax())].as_py()
+        return cls(by_shard, prompts, responses, longest, holder)
+
+    def total(self, shards: Iterable[ShardEntry]) -> int:
+        """The tokens of ``shards`` together."""
+        return sum(int(self.rows[shard.path].sum()) for shard in shards)
+
+    def units(self, shards: Iterable[ShardEntry]) -> int:
+        """How many units ``shards`` are scored in."""
+        return sum(len(plan_units(self.rows[shard.path])) for shard in shards)
+
+    def check_context(self, model: ModelRef) -> None:
+        """DataError where an example is longer than the model's context, before any scoring."""
+        limit = context_length(model)
+        if limit is None or self.longest <= limit:
+            return
+        too_long = sum(int((lengths > limit).sum()) for lengths in self.rows.values())
+        raise DataError(
+            f"{too_long} examples are longer than the {limit} tokens that {model.name} reads "
+            f"(the longest: {self.holder}, {self.longest} tokens). Set scoring.max_length to "
+            f"{limit} or less and scoring.overlong to skip or truncate."
+        )
 
 
-def units_and_longest(tokens: Table, shards: list[ShardEntry]) -> tuple[int, int]:
-    """How many units ``shards`` are scored in, and the tokens of the longest of all examples."""
-    units = longest = 0
-    for shard in tokens.shards:
-        lengths = shard_lengths(tokens, shard)
-        longest = max(longest, int(lengths.max(initial=0)))
-        units += len(plan_units(lengths)) if shard in shards else 0
-    return units, longest
+@dataclass(frozen=True)
+class Left:
+    """What of a run is still to be scored."""
+
+    shards: list[ShardEntry]  # of tokens
+    staged: int  # shards that an earlier, interrupted command scored
+    reused: int  # examples whose scores are taken from elsewhere
+    tokens: int  # of the examples that are to be scored
+
+
+def left(
+    root: Path,
+    run: str,
+    wanted: dict[str, Any],
+    tokens: Table,
+    lengths: Lengths,
+    reuse: ReusableScores | None,
+    sound: Table | None,
+) -> Left:
+    """What ``score`` would have to do, given the same; nothing is written."""
+    stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, reuse)))
+    staged = {s.path for s in tokens.shards if stage.finished(score_path(run, s)) is not None}
+    whole = {shard.path for shard in sound.shards} - sound.damaged() if sound else set()
+    todo = [s for s in tokens.shards if s.path not in staged and score_path(run, s) not in whole]
+    if reuse is None:
+        return Left(todo, len(staged), 0, lengths.total(todo))
+    missing, _ = count_missing(tokens, reuse)
+    return Left(
+        todo, len(staged), tokens.entry.rows - missing, count_missing(tokens, reuse, todo)[1]
+    )
 
 
 def score(
@@ -104,18 +170,20 @@ def score(
     wanted: dict[str, Any],
     tokens: Table,
     load: Callable[[Path], Scorer],
-    carried: CarriedScores | None,
+    carried: ReusableScores | None,
     progress: Progress,
     facts: dict[str, Any],
     sound: Table | None = None,
     check: CrossCheck | None = None,
+    lengths: Lengths | None = None,
 ) -> Table:
     """Score every shard of ``tokens`` that is not scored yet; the model is loaded if one is not.
 
     ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it; ``load`` is given a folder
     for what an engine says. ``sound`` is a committed table of the same inputs, of which some files
     are damaged: the others are taken as they are. ``check`` compares some scores with a reference,
-    when the model is loaded and at the end. Raises DataError where a score cannot be right.
+    when the model is loaded and at the end. ``lengths`` are those of ``tokens``, where they were
+    told already. Raises DataError where a score cannot be right.
     """
     name = f"scores/{run}"
     stage = staging.stage(name, _keyed(wanted, tokens, carried))
@@ -142,7 +210,7 @@ def score(
 
     if todo:
         with ScoringWork(stage, run, tokens, load_checked, carried) as work:
-            work.do(todo, progress)
+            work.do(todo, (lengths or Lengths.of(tokens)).total(todo), progress)
     paths: list[tuple[str | None, str]] = [(s.split, score_path(run, s)) for s in tokens.shards]
     records = [record for _, path in paths for record in records_of(stage, path)]
     inherited = _inherited(carried, sound)
@@ -160,16 +228,43 @@ def score(
     return _with_means(table)
 
 
-def count_missing(tokens: Table, carried: CarriedScores) -> tuple[int, int]:
-    """How many examples of ``tokens``, and tokens in them, have no carried scores."""
+def count_missing(
+    tokens: Table, reuse: ReusableScores, shards: Iterable[ShardEntry] | None = None
+) -> tuple[int, int]:
+    """How many examples of ``tokens``, or of some of its shards, have no scores to be reused, and
+    how many tokens these have.
+    """
     examples = length = 0
-    for shard in tokens.shards:
+    for shard in tokens.shards if shards is None else shards:
         rows = tokens.read(shard, ["prompt_ids", "response_ids"])
         for example in examples_of(rows):
-            if not carried.has(example):
+            if not reuse.has(example):
                 examples += 1
                 length += len(example)
     return examples, length
+
+
+def keep(
+    staging: Staging, run: str, wanted: dict[str, Any], tokens: Table, reuse: ReusableScores
+) -> Table:
+    """The scores of those examples of ``tokens`` that have some, as ``kept/RUN``.
+
+    In the shards of ``tokens``, each with the scores of its rows that have some.
+    """
+    name = f"kept/{run}"
+    stage = staging.stage(name, wanted | {"shards": _cut(tokens)})
+    paths: list[tuple[str | None, str]] = []
+    for shard in tokens.shards:
+        rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
+        found = reuse.find(examples_of(rows))
+        there = [row for row, scores in enumerate(found) if scores is not None]
+        path = score_path(run, shard).replace("scores/", "kept/", 1)
+        ids = rows.column("id").combine_chunks().take(pa.array(there, pa.int64()))
+        stage.write(path, scores_table(ids, [scores for scores in found if scores is not None]))
+        paths.append((shard.split, path))
+    told = {key: reuse.provenance[key] for key in OF_THE_MAKING if key in reuse.provenance}
+    facts = {"inputs": wanted, "made_from": ["tokens"]} | told
+    return stage.table(name, schema_of(name), paths, facts)
 
 
 def edge_warnings(run: Table, append_eos: bool) -> list[str]:
@@ -199,44 +294,25 @@ def edge_warnings(run: Table, append_eos: bool) -> list[str]:
     return warnings
 
 
-def check_context(tokens: Table, model: ModelRef) -> int:
-    """The tokens of the longest example.
-
-    DataError where one is longer than the model's context, before any scoring.
-    """
-    limit = context_length(model)
-    longest, holder, too_long = 0, "", 0
-    for shard in tokens.shards:
-        rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
-        lengths = row_lengths(rows)
-        if limit is not None:
-            too_long += int((lengths > limit).sum())
-        if len(lengths) and lengths.max() > longest:
-            longest, holder = int(lengths.max()), rows["id"][int(lengths.argmax())].as_py()
-    if too_long:
-        raise DataError(
-            f"{too_long} examples are longer than the {limit} tokens that {model.name} reads "
-            f"(the longest: {holder}, {longest} tokens). Set scoring.max_length to {limit} or less "
-            "and scoring.overlong to skip or truncate."
-        )
-    return longest
-
-
-def _keyed(wanted: dict[str, Any], tokens: Table, carried: CarriedScores | None) -> dict[str, Any]:
+def _keyed(wanted: dict[str, Any], tokens: Table, carried: ReusableScores | None) -> dict[str, Any]:
     """The staging key's inputs: what decides the values, and the bits: shards and carried rows."""
-    key = wanted | {"shards": [[s.split, s.rows] for s in tokens.shards]}
+    key = wanted | {"shards": _cut(tokens)}
     return key | ({"carried": carried.content} if carried else {})
+
+
+def _cut(tokens: Table) -> list[list[Any]]:
+    return [[shard.split, shard.rows] for shard in tokens.shards]
 
 
 def _adopt(stage: Stage, sound: Table) -> None:
     """Take the whole shards of a damaged table into the stage."""
-    damaged = problems_of(sound.folder, sound.shards)
+    damaged = sound.damaged()
     for shard in sound.shards:
         if shard.path not in damaged and stage.finished(shard.path) is None:
             stage.adopt(sound.folder / shard.path, shard.path)
 
 
-def _inherited(carried: CarriedScores | None, sound: Table | None) -> dict[str, Any]:
+def _inherited(carried: ReusableScores | None, sound: Table | None) -> dict[str, Any]:
     """What is known of the making of those scores that were not made now."""
     if sound is not None:
         return sound.entry.provenance

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pausedata import scorers
 from pausedata.core import stopping
 from pausedata.core.progress import Advance, Progress
-from pausedata.pipeline.steps.carry import CarriedScores
+from pausedata.pipeline.steps.reuse import ReusableScores, examples_of
 from pausedata.pipeline.steps.units import UNIT_TOKENS, ScoringUnit, WorkQueue, plan_units
 from pausedata.scorers import Example, Scorer, Scores
 from pausedata.store.dataset import Table
@@ -50,7 +50,7 @@ class ScoringWork:
         run: str,
         tokens: Table,
         load: Callable[[Path], Scorer],
-        carried: CarriedScores | None,
+        carried: ReusableScores | None,
     ) -> None:
         self._stage, self._run, self._tokens, self._carried = stage, run, tokens, carried
         self._load = load
@@ -68,9 +68,8 @@ class ScoringWork:
         if self._scorer is not None:
             self._scorer.close()
 
-    def do(self, shards: list[ShardEntry], progress: Progress) -> None:
-        """Score ``shards`` and stage each as it finishes."""
-        total = sum(int(shard_lengths(self._tokens, shard).sum()) for shard in shards)
+    def do(self, shards: list[ShardEntry], total: int, progress: Progress) -> None:
+        """Score ``shards``, of ``total`` tokens, and stage each as it finishes."""
         sharing = WorkQueue[_Task, _Task](self._score, self._lanes)
         self._check = sharing.check
         tasks = self._tasks(shards)
@@ -160,7 +159,7 @@ class ScoringWork:
                 "seconds": round(now - before, 3),
                 **task.made,
             }
-        table = _table(task.rows.column("id"), whole)
+        table = scores_table(task.rows.column("id"), whole)
         if task.unit.count == 1:
             self._stage.write(score_path(self._run, task.shard), table, record)
             self._whole()
@@ -195,27 +194,16 @@ def score_path(run: str, shard: ShardEntry) -> str:
     return f"scores/{run}/{shard.path.rsplit('/', 1)[1]}"
 
 
+def part_lengths(rows: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens of the prompt, and of the response, of each row of ``tokens``."""
+    prompts, responses = (list_parts(rows, name)[0] for name in ("prompt_ids", "response_ids"))
+    return np.diff(prompts), np.diff(responses)
+
+
 def row_lengths(rows: pa.Table) -> NDArray[np.int64]:
     """Tokens of prompt and response together, of each row of ``tokens``."""
-    prompts, responses = (list_parts(rows, name)[0] for name in ("prompt_ids", "response_ids"))
-    return np.diff(prompts) + np.diff(responses)
-
-
-def shard_lengths(tokens: Table, shard: ShardEntry) -> NDArray[np.int64]:
-    """As `row_lengths`, of a shard that is yet to be read."""
-    return row_lengths(tokens.read(shard, ["prompt_ids", "response_ids"]))
-
-
-def examples_of(rows: pa.Table) -> list[Example]:
-    """The examples in rows of ``tokens``."""
-    prompts, prompt_ids = list_parts(rows, "prompt_ids")
-    responses, response_ids = list_parts(rows, "response_ids")
-    return [
-        Example(
-            prompt_ids[prompts[i] : prompts[i + 1]], response_ids[responses[i] : responses[i + 1]]
-        )
-        for i in range(rows.num_rows)
-    ]
+    prompts, responses = part_lengths(rows)
+    return prompts + responses
 
 
 def records_of(stage: Stage, path: str) -> list[dict[str, Any]]:
@@ -239,7 +227,7 @@ def distinct(values: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _table(ids: Any, scores: list[Scores]) -> pa.Table:
+def scores_table(ids: Any, scores: list[Scores]) -> pa.Table:
     """Rows of ``scores/<run>``; the mean is taken in float64 and stored in float32."""
     columns = {
         "id": ids,

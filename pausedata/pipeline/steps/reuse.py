@@ -1,0 +1,117 @@
+"""Scores of examples whose token ids did not change, taken from one version into the next."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pausedata.core.errors import DataError
+from pausedata.scorers import Example, Scores
+from pausedata.store.dataset import Table
+from pausedata.store.manifest import ShardEntry
+from pausedata.store.tables import list_parts
+
+
+class ReusableScores:
+    """The stored scores of one run, found again by the token ids that they belong to."""
+
+    def __init__(self, tokens: Table, scores: Table) -> None:
+        """``tokens`` and ``scores`` are of one version. ``scores`` is ``scores/RUN``, with a row
+        for each row of ``tokens``, or ``kept/RUN``, with rows for some of them.
+
+        What stands in a damaged shard, of either, is not found. DataError where their shards do
+        not fit together.
+        """
+        self.content = scores.entry.content
+        self.provenance = scores.entry.provenance
+        self._scores = scores
+        self._places: dict[bytes, tuple[int, int]] = {}  # ids' digest → shard, row of scores
+        if [shard.split for shard in tokens.shards] != [shard.split for shard in scores.shards]:
+            raise DataError(
+                f"{scores.name}: its shards are not those of tokens. "
+                "`pausedata verify` says what is wrong."
+            )
+        damaged = tokens.damaged() | scores.damaged()
+        for number, (shard, own) in enumerate(zip(tokens.shards, scores.shards, strict=True)):
+            if not damaged & {shard.path, own.path}:
+                self._add(number, tokens, shard, own)
+
+    def _add(self, number: int, tokens: Table, shard: ShardEntry, own: ShardEntry) -> None:
+        """Note where the scores of a shard's examples are."""
+        rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
+        place = self._rows_of(own, rows)
+        for i, example in enumerate(examples_of(rows)):
+            if (row := place[i]) is not None:
+                self._places.setdefault(_key(example), (number, row))
+
+    def _rows_of(self, own: ShardEntry, rows: pa.Table) -> list[int | None]:
+        """For each row of ``tokens`` the one in the scores' shard; None where there is none."""
+        if own.rows == rows.num_rows:
+            return list(range(rows.num_rows))
+        ids = self._scores.read(own, ["id"]).column("id").to_pylist()
+        row_of = {id: row for row, id in enumerate(ids)}
+        return [row_of.get(id) for id in rows.column("id").to_pylist()]
+
+    def find(self, examples: list[Example]) -> list[Scores | None]:
+        """The stored scores of each example, or None where its ids were never scored."""
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for i, example in enumerate(examples):
+            place = self._places.get(_key(example))
+            if place is not None:
+                wanted.setdefault(place[0], []).append((i, place[1]))
+        found: list[Scores | None] = [None] * len(examples)
+        for number, rows in wanted.items():
+            for i, scores in zip(
+                [i for i, _ in rows],
+                self._read(self._scores.shards[number], [row for _, row in rows]),
+                strict=True,
+            ):
+                found[i] = scores
+        return found
+
+    def forget(self, example: Example) -> None:
+        """Let the example be scored anew."""
+        self._places.pop(_key(example), None)
+
+    def has(self, example: Example) -> bool:
+        """Whether the example's ids were scored before."""
+        return _key(example) in self._places
+
+    def _read(self, shard: ShardEntry, rows: list[int]) -> list[Scores]:
+        table = self._scores.read(shard, ["logprob", "rank", "entropy"]).take(rows)
+        columns: dict[str, Any] = {name: table.column(name) for name in table.column_names}
+        return [
+            Scores(
+                np.array(columns["logprob"][i].as_py(), np.float32),
+                _optional(columns["rank"][i].as_py(), np.int32),
+                _optional(columns["entropy"][i].as_py(), np.float32),
+            )
+            for i in range(table.num_rows)
+        ]
+
+
+def examples_of(rows: pa.Table) -> list[Example]:
+    """The examples in rows of ``tokens``."""
+    prompts, prompt_ids = list_parts(rows, "prompt_ids")
+    responses, response_ids = list_parts(rows, "response_ids")
+    return [
+        Example(
+            prompt_ids[prompts[i] : prompts[i + 1]], response_ids[responses[i] : responses[i + 1]]
+        )
+        for i in range(rows.num_rows)
+    ]
+
+
+def _optional(values: list[Any] | None, dtype: Any) -> np.ndarray[Any, Any] | None:
+    return None if values is None else np.array(values, dtype)
+
+
+def _key(example: Example) -> bytes:
+    prompt, response = (
+        np.asarray(ids, "<i4") for ids in (example.prompt_ids, example.response_ids)
+    )
+    head = len(prompt).to_bytes(8, "little")
+    return hashlib.sha256(head + prompt.tobytes() + response.tobytes()).digest()[:16]
