@@ -615,7 +615,7 @@ def test_what_is_no_dataset_is_left_alone(tmp_path: Path, run: Callable[..., Any
 def test_where_holds_cannot_be_seen_it_says_so(
     root: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gc_module.holds, "fcntl", None)
+    monkeypatch.setattr(gc_module.read_locks, "fcntl", None)
     result = run("gc", root, "--older-than", "0", "--dry-run")
     assert "This file system does not say which versions pausedata itself is reading" in result.err
 
