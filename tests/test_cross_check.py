@@ -41,7 +41,7 @@ class Engine:
 
     name = "vllm"
     rank_ties = "included"
-    lanes = engines = 1
+    workers = engines = 1
     context_length = None
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ from pausedata.store.dataset import open_version
 class Arithmetic:
     """A scorer without a model: scores that follow from the ids and the model's name alone."""
 
-    name, rank_ties, lanes, engines, context_length = "arithmetic", "excluded", 1, 1, None
+    name, rank_ties, workers, engines, context_length = "arithmetic", "excluded", 1, 1, None
 
     def __init__(self, seed: int, counted: list[int]) -> None:
         self._seed, self._counted = seed, counted

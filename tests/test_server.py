@@ -143,7 +143,7 @@ def test_what_is_recorded_of_a_server_names_no_place(fake: FakeVllm, listener: L
     scorer = listener.load()
     assert scorer.settings() == {"path": "server", "served_model": "tiny", "max_model_len": 512}
     assert scorer.versions() == {"vllm": "0.32.0"}
-    assert (scorer.rank_ties, scorer.lanes, scorer.context_length) == ("included", 2, 511)
+    assert (scorer.rank_ties, scorer.workers, scorer.context_length) == ("included", 2, 511)
     fake.version = None
     assert listener.load().versions() == {}
 
@@ -193,10 +193,10 @@ def test_both_lanes_together_keep_to_the_bound_and_use_it(
     def score(lane: int) -> None:
         found[lane] = scorer.score(lots[lane])
 
-    lanes = [threading.Thread(target=score, args=(lane,)) for lane in (0, 1)]
-    for lane in lanes:
+    workers = [threading.Thread(target=score, args=(lane,)) for lane in (0, 1)]
+    for lane in workers:
         lane.start()
-    for lane in lanes:
+    for lane in workers:
         lane.join()
     assert fake.most_in_flight == 8
     for lane in (0, 1):
@@ -519,13 +519,13 @@ def test_closing_ends_calls_that_are_under_way(fake: FakeVllm, listener: Listene
             scorer.score(examples(100))
         errors.append(end.value)
 
-    lanes = [threading.Thread(target=score) for _ in range(2)]
-    for lane in lanes:
+    workers = [threading.Thread(target=score) for _ in range(2)]
+    for lane in workers:
         lane.start()
     with fake.changed:
         assert fake.changed.wait_for(lambda: fake.in_flight >= client.MOST_IN_FLIGHT, timeout=60)
     scorer.close()
-    for lane in lanes:
+    for lane in workers:
         lane.join(timeout=30)
     assert [str(error) for error in errors] == ["the scorer was closed."] * 2
     with pytest.raises(DataError, match="closed"):

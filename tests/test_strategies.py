@@ -19,7 +19,7 @@ from pausedata.strategies import Batch, Placed
 from pausedata.strategies.base import Ranked
 from pausedata.strategies.choose import _best
 from pausedata.strategies.random import random_numbers, stream_keys
-from pausedata.strategies.text import Text
+from pausedata.strategies.text import ResponseTexts
 
 CHEAP = settings(max_examples=in_ci(100), deadline=None)
 # Parameters with which each strategy has something to do.
@@ -62,7 +62,7 @@ def batch_of(examples: list[tuple[str, list[bool], list[float]]]) -> Batch:
         ids=[id for id, _, _ in examples],
         offsets=offsets,
         begins_character=np.array([b for _, begins, _ in examples for b in begins], bool),
-        text=Text(texts, offsets, end - 1, end),
+        text=ResponseTexts(texts, offsets, end - 1, end),
         logprob=scores,
         rank=1 - np.floor(scores).astype(np.int64),
         entropy=np.abs(scores) / 2,

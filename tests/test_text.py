@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 from texts import Span, batch_of, characters, generated, pieces, spans_of
 
-from pausedata.strategies.text import Text
+from pausedata.strategies.text import ResponseTexts
 
 ALPHABET = ["a", "b", "7", " ", "\n", "\t", ".", ",", "…", "$", "🙂", "数", "。", "é", "\u3000"]
 
 
-def text_of(*examples: tuple[str, list[Span]]) -> Text:
+def text_of(*examples: tuple[str, list[Span]]) -> ResponseTexts:
     text = batch_of(examples).text
     assert text is not None
     return text
 
 
-def before(text: Text, example: int, char: int) -> int:
+def before(text: ResponseTexts, example: int, char: int) -> int:
     return int(text.before(np.array([example]), np.array([char]))[0])
 
 
-def after(text: Text, example: int, char: int) -> int:
+def after(text: ResponseTexts, example: int, char: int) -> int:
     return int(text.after(np.array([example]), np.array([char]))[0])
 
 

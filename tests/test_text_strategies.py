@@ -22,7 +22,7 @@ from pausedata.models.tokens import TokenBuilder, Tokenized, TokenRules, begins_
 from pausedata.strategies import Batch, Placed
 from pausedata.strategies.presets import CALCULATION, PRESETS, Name
 from pausedata.strategies.sentences import sentences
-from pausedata.strategies.text import Text
+from pausedata.strategies.text import ResponseTexts
 
 P = "[PAUSE]"
 ALPHABET = [
@@ -149,7 +149,7 @@ def test_every_word_is_as_the_slow_version_in_500_examples_each(seed: int) -> No
     ],
 )  # fmt: skip
 def test_the_rule_for_sentences(text: str, found: list[str]) -> None:
-    here = Text([text, text], np.array([0, 1, 2]), np.zeros(2, int), np.full(2, len(text)))
+    here = ResponseTexts([text, text], np.array([0, 1, 2]), np.zeros(2, int), np.full(2, len(text)))
     result = sentences(here)
     spans = list(zip(result.example, result.start, result.end, strict=True))
     assert [text[start:end] for example, start, end in spans if example == 0] == found
@@ -255,7 +255,7 @@ def test_the_hardest_sentence_by_hand() -> None:
     # Means: -6 / 3 = -2, -10.5 / 3 = -3.5, and of the last with EOS -7.5 / 3 = -2.5.
     batch = Batch(
         ["x"], np.array([0, 9]), np.ones(9, bool), logprob=logprob,
-        text=Text([response], np.array([0, 9]), *np.array(spans).T),
+        text=ResponseTexts([response], np.array([0, 9]), *np.array(spans).T),
     )  # fmt: skip
     found = [place("hardest_sentence", batch, positions=m)[0] for m in range(5)]
     assert found == [[], [3], [3, 6], [0, 3, 6], [0, 3, 6]]
@@ -271,7 +271,7 @@ def test_what_no_model_gives_spoils_no_other_sentence() -> None:
     offsets = np.array([0, 6, 12])
     batch = Batch(
         ["x", "y"], offsets, np.ones(12, bool), logprob=scores,
-        text=Text([text] * 2, offsets, *np.array(spans * 2).T),
+        text=ResponseTexts([text] * 2, offsets, *np.array(spans * 2).T),
     )  # fmt: skip
     assert place("hardest_sentence", batch, positions=1) == [[3], [0]]
 
@@ -281,7 +281,7 @@ def test_of_sentences_with_the_same_mean_the_earlier_is_the_harder() -> None:
     third = np.float32(-1 / 3)
     batch = Batch(
         ["x"], np.array([0, 4]), np.ones(4, bool), logprob=np.array([third] * 4, np.float32),
-        text=Text([response], np.array([0, 4]), *np.array(spans).T),
+        text=ResponseTexts([response], np.array([0, 4]), *np.array(spans).T),
     )  # fmt: skip
     assert [place("hardest_sentence", batch, positions=m) for m in (1, 2)] == [[[0]], [[0, 1]]]
 
@@ -636,7 +636,7 @@ def tokenized(make: Any) -> tuple[Tokenizer, Batch, list[list[int]]]:
         rank=np.where(begins, 1, 9999),
         entropy=-logprob,
         reference=np.full(tokens, -0.5, np.float32),
-        text=Text(responses, offsets, start, end),
+        text=ResponseTexts(responses, offsets, start, end),
         special=np.concatenate([row.response_ids == tokenizer.eos_id for row in rows]),
     )
     return tokenizer, batch, [row.response_ids.tolist() for row in rows]

@@ -1,4 +1,4 @@
-"""What is scored in one go, and how that is shared out: parts, lanes, engines that fail."""
+"""What is scored in one go, and how that is shared out: parts, workers, engines that fail."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_a_row_larger_than_a_unit_is_one_of_its_own() -> None:
 class Engines:
     """Lanes that are lost by some tasks."""
 
-    def __init__(self, lanes: int, kills: dict[int, int]) -> None:
-        """``kills``: how many lanes each of these tasks takes with it."""
-        self.lanes, self.kills = lanes, dict(kills)
+    def __init__(self, workers: int, kills: dict[int, int]) -> None:
+        """``kills``: how many workers each of these tasks takes with it."""
+        self.workers, self.kills = workers, dict(kills)
         self.under_way = self.most = 0
         self.lock = threading.Lock()
 
@@ -63,35 +63,35 @@ class Engines:
             self.under_way -= 1
             if self.kills.get(task, 0):
                 self.kills[task] -= 1
-                self.lanes -= 1
+                self.workers -= 1
                 raise EngineLostError(f"lost by {task}")
         return task
 
     def run(self, tasks: int) -> list[int]:
-        return list(WorkQueue(self.act, lambda: self.lanes).run(range(tasks), lambda: None))
+        return list(WorkQueue(self.act, lambda: self.workers).run(range(tasks), lambda: None))
 
 
 @settings(deadline=None)  # threads wait for others of a busy machine
 @given(st.integers(0, 12), st.integers(1, 4))
-def test_every_task_is_done_once_on_no_more_threads_than_lanes(tasks: int, lanes: int) -> None:
-    engines = Engines(lanes, {})
+def test_every_task_is_done_once_on_no_more_threads_than_lanes(tasks: int, workers: int) -> None:
+    engines = Engines(workers, {})
     assert sorted(engines.run(tasks)) == list(range(tasks))
-    assert engines.most <= lanes
+    assert engines.most <= workers
 
 
 def test_what_a_lost_engine_had_is_given_to_another() -> None:
     engines = Engines(3, {2: 1, 5: 1})
     assert sorted(engines.run(9)) == list(range(9))
-    assert engines.lanes == 1
+    assert engines.workers == 1
 
 
 def test_a_task_that_loses_two_engines_is_the_culprit_and_the_others_are_done() -> None:
     engines, done = Engines(4, {2: 9}), []
     with pytest.raises(EngineLostError, match="lost by 2"):
-        for task in WorkQueue(engines.act, lambda: engines.lanes).run(range(9), lambda: None):
+        for task in WorkQueue(engines.act, lambda: engines.workers).run(range(9), lambda: None):
             done.append(task)
     assert sorted(done) == [0, 1, 3, 4, 5, 6, 7, 8]
-    assert engines.lanes == 2
+    assert engines.workers == 2
 
 
 @pytest.mark.parametrize("kills", [{0: 1}, {3: 1}, {4: 1}])
@@ -106,16 +106,16 @@ def test_engines_that_end_by_themselves_are_missed_at_the_next_task(done: int) -
 
     def act(task: int) -> int:
         taken.append(task)
-        if not engines.lanes:
+        if not engines.workers:
             raise EngineLostError("it was killed")
         return task
 
-    engines.lanes = int(done > 0)
+    engines.workers = int(done > 0)
     with pytest.raises(EngineLostError, match="it was killed"):
         for number, _ in enumerate(
-            WorkQueue(act, lambda: engines.lanes).run(range(9), lambda: None), 1
+            WorkQueue(act, lambda: engines.workers).run(range(9), lambda: None), 1
         ):
-            engines.lanes = int(number < done)
+            engines.workers = int(number < done)
     assert len(taken) <= done + 2
 
 

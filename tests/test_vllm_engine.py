@@ -181,7 +181,7 @@ def test_scores_of_other_tokens_are_refused(start: Start) -> None:
 
 def test_two_threads_share_an_engine(start: Start) -> None:
     scorer = start()
-    assert scorer.lanes == 2
+    assert scorer.workers == 2
     units = [examples(12, seed) for seed in range(4)]
     results: dict[int, Any] = {}
 
@@ -240,7 +240,7 @@ def test_a_killed_engine_is_told_of_with_the_log(start: Start) -> None:
 def test_the_others_go_on_where_one_engine_is_lost(start: Start) -> None:
     warnings: list[str] = []
     scorer = start(engines=2, die=2, where="engine-1", warn=warnings.append)
-    assert scorer.lanes == 4
+    assert scorer.workers == 4
     given, lost = examples(40), 0
     scores: list[Any] = []
     progress: list[int] = []
@@ -250,7 +250,7 @@ def test_the_others_go_on_where_one_engine_is_lost(start: Start) -> None:
             scores = scorer.score(given, progress.append)
         except EngineLostError:
             lost += 1
-    assert lost == 1 and scorer.lanes == 2
+    assert lost == 1 and scorer.workers == 2
     assert sum(progress) == sum(map(len, given))  # what was lost is taken back
     assert len(warnings) == 1 and "The others take over" in warnings[0]
     assert_right(given, scores)

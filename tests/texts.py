@@ -12,7 +12,7 @@ import numpy as np
 from pausedata import strategies
 from pausedata.models.tokens import begins_character
 from pausedata.strategies import Batch
-from pausedata.strategies.text import Text
+from pausedata.strategies.text import ResponseTexts
 
 Span = tuple[int, int]
 
@@ -27,7 +27,7 @@ def batch_of(examples: Sequence[tuple[str, list[Span]]], **columns: Any) -> Batc
         ids=[f"row-{k}" for k in range(len(examples))],
         offsets=offsets,
         begins_character=begins_character(start, end, offsets),
-        text=Text([response for response, _ in examples], offsets, start, end),
+        text=ResponseTexts([response for response, _ in examples], offsets, start, end),
         **columns,
     )
 

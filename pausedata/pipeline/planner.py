@@ -99,7 +99,7 @@ class State:
         return cls(base.manifest.tables, base.number, set(damaged), replace=replace)
 
     def copy(self) -> State:
-        """The same, to be worked on apart."""
+        """A copy that can be changed without changing this one."""
         apart = {"damaged": {*self.damaged}, "changed": {*self.changed}, "gone": {**self.gone}}
         return replace(self, **apart)
 
@@ -279,7 +279,7 @@ def _remade(target: Target, corpus: Corpus, lost: Sequence[str]) -> Action:
 
 
 def irreparable(corpus: Corpus, lost: Iterable[str], why: str) -> UsageError:
-    """That damaged ones of the first tables cannot be made again as they were."""
+    """The error where damaged examples, vocab or tokens cannot be made again as they were."""
     return UsageError(
         f"{corpus.root}: {listing(lost)} cannot be repaired: {why}. --replace makes a version "
         "with new ones."

@@ -100,7 +100,7 @@ class Placement(BaseModel):
         return self._chosen
 
     def chosen_as(self, strategy: Strategy, parameters: Parameters) -> Placement:
-        """The same, where its parameters were read already."""
+        """This placement, with its strategy and parameters remembered as they were parsed."""
         self._chosen = strategy, parameters
         return self
 

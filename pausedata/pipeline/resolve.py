@@ -202,7 +202,7 @@ def resolve(
 Found = TypeVar("Found")
 
 
-def survey(
+def resolve_offline(
     loaded: LoadedRecipe, root: Path, base: Version | None, *, update: bool = False
 ) -> tuple[Resolved, list[str]]:
     """What can be found of all that the recipe names, and what cannot, with the reasons.

@@ -26,7 +26,7 @@ from pausedata.scorers import Job, Scorer, memory
 from pausedata.scorers.address import check_address
 from pausedata.store.dataset import Table, Version, read_version
 from pausedata.store.opening import version_folder, version_numbers
-from pausedata.store.repair import survey
+from pausedata.store.repair import find_damage
 from pausedata.store.staging import Pins
 
 # Backends whose scores are no better than the engine behind them.
@@ -312,7 +312,7 @@ def find_reusable(
             if (
                 version is not base
             ):  # a build puts right what is damaged there, before it comes here
-                version, _ = survey(version, ["tokens", scores.name])
+                version, _ = find_damage(version, ["tokens", scores.name])
             return ReusableScores(version.table("tokens"), version.table(scores.name))
     return None
 

@@ -167,7 +167,7 @@ def function_names(session: Connected | None) -> list[str]:
 
 
 def _placed(error: Exception, session: Connected, sql: str) -> Exception:
-    """The same error with its place in ``sql``, which DuckDB leaves out where it makes a relation.
+    """``error`` with its place in ``sql``, which DuckDB leaves out where it makes a relation.
 
     Explaining a query does not run it.
     """

@@ -11,7 +11,7 @@ from pausedata.query.statements import Statement, nodes
 _LABELS = {"run": "runs", "placement": "placements", "split": "splits"}
 
 
-class Named(Protocol):
+class UsedNames(Protocol):
     """What has runs, placements and splits: a version."""
 
     @property
@@ -30,7 +30,7 @@ class Named(Protocol):
         ...
 
 
-def missing_names(statement: Statement, versions: Iterable[Named]) -> list[str]:
+def missing_names(statement: Statement, versions: Iterable[UsedNames]) -> list[str]:
     """A sentence for each run, placement or split that is asked for and that no version has.
 
     DuckDB's own parser finds the comparisons (``=``, ``<>`` and ``IN``), so that texts, comments

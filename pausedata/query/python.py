@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
-class Opened(Protocol):
+class SharedVersion(Protocol):
     """A version of a dataset that somebody has opened."""
 
     @property
@@ -75,7 +75,7 @@ def connect(
     path: str | Path,
     version: int | None = None,
     *,
-    attached: Mapping[str, str | Path | Opened] | None = None,
+    attached: Mapping[str, str | Path | SharedVersion] | None = None,
     memory: str | None = None,
     threads: int | None = None,
     spill: str | Path | None = None,

@@ -42,7 +42,7 @@ class AlignedRows(ABC):
         """Columns of a shard."""
 
     def read_stored(self, number: int, names: Sequence[str]) -> dict[str, pa.Array]:
-        """The same, of a source that has a row for each stored row."""
+        """Columns of a whole shard, with one row for each stored row."""
         return self.read(number, names, None)
 
 
@@ -63,7 +63,7 @@ def columns_of(
 def beside(
     table: Table, number: int, names: Sequence[str], rows: Rows | None, ids: pa.Array | None
 ) -> dict[str, pa.Array]:
-    """The same of a table that stands beside; DataError where it does not hold ``ids``."""
+    """Columns of shard ``number`` of ``table``; DataError unless its examples are ``ids``."""
     columns = columns_of(table, number, ["id", *names], rows)
     if ids is not None and not columns["id"].equals(ids):
         path = table.shards[number].path

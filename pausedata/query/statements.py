@@ -180,7 +180,9 @@ def _check_tree(statement: Statement) -> None:
 
 
 def _check_words(statement: Statement) -> None:
-    """The same of what has no tree, by its words: stricter, since it knows no columns' names."""
+    """Check a PIVOT, of which DuckDB gives no tree, by its words: more is refused than by a tree,
+    since a column's name cannot be told from a function's.
+    """
     sql = statement.text
     # Some count as spaces for DuckDB's parser, and as letters for what tells words apart.
     if odd := [

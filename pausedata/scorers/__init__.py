@@ -103,7 +103,7 @@ class Scorer(Protocol):
     rank_ties: str | None  # 'excluded': tokens that tie with the target do not raise its rank
 
     @property
-    def lanes(self) -> int:
+    def workers(self) -> int:
         """How many calls of `score` may be under way at once, from as many threads.
 
         It falls where an engine is lost, to 0 where none is left.

@@ -93,7 +93,7 @@ class TransformersScorer:
 
     name = "transformers"
     rank_ties = "excluded"
-    lanes = engines = 1
+    workers = engines = 1
 
     def __init__(self, model: Any, batch_tokens: int) -> None:
         # All cores: torch's own choice, one thread for each physical core, is the quickest.

@@ -63,7 +63,7 @@ def mend(
     return {name: paths for name, paths in left.items() if name}
 
 
-def survey(base: Version, tables: list[str] | None = None) -> tuple[Version, set[str]]:
+def find_damage(base: Version, tables: list[str] | None = None) -> tuple[Version, set[str]]:
     """What ``mend`` would come to, with nothing written: ``base``, whose files are read from other
     versions where these alone have them whole; and the tables of which that leaves some damaged.
     """

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pausedata.core.options import NO_LIMIT
 from pausedata.strategies.patterns import checked_pattern
-from pausedata.strategies.text import Text
+from pausedata.strategies.text import ResponseTexts
 
 Int = np.ndarray[Any, np.dtype[np.int64]]
 Bool = np.ndarray[Any, np.dtype[np.bool_]]
@@ -204,7 +204,7 @@ class Batch:
     rank: Int | None = None  # [tokens]
     entropy: Float | None = None  # [tokens], nats
     reference: Float | None = None  # [tokens], nats: the log-probabilities of a second run
-    text: Text | None = None  # responses, and the tokens' spans in them
+    text: ResponseTexts | None = None  # responses, and the tokens' spans in them
     special: Bool | None = None  # [tokens]: whether it is a special token of the vocabulary
     placed: Mapping[str, Placed] = field(default_factory=dict)  # other placements, by name
     fitted: Mapping[str, Any] = field(default_factory=dict)  # what the strategy's `fit` gave

@@ -17,7 +17,7 @@ import numpy as np
 from pausedata import strategies
 from pausedata.core.errors import UsageError
 from pausedata.strategies.base import Batch, Placed
-from pausedata.strategies.text import Text
+from pausedata.strategies.text import ResponseTexts
 
 PAUSE = "[PAUSE]"
 EOS = "<eos>"
@@ -169,7 +169,7 @@ def _plain_batch() -> Batch:
         rank=np.array([t.rank for t in tokens], np.int64),
         entropy=np.array([t.entropy for t in tokens], np.float32),
         reference=np.array([t.reference for t in tokens], np.float32),
-        text=Text(
+        text=ResponseTexts(
             responses,
             offsets,
             np.concatenate([ends[:-1] for ends in spans]),

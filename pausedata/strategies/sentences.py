@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pausedata.strategies.text import Bool, Int, Text
+from pausedata.strategies.text import Bool, Int, ResponseTexts
 
 _STOPS = ".!?…"
 _CJK_STOPS = "。！？｡"
@@ -45,7 +45,7 @@ class Sentences:
     end: Int  # one past its last
 
 
-def sentences(text: Text) -> Sentences:
+def sentences(text: ResponseTexts) -> Sentences:
     """The sentences of every text."""
     ends = np.fromiter((match.end() for match in _END.finditer(text.joined)), np.int64)
     breaks = np.flatnonzero(text.codes == ord("\n")) + 1
@@ -59,7 +59,7 @@ def sentences(text: Text) -> Sentences:
     return Sentences(example, start, marks[last[some]] + 1 - text.base[example])
 
 
-def holding(text: Text, found: Sentences, places: Int) -> Bool:
+def holding(text: ResponseTexts, found: Sentences, places: Int) -> Bool:
     """Which sentences hold one of these places of the joined text, ascending: [sentences]."""
     base = text.base[found.example]
     return np.searchsorted(places, base + found.end) > np.searchsorted(places, base + found.start)

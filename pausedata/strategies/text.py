@@ -16,7 +16,7 @@ Bool = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
-class Text:
+class ResponseTexts:
     """Responses and the spans of their tokens, in Unicode code points.
 
     The response of example i is ``responses[i]``; its tokens are those of the batch, ``offsets[i]``
@@ -33,12 +33,12 @@ class Text:
     char_start: Int  # [tokens]
     char_end: Int  # [tokens]
 
-    def of(self, examples: Int, tokens: Int) -> Text:
+    def of(self, examples: Int, tokens: Int) -> ResponseTexts:
         """The responses of some examples: ``examples`` are their indices, ``tokens`` those of their
         tokens, both ascending.
         """
         lengths = np.diff(self.offsets)[examples]
-        return Text(
+        return ResponseTexts(
             [self.responses[int(k)] for k in examples],
             np.concatenate([[0], np.cumsum(lengths)]),
             self.char_start[tokens],

@@ -38,7 +38,7 @@ from pausedata.pipeline.planner import (
     recorded,
 )
 from pausedata.pipeline.recipe import LoadedRecipe
-from pausedata.pipeline.resolve import Resolved, survey
+from pausedata.pipeline.resolve import Resolved, resolve_offline
 from pausedata.pipeline.runs import RunSpec, ScoreRequest
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.pipeline.steps import score as score_step
@@ -70,9 +70,9 @@ def plan(
     """
     base, damaged = open_version(root) if read_pointer(root) else None, set[str]()
     if base is not None:
-        base, damaged = repair.survey(base)
+        base, damaged = repair.find_damage(base)
     result = Plan(str(root), f"version {base.number}" if base else "a new dataset")
-    resolved, result.unknown = survey(loaded, root, base, update=update)
+    resolved, result.unknown = resolve_offline(loaded, root, base, update=update)
     result.backend, result.backend_why = resolved.backend, resolved.backend_why
     specs = runs.of_recipe(resolved)
     models = [resolved.model, *(spec.model for spec in specs)]
@@ -111,7 +111,7 @@ def plan_score(root: Path, name: str, asked: ScoreRequest, *, replace: bool = Fa
     spec, tokenizers = runs.of_command(root, base, name, asked, pin=False)
     result.backend, result.backend_why = spec.backend, spec.why
     target = spec.target(tokenizers)
-    base, damaged = repair.survey(base, [spec.table] if spec.name in base.runs else [])
+    base, damaged = repair.find_damage(base, [spec.table] if spec.name in base.runs else [])
     others = targets.recorded_placements(base)
     every = command_targets(base, [target], others)
     state = State.of(base, damaged, replace=replace)

@@ -18,7 +18,7 @@ from pausedata.store.dataset import Table, check_shards
 from pausedata.store.tables import list_parts
 from pausedata.strategies import Batch, Parameters, Placed, Strategy
 from pausedata.strategies.base import SCORES
-from pausedata.strategies.text import Text
+from pausedata.strategies.text import ResponseTexts
 
 
 class Batches:
@@ -70,7 +70,7 @@ class Batches:
         text = None
         if "text" in self._reads:
             responses = self._shard("examples", number, ["response"]).column("response")
-            text = Text(responses.to_pylist(), offsets, start, end)
+            text = ResponseTexts(responses.to_pylist(), offsets, start, end)
         ids = rows.column("id").to_pylist()
         reference = self._parameters.other_run
         return Batch(

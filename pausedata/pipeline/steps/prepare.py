@@ -353,7 +353,7 @@ def examples_table(rows: list[tuple[str, RenderedRow]], schema: pa.Schema) -> pa
 
 
 def tokens_table(rows: list[tuple[str, Tokenized]]) -> pa.Table:
-    """The same examples' tokens, as the table ``tokens`` has them."""
+    """The tokens of ``rows`` as the table ``tokens`` has them."""
     schema = schema_of("tokens")
     columns = [
         [id for id, _ in rows],

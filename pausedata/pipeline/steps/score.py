@@ -62,7 +62,7 @@ RUNNING = frozenset({
 
 
 def running(engine: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of an engine's settings that move last bits of scores alone."""
+    """The engine's settings that change at most the last bits of scores."""
     return {key: value for key, value in engine.items() if key in RUNNING}
 
 

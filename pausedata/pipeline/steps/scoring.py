@@ -1,4 +1,4 @@
-"""Shards being scored: unit by unit, by as many lanes as the scorer has, each staged when whole."""
+"""Shards being scored: unit by unit, by the scorer's workers, each shard staged when whole."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Task:
 
 
 class ScoringWork:
-    """Shards being scored, unit by unit, by as many lanes as the scorer has."""
+    """Shards being scored, unit by unit, by as many workers as the scorer has."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ScoringWork:
 
     def do(self, shards: list[ShardEntry], total: int, progress: Progress) -> None:
         """Score ``shards``, of ``total`` tokens, and stage each as it finishes."""
-        sharing = WorkQueue[_Task, _Task](self._score, self._lanes)
+        sharing = WorkQueue[_Task, _Task](self._score, self._workers)
         self._check = sharing.check
         tasks = self._tasks(shards)
         first = list(islice(tasks, 1))  # loads the model, which is none of the scoring's time
@@ -87,8 +87,8 @@ class ScoringWork:
     def _note_early(self, tokens: int, shards: int = 0, /) -> None:
         self._early += tokens
 
-    def _lanes(self) -> int:
-        return self._scorer.lanes if self._scorer is not None else 1
+    def _workers(self) -> int:
+        return self._scorer.workers if self._scorer is not None else 1
 
     def _abandon(self) -> None:
         if self._scorer is not None:
@@ -146,7 +146,7 @@ class ScoringWork:
 
     def _keep(self, task: _Task) -> None:
         """Stage what was scored: a whole shard, or a part of one, which the last part completes."""
-        # Since the last one was kept: times of lanes that work side by side add up to more.
+        # Since the last one was kept: times of workers that work side by side add up to more.
         now, before = time.monotonic(), self._kept_at
         self._kept_at = now
         whole = [scores for scores in task.scores if scores is not None]

@@ -59,16 +59,16 @@ class Cancelled(BaseException):
 
 
 class WorkQueue(Generic[Task, Result]):
-    """Runs tasks on as many threads as there are lanes, and gives results as they come.
+    """Runs tasks on as many threads as there are workers, and gives results as they come.
 
-    Only as many tasks are taken up as there are lanes, so that memory stays bounded; the next one
+    Only as many tasks are taken up as there are workers, so that memory stays bounded; the next one
     is taken up before a result is given away, so that no lane waits for what is done with it. A
     task whose engine was lost is given to another.
     """
 
-    def __init__(self, act: Callable[[Task], Result], lanes: Callable[[], int]) -> None:
-        """``act`` runs in the threads; ``lanes`` tells how many may be under way now."""
-        self._act, self._lanes = act, lanes
+    def __init__(self, act: Callable[[Task], Result], workers: Callable[[], int]) -> None:
+        """``act`` runs in the threads; ``workers`` tells how many may be under way now."""
+        self._act, self._workers = act, workers
         self._stop = threading.Event()
 
     def check(self) -> None:
@@ -91,7 +91,7 @@ class WorkQueue(Generic[Task, Result]):
 
             def fill() -> None:
                 # Without a lane one more task is tried, whose error says why there is none.
-                while len(under_way) < (self._lanes() or not given_up):
+                while len(under_way) < (self._workers() or not given_up):
                     task = again.pop() if again else next(waiting, None)
                     if task is None:
                         return
@@ -109,7 +109,7 @@ class WorkQueue(Generic[Task, Result]):
                             losses.pop(id(task), None)
                         except EngineLostError as error:
                             losses[id(task)] = losses.get(id(task), 0) + 1
-                            if losses[id(task)] < MOST_LOSSES and self._lanes():
+                            if losses[id(task)] < MOST_LOSSES and self._workers():
                                 again.append(task)
                             else:
                                 given_up.append(error)

@@ -42,7 +42,7 @@ class ServerScorer:
     name = "server"
     rank_ties = "included"
     # The next unit's requests fill the gap that the last ones of a unit leave.
-    lanes = 2
+    workers = 2
     engines = 1
 
     def __init__(self, job: Job, address: str, times: Times) -> None:

@@ -25,7 +25,7 @@ from pausedata.scorers.server.answers import Served, read_entries, read_models
 
 # As `vllm serve` itself reads it.
 KEY = "VLLM_API_KEY"
-# Requests in flight, of all lanes together. vLLM works at 256 sequences or more side by side, but
+# Requests in flight, of all workers together. vLLM works at 256 sequences or more side by side, but
 # of long prompts a step takes few, and 64 keep its queue filled.
 MOST_IN_FLIGHT = 64
 # An example may have had the bad luck of some restarts; one that fails so often is the culprit.

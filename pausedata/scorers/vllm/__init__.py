@@ -135,7 +135,7 @@ class VllmScorer:
         self._last = threading.local()
 
     @property
-    def lanes(self) -> int:
+    def workers(self) -> int:
         """Two calls for each engine that is left."""
         return UNITS_AHEAD * self.engines
 
@@ -204,7 +204,7 @@ class VllmScorer:
         with self._choosing:
             first = number not in self._told
             self._told.add(number)
-        if first and self.lanes:
+        if first and self.workers:
             self._warn(f"{error} The others take over what it had.")
 
 
