@@ -100,8 +100,11 @@ def write_flat(version: Version, path: Path) -> None:
 def _flat_rows(version: Version) -> Iterator[pa.RecordBatch]:
     vocab = version.table("vocab")
     texts = vocab.read(vocab.shards[0]).column("token").combine_chunks()
+    stored = version.table("tokens")
     for run in RUNS:
-        for shard, (tokens, scores) in version.aligned("tokens", f"scores/{run}"):
+        scored = version.table(f"scores/{run}")
+        for shard, other in zip(stored.shards, scored.shards, strict=True):
+            tokens, scores = stored.read(shard), scored.read(other)
             offsets, token_ids = list_parts(tokens, "response_ids")
             lengths, count = np.diff(offsets), len(token_ids)
             example = pa.array(np.repeat(np.arange(len(lengths)), lengths))

@@ -54,7 +54,8 @@ def fine_tune(version: Version, model: Path, output: Path) -> None:
     network.requires_grad_(False)
     trained = network.model.layers[-SETTINGS["layers"] :].requires_grad_(True)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=SETTINGS["learning_rate"])
-    rows = [row for _, [table] in version.aligned("tokens") for row in table.to_pylist()]
+    tokens = version.table("tokens")
+    rows = [row for shard in tokens.shards for row in tokens.read(shard).to_pylist()]
     chosen = rows[:: SETTINGS["every"]]
     together = SETTINGS["examples_a_step"]
     for start in range(0, len(chosen), together):
