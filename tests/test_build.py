@@ -179,7 +179,7 @@ def test_a_run_that_the_recipe_no_longer_names_is_carried_whole_or_dropped(
     write_rows(recipe.folder / "rows.jsonl", [{"question": "What is 1 + 1?", "answer": "2"}, *rows])
     removed = recipe.build(replace=True).removed
     assert set(removed) == {"scores/epoch-1", "placements/later"}
-    assert "1 examples are new" in removed["scores/epoch-1"]
+    assert "1 example is without scores" in removed["scores/epoch-1"]
     assert whole(recipe.out)
 
 

@@ -156,7 +156,9 @@ def test_no_way_out_is_open_there(
     assert not spill.exists()
 
 
-def test_a_damaged_shard_is_not_read(tmp_path: Path, made: list[Session]) -> None:
+def test_a_damaged_shard_is_left_to_the_session_that_says_what_is_wrong(
+    tmp_path: Path, made: list[Session]
+) -> None:
     shard = make_dataset(tmp_path / "d").table("vocab").paths()[0]
     whole = shard.read_bytes()
     shard.chmod(0o644)
@@ -168,7 +170,16 @@ def test_a_damaged_shard_is_not_read(tmp_path: Path, made: list[Session]) -> Non
     shard.unlink()
     with pytest.raises(DataError, match="missing"):
         answer(direct, "FROM vocab")
-    assert made == []
+    assert len(made) == 1
+
+
+def test_damage_to_a_table_that_the_session_need_not_read_stops_no_query(
+    tmp_path: Path, made: list[Session]
+) -> None:
+    shard = make_dataset(tmp_path / "d").table("tokens").paths()[0]
+    shard.unlink()
+    direct = opened(tmp_path / "d", made)
+    assert answer(direct, "SELECT count(*) FROM examples")[2] == [(5,)]
 
 
 def test_a_link_out_of_the_dataset_is_not_followed(tmp_path: Path, made: list[Session]) -> None:

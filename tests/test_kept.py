@@ -101,7 +101,7 @@ def test_plan_names_what_build_drops_and_what_is_kept_of_it(grown: Recipe) -> No
         outcome.removed
     )
     assert "kept/other" in outcome.made
-    assert "2 examples are new" in outcome.removed["scores/other"]
+    assert "2 examples are without scores" in outcome.removed["scores/other"]
     assert "--run other" in outcome.removed["scores/other"]
 
 
@@ -188,6 +188,61 @@ def test_a_run_is_whole_again_where_all_its_examples_are(
     found = logprobs(outcome.version, "scores/other")
     assert found == {id: before[id] for id in found} and len(found) == 8
     assert whole(grown.out)
+
+
+def test_scores_that_a_detour_left_out_are_found_in_the_versions_before(
+    scored: Recipe, rows: list[dict[str, Any]], other: Path, counted: list[int]
+) -> None:
+    """With fewer examples, then with all and two more: nothing is scored twice."""
+    before = logprobs(open_version(scored.out), "scores/other")
+    write_rows(scored.folder / "rows.jsonl", rows[:5])
+    scored.build(replace=True)
+    write_rows(scored.folder / "rows.jsonl", [*MORE, *rows])
+    assert told(planned(scored, replace=True))["kept/other"][1].startswith("the scores of 12 of 14")
+    kept = logprobs(scored.build(replace=True).version, "kept/other")
+    assert len(kept) == 12 and sorted(kept.values()) == sorted(before.values())
+    counted.clear()
+    score(scored.out, "other", ScoreRequest(model=str(other)))
+    assert sum(counted) == 2 and whole(scored.out)
+
+
+def test_a_run_whose_files_were_not_pulled_is_asked_for_before_anything_is_scored(
+    grown: Recipe, counted: list[int]
+) -> None:
+    pointer = grown.out / "pausedata.json"
+    said = json.loads(pointer.read_text())
+    said["absent"] = {"scores/other": [open_version(grown.out).table("scores/other").entry.content]}
+    pointer.write_text(json.dumps(said))
+    for act in (planned, lambda recipe, replace: recipe.build(replace=replace)):
+        with pytest.raises(UsageError, match=r"'scores/other' was not pulled\. Fetch it"):
+            act(grown, replace=True)
+    assert sum(counted) == 0
+
+
+def test_what_is_kept_says_how_its_run_was_scored(
+    built: Recipe, other: Path, rows: list[dict[str, Any]], counted: list[int]
+) -> None:
+    score(built.out, "half", ScoreRequest(model=str(other), dtype="bfloat16"))
+    write_rows(built.folder / "rows.jsonl", [*rows, MORE[0]])
+    built.build(replace=True)
+    counted.clear()
+    outcome = score(built.out, "half", ScoreRequest(model=str(other)))
+    assert outcome.version.table("scores/half").entry.provenance["inputs"]["dtype"] == "bfloat16"
+    assert sum(counted) == 1
+
+
+def test_damage_to_what_is_kept_is_found_in_the_version_before(
+    grown: Recipe, other: Path, counted: list[int]
+) -> None:
+    grown.build(replace=True)
+    shard = open_version(grown.out).table("kept/other").paths()[0]
+    shard.chmod(0o644)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    counted.clear()
+    score(grown.out, "other", ScoreRequest(model=str(other)))
+    assert sum(counted) == 2 and whole(grown.out)  # the version before has the scores too
 
 
 def test_where_no_example_is_the_same_nothing_can_be_kept_and_both_say_so(scored: Recipe) -> None:

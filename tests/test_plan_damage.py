@@ -100,7 +100,7 @@ def test_a_damaged_run_that_nobody_can_score_again_is_told(built: Recipe) -> Non
     path.unlink()
     result = planned(built)
     assert actions(result)["scores/more"] == "leave"
-    assert "nothing here can make it again" in why(result, "scores/more")
+    assert "Score it again: pausedata score" in why(result, "scores/more")
     outcome = built.build()
     assert outcome.damaged == ["scores/more"] and outcome.repaired == ["scores/base"]
 
@@ -118,3 +118,21 @@ def test_what_would_rest_on_a_damaged_run_is_not_made(built: Recipe) -> None:
     assert (steps["placements/new"], steps["exports/new"]) == ("leave", "drop")
     outcome = built.build()
     assert outcome.made == [] and list(outcome.removed) == ["exports/new"]
+
+
+@pytest.mark.parametrize(("lost", "state"), [("pausedata.json", 2), ("its manifest", 1)])
+def test_where_the_current_version_is_lost_plan_goes_on_as_build_does(
+    built: Recipe, lost: str, state: int
+) -> None:
+    """And writes nothing: what is damaged stays so until a build."""
+    place(built.out, {"spare": Placement(strategy="append", tokens=1)})  # type: ignore[call-arg]
+    folder = open_version(built.out).folder
+    path = folder / "manifest.json" if lost == "its manifest" else built.out / lost
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-9])
+    damaged = path.read_bytes()
+    result = planned(built)
+    assert set(actions(result).values()) == {"keep"} and result.state == f"version {state}"
+    assert path.read_bytes() == damaged
+    outcome = built.build()
+    assert not outcome.committed and outcome.version.number == state

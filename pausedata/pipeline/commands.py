@@ -173,7 +173,9 @@ def recipe_tables(version: Version) -> set[str]:
 
 def _transaction(base: Version, progress: Progress, named: Sequence[Target]) -> Transaction:
     """A change of ``base``, in which damage to the tables that are asked for is put right."""
-    tables = [target.name for target in named if target.name in base.manifest.tables]
+    # Of a run that is scored, what was kept of it is read.
+    names = [n for t in named for n in (t.name, t.name.replace("scores/", "kept/", 1))]
+    tables = [name for name in dict.fromkeys(names) if name in base.manifest.tables]
     return Transaction(base.root, base, progress, mend(base, progress, tables))
 
 

@@ -54,7 +54,8 @@ def _tell_left(step: Step, tx: Transaction) -> None:
     """Say that a placement cannot be made again, and so stays as it is."""
     if step.target.kind == "placements" and step.cause and step.cause.startswith("scores/"):
         run = step.cause.removeprefix("scores/")
+        stays = "stays as it is" if step.table in tx.tables else "is not made"
         tx.progress.warn(
-            f"{step.table} stays as it is: {step.cause} is damaged, and the recipe names no model "
+            f"{step.table} {stays}: {step.cause} is damaged, and the recipe names no model "
             f"for it. `pausedata score {tx.root} --run {run} --model …` repairs it."
         )

@@ -183,7 +183,10 @@ def _unchanged(target: Target, state: State) -> Step:
     """A table that is what it would be, if it is whole."""
     if target.name not in state.damaged:
         return Step(target, "keep", f"as in version {state.number}")
-    if target.make is None or isinstance(target, StoredRun):
+    if isinstance(target, StoredRun):
+        why = f"damaged, and no model is named for this run. Score it again: {target.again}"
+        return Step(target, "leave", why)
+    if target.make is None:
         return Step(target, "leave", "damaged, and nothing here can make it again")
     return Step(target, "repair", f"damaged; {target.label}")
 
@@ -215,7 +218,9 @@ def _decide_run(run: StoredRun, state: State) -> Step | None:
         return Step(run, "carry over", some)
     if not there:
         return None
-    new = f"{run.rows - run.have} examples are new, and the recipe names no model for this run"
+    left = run.rows - run.have
+    new = f"{left:,} example{' is' if left == 1 else 's are'} without scores"
+    new += ", and the recipe names no model for this run"
     if not run.have:
         new = f"none of its scores are of the examples that there are now: {new}"
     return Step(run, "drop", f"{new}. Score them with: {run.again}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from pausedata.pipeline.steps import same_ids
 from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.steps.cross_check import CrossCheck
 from pausedata.pipeline.steps.reuse import ReusableScores
-from pausedata.pipeline.steps.score import Lengths
+from pausedata.pipeline.steps.score import Lengths, cut
 from pausedata.pipeline.transaction import Transaction
 from pausedata.scorers import Job, Scorer, memory
 from pausedata.scorers.address import check_address
@@ -169,7 +171,8 @@ def of_command(
     """
     recipe = version.manifest.recipe
     pins = Pins(root, recorded_pins(version), keep=pin)
-    facts = version.table(f"scores/{name}").entry.provenance if name in version.runs else {}
+    there = _stored_scores(version, name)
+    facts = there.entry.provenance if there is not None else {}
     before = facts.get("inputs", {})
     recorded = recipe.get("runs", {}).get(name, recipe).get("model", {})
     if "model" in before:
@@ -274,7 +277,7 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
 
     table = score_step.score(
         *(tx.staging, spec.name, wanted, tokens, load),
-        *(find_reusable(tx.root, tx.base, spec.name, wanted), tx.progress, facts),
+        *(find_reusable(tx.root, tx.base, spec.name, wanted, tokens), tx.progress, facts),
         sound=tx.damaged_table(spec.table, wanted),
         check=spec.cross_check(lengths.longest),
         lengths=lengths,
@@ -286,35 +289,51 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
 
 
 def find_reusable(
-    root: Path, base: Version | None, run: str, wanted: dict[str, Any]
+    root: Path, base: Version | None, run: str, wanted: dict[str, Any], tokens: Table
 ) -> ReusableScores | None:
-    """The scores of ``run`` in the newest version that has some, where only the tokens differ.
+    """What of the scores of ``tokens`` there is in versions up to ``base``, the newest first.
 
-    Newest up to ``base``. A version may have the run, or what was kept of it (``kept/RUN``).
+    A version has the run, or what was kept of it (``kept/RUN``). Only scores are taken that were
+    made as ``wanted`` says, of whatever tokens. Older versions are looked at as long as examples
+    are missing; none is where the base version has the run itself, whole or damaged.
     """
-    if base is None:
-        return None
-    for number in reversed(version_numbers(root)):
-        if number > base.number:
-            continue
-        try:
-            folder = version_folder(root, number)
-            version = base if number == base.number else read_version(root, folder)
-        except DataError:  # a version that is damaged gives nothing
-            continue
+    found, seen = None, set[tuple[str, str]]()
+    for version in _versions(root, base):
         scores = _stored_scores(version, run)
-        if scores is not None:
-            before = recorded(scores.entry)
-            # Of the base version they can be the very same only where they are damaged.
-            damaged = version is base and before == wanted
-            if damaged or but_tokens(before) != but_tokens(wanted):
-                return None
-            if (
-                version is not base
-            ):  # a build puts right what is damaged there, before it comes here
-                version, _ = find_damage(version, ["tokens", scores.name])
-            return ReusableScores(version.table("tokens"), version.table(scores.name))
-    return None
+        if scores is None:
+            continue
+        before = recorded(scores.entry)
+        stored = version.table("tokens")
+        # Of the base version they can be the very same only where they are damaged.
+        damaged = version is base and before == wanted and cut(stored) == cut(tokens)
+        if damaged or but_tokens(before) != but_tokens(wanted):
+            break
+        contents = (stored.entry.content, scores.entry.content)
+        if contents in seen or (version is not base and scores.absent):
+            continue
+        seen.add(contents)
+        if found is not None and not found.lacks_any(tokens):
+            break
+        if version is not base:  # what is damaged there, a build puts right before it comes here
+            version, _ = find_damage(version, ["tokens", scores.name])
+        both = version.table("tokens"), version.table(scores.name)
+        if found is None:
+            found = ReusableScores(*both)
+        else:
+            found.add(*both)
+    return found
+
+
+def _versions(root: Path, base: Version | None) -> Iterator[Version]:
+    """``base`` and the versions before it, the newest first, but for those that are damaged."""
+    if base is None:
+        return
+    for number in reversed(version_numbers(root)):
+        if number == base.number:
+            yield base
+        elif number < base.number:
+            with suppress(DataError):
+                yield read_version(root, version_folder(root, number))
 
 
 def _stored_scores(version: Version, run: str) -> Table | None:
@@ -338,13 +357,14 @@ def stored(
             continue
         scores = _stored_scores(base, run)
         assert scores is not None
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = {"again": _command(root, run, scores.entry.provenance)}
         reuse = None
         if tokens is not None:
-            reuse, rows = ReusableScores(base.table("tokens"), scores), tokens.entry.rows
+            wanted = recorded(scores.entry) | {"tokens": tokens.entry.content}
+            reuse, rows = find_reusable(root, base, run, wanted, tokens), tokens.entry.rows
+            assert reuse is not None  # the base version's at least: its tokens are others
             have = rows - score_step.count_missing(tokens, reuse)[0]
-            again = _command(root, run, scores.entry.provenance)
-            facts = {"have": have, "rows": rows, "again": again}
+            facts |= {"have": have, "rows": rows}
         reads = ("tokens",)
         runs.append(StoredRun(f"scores/{run}", reads, None, partial(_carry, run, reuse), **facts))
         kept.append(StoredRun(name, reads, None, partial(_keep, run, reuse), **facts))
@@ -382,6 +402,8 @@ def _command(root: Path, run: str, facts: dict[str, Any]) -> str:
     else:
         words += ["--model", f"PATH-OF-{facts.get('model', {}).get('id', 'MODEL')}"]
     words += ["--dtype", inputs["dtype"], "--backend", inputs["backend"]]
+    for key, value in inputs.get("engine", {}).items():
+        words += ["--engine", f"{key}={json.dumps(value)}"]
     if inputs["backend"] == "server":
         words += ["--url", "ADDRESS-OF-THE-SERVER"]
     return shlex.join(words)

@@ -96,16 +96,16 @@ class Direct:
         small = sum(file.bytes for file in files) <= _MOST_BYTES
         if views is None or not small or not tables <= self._tables.keys():
             return None
-        require_whole(self.opened.folder, files)
         try:
+            require_whole(self.opened.folder, files)
             end(self.connection)  # in which no view could be made
             for view in views - self._made:
                 self.connection.execute(f"CREATE VIEW {view} AS {self._body(view)}")
                 self._made.add(view)
             begin(self.connection)
             relation = self.connection.sql(statement.text)
-        except duckdb.Error:
-            return None  # the session says what is wrong, with all that it knows
+        except (duckdb.Error, DataError):
+            return None  # the session says what is wrong, with all that it knows, if it reads it
         found = DirectResult(self, relation, unique(relation.columns), relation.types, limit)
         found.sql = statement.text
         return found

@@ -86,30 +86,41 @@ def fall_back(root: Path, progress: Progress) -> None:
     version is left, and OSError where a file is there and cannot be read for now.
     """
     with commit_lock(root):
-        lost = _lost_manifest(root)
-        if lost is None:
+        found = find_fall_back(root)
+        if found is None:
             return
-        for number in reversed(version_numbers(root)):
-            if number in lost:
-                continue
-            try:
-                version = read_version(root, version_folder(root, number))
-            except NewerFormatError:
-                raise
-            except DataError as error:
-                _manifest_bytes(root, number)  # one that cannot be read for now is not lost
-                lost[number] = {MANIFEST: str(error)}
-                continue
-            for damaged, paths in lost.items():
-                gone = sorted(_tables_in(version_folder(root, damaged)) - set(version.tables))
-                progress.warn(
-                    f"version {damaged}: {'; '.join(paths.values())}."
-                    + (f" It also had {', '.join(gone)}: make them again." if gone else "")
-                )
-            progress.warn(f"going on from version {number}, the newest that is whole")
-            add_marks(root, lost, version_numbers(root))
-            point_at(root, version)
-            return
+        version, lost, why = found
+        for line in why:
+            progress.warn(line)
+        add_marks(root, lost, version_numbers(root))
+        point_at(root, version)
+
+
+def find_fall_back(root: Path) -> tuple[Version, dict[int, dict[str, str]], list[str]] | None:
+    """What ``fall_back`` would go on from, with nothing written; None where nothing is lost.
+
+    The version, the damaged files of those that are lost, and a line on each, for people.
+    """
+    lost = _lost_manifest(root)
+    if lost is None:
+        return None
+    for number in reversed(version_numbers(root)):
+        if number in lost:
+            continue
+        try:
+            version = read_version(root, version_folder(root, number))
+        except NewerFormatError:
+            raise
+        except DataError as error:
+            _manifest_bytes(root, number)  # one that cannot be read for now is not lost
+            lost[number] = {MANIFEST: str(error)}
+            continue
+        why = []
+        for damaged, paths in lost.items():
+            gone = sorted(_tables_in(version_folder(root, damaged)) - set(version.tables))
+            also = f" It also had {', '.join(gone)}: make them again." if gone else ""
+            why.append(f"version {damaged}: {'; '.join(paths.values())}.{also}")
+        return version, lost, [*why, f"going on from version {number}, the newest that is whole"]
     raise DataError(
         f"{root}: no version has a manifest that can be read, without which nobody knows what its "
         "shards are. Build into another --output."

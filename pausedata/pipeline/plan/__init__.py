@@ -68,10 +68,13 @@ def plan(
     ``trial`` some examples are scored, in a folder that is gone afterwards, and the time is told by
     what they took.
     """
-    base, damaged = open_version(root) if read_pointer(root) else None, set[str]()
+    lost, damaged = repair.find_fall_back(root) if root.exists() else None, set[str]()
+    base = lost[0] if lost else open_version(root) if read_pointer(root) else None
     if base is not None:
         base, damaged = repair.find_damage(base)
     result = Plan(str(root), f"version {base.number}" if base else "a new dataset")
+    for line in lost[2] if lost else ():
+        (progress or Silent()).warn(line)
     resolved, result.unknown = resolve_offline(loaded, root, base, update=update)
     result.backend, result.backend_why = resolved.backend, resolved.backend_why
     specs = runs.of_recipe(resolved)
@@ -281,7 +284,7 @@ def _plan_scoring(
     """How much of a run is to be scored, and why not more."""
     wanted = spec.inputs(tokens.entry.content)
     sound = base.table(spec.table) if base is not None and step.action == "repair" else None
-    reuse = runs.find_reusable(root, base, spec.name, wanted)
+    reuse = runs.find_reusable(root, base, spec.name, wanted, tokens)
     left = score_step.left(root, spec.name, wanted, tokens, lengths, reuse, sound)
     why, action = step.why, step.action
     if reuse is not None:

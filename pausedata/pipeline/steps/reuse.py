@@ -25,10 +25,25 @@ class ReusableScores:
         What stands in a damaged shard, of either, is not found. DataError where their shards do
         not fit together.
         """
-        self.content = scores.entry.content
         self.provenance = scores.entry.provenance
-        self._scores = scores
-        self._places: dict[bytes, tuple[int, int]] = {}  # ids' digest → shard, row of scores
+        self._taken: list[Table] = []  # the tables of scores, those first that are asked first
+        self._places: dict[bytes, tuple[int, int, int]] = {}  # ids' digest → table, shard, row
+        self.add(tokens, scores)
+
+    @property
+    def content(self) -> str:
+        """The content hash of the scores; of several tables, a hash of theirs."""
+        contents = [scores.entry.content for scores in self._taken]
+        if len(contents) == 1:
+            return contents[0]
+        return f"sha256:{hashlib.sha256(','.join(contents).encode()).hexdigest()}"
+
+    def add(self, tokens: Table, scores: Table) -> None:
+        """Find what was not found so far in the tables of another version too.
+
+        UsageError where they were not pulled and nobody can fetch them.
+        """
+        scores.need()  # now, and not after others were scored for hours
         if [shard.split for shard in tokens.shards] != [shard.split for shard in scores.shards]:
             raise DataError(
                 f"{scores.name}: its shards are not those of tokens. "
@@ -37,40 +52,41 @@ class ReusableScores:
         damaged = tokens.damaged() | scores.damaged()
         for number, (shard, own) in enumerate(zip(tokens.shards, scores.shards, strict=True)):
             if not damaged & {shard.path, own.path}:
-                self._add(number, tokens, shard, own)
+                self._add(scores, number, tokens, shard, own)
+        if not self._taken or any(place[0] == len(self._taken) for place in self._places.values()):
+            self._taken.append(scores)  # else it has nothing that the others lack
 
-    def _add(self, number: int, tokens: Table, shard: ShardEntry, own: ShardEntry) -> None:
+    def _add(
+        self, scores: Table, number: int, tokens: Table, shard: ShardEntry, own: ShardEntry
+    ) -> None:
         """Note where the scores of a shard's examples are."""
         rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
-        place = self._rows_of(own, rows)
+        place, table = _rows_of(scores, own, rows), len(self._taken)
         for i, example in enumerate(examples_of(rows)):
             if (row := place[i]) is not None:
-                self._places.setdefault(_key(example), (number, row))
-
-    def _rows_of(self, own: ShardEntry, rows: pa.Table) -> list[int | None]:
-        """For each row of ``tokens`` the one in the scores' shard; None where there is none."""
-        if own.rows == rows.num_rows:
-            return list(range(rows.num_rows))
-        ids = self._scores.read(own, ["id"]).column("id").to_pylist()
-        row_of = {id: row for row, id in enumerate(ids)}
-        return [row_of.get(id) for id in rows.column("id").to_pylist()]
+                self._places.setdefault(_key(example), (table, number, row))
 
     def find(self, examples: list[Example]) -> list[Scores | None]:
         """The stored scores of each example, or None where its ids were never scored."""
-        wanted: dict[int, list[tuple[int, int]]] = {}
+        wanted: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for i, example in enumerate(examples):
             place = self._places.get(_key(example))
             if place is not None:
-                wanted.setdefault(place[0], []).append((i, place[1]))
+                wanted.setdefault(place[:2], []).append((i, place[2]))
         found: list[Scores | None] = [None] * len(examples)
-        for number, rows in wanted.items():
-            for i, scores in zip(
-                [i for i, _ in rows],
-                self._read(self._scores.shards[number], [row for _, row in rows]),
-                strict=True,
-            ):
+        for (table, number), rows in wanted.items():
+            read = _read(self._taken[table], number, [row for _, row in rows])
+            for (i, _), scores in zip(rows, read, strict=True):
                 found[i] = scores
         return found
+
+    def lacks_any(self, tokens: Table) -> bool:
+        """Whether there are examples in ``tokens`` whose ids were never scored."""
+        return any(
+            not self.has(example)
+            for shard in tokens.shards
+            for example in examples_of(tokens.read(shard, ["prompt_ids", "response_ids"]))
+        )
 
     def forget(self, example: Example) -> None:
         """Let the example be scored anew."""
@@ -80,17 +96,27 @@ class ReusableScores:
         """Whether the example's ids were scored before."""
         return _key(example) in self._places
 
-    def _read(self, shard: ShardEntry, rows: list[int]) -> list[Scores]:
-        table = self._scores.read(shard, ["logprob", "rank", "entropy"]).take(rows)
-        columns: dict[str, Any] = {name: table.column(name) for name in table.column_names}
-        return [
-            Scores(
-                np.array(columns["logprob"][i].as_py(), np.float32),
-                _optional(columns["rank"][i].as_py(), np.int32),
-                _optional(columns["entropy"][i].as_py(), np.float32),
-            )
-            for i in range(table.num_rows)
-        ]
+
+def _rows_of(scores: Table, own: ShardEntry, rows: pa.Table) -> list[int | None]:
+    """For each row of tokens the one in the scores' shard ``own``; None where there is none."""
+    if own.rows == rows.num_rows:
+        return list(range(rows.num_rows))
+    ids = scores.read(own, ["id"]).column("id").to_pylist()
+    row_of = {id: row for row, id in enumerate(ids)}
+    return [row_of.get(id) for id in rows.column("id").to_pylist()]
+
+
+def _read(scores: Table, number: int, rows: list[int]) -> list[Scores]:
+    table = scores.read(scores.shards[number], ["logprob", "rank", "entropy"]).take(rows)
+    columns: dict[str, Any] = {name: table.column(name) for name in table.column_names}
+    return [
+        Scores(
+            np.array(columns["logprob"][i].as_py(), np.float32),
+            _optional(columns["rank"][i].as_py(), np.int32),
+            _optional(columns["entropy"][i].as_py(), np.float32),
+        )
+        for i in range(table.num_rows)
+    ]
 
 
 def examples_of(rows: pa.Table) -> list[Example]:

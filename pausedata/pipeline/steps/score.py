@@ -252,7 +252,7 @@ def keep(
     In the shards of ``tokens``, each with the scores of its rows that have some.
     """
     name = f"kept/{run}"
-    stage = staging.stage(name, wanted | {"shards": _cut(tokens)})
+    stage = staging.stage(name, wanted | {"shards": cut(tokens)})
     paths: list[tuple[str | None, str]] = []
     for shard in tokens.shards:
         rows = tokens.read(shard, ["id", "prompt_ids", "response_ids"])
@@ -296,11 +296,12 @@ def edge_warnings(run: Table, append_eos: bool) -> list[str]:
 
 def _keyed(wanted: dict[str, Any], tokens: Table, carried: ReusableScores | None) -> dict[str, Any]:
     """The staging key's inputs: what decides the values, and the bits: shards and carried rows."""
-    key = wanted | {"shards": _cut(tokens)}
+    key = wanted | {"shards": cut(tokens)}
     return key | ({"carried": carried.content} if carried else {})
 
 
-def _cut(tokens: Table) -> list[list[Any]]:
+def cut(tokens: Table) -> list[list[Any]]:
+    """How the rows are cut into shards: split and rows of each."""
     return [[shard.split, shard.rows] for shard in tokens.shards]
 
 
