@@ -394,16 +394,17 @@ def _keep(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Ta
 
 def _command(root: Path, run: str, facts: dict[str, Any]) -> str:
     """The command that scores a run again, as far as a dataset knows its model."""
-    inputs = facts["inputs"]
-    model = inputs["model"]
+    inputs = facts.get("inputs", {})
+    model = inputs.get("model") or {}
     words = ["pausedata", "score", str(root), "--run", run]
     if "revision" in model:
         words += ["--model", model["id"], "--revision", str(model["revision"])]
     else:
-        words += ["--model", f"PATH-OF-{facts.get('model', {}).get('id', 'MODEL')}"]
-    words += ["--dtype", inputs["dtype"], "--backend", inputs["backend"]]
+        words += ["--model", f"PATH-OF-{(facts.get('model') or {}).get('id', 'MODEL')}"]
+    for key in ("dtype", "backend"):
+        words += [f"--{key}", inputs[key]] if key in inputs else []
     for key, value in inputs.get("engine", {}).items():
         words += ["--engine", f"{key}={json.dumps(value)}"]
-    if inputs["backend"] == "server":
+    if inputs.get("backend") == "server":
         words += ["--url", "ADDRESS-OF-THE-SERVER"]
     return shlex.join(words)
