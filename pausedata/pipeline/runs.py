@@ -395,12 +395,12 @@ def _keep(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Ta
 def _command(root: Path, run: str, facts: dict[str, Any]) -> str:
     """The command that scores a run again, as far as a dataset knows its model."""
     inputs = facts.get("inputs", {})
-    model = inputs.get("model") or {}
+    model, own = inputs.get("model"), facts.get("model")
     words = ["pausedata", "score", str(root), "--run", run]
-    if "revision" in model:
+    if isinstance(model, dict) and "revision" in model:
         words += ["--model", model["id"], "--revision", str(model["revision"])]
-    else:
-        words += ["--model", f"PATH-OF-{(facts.get('model') or {}).get('id', 'MODEL')}"]
+    else:  # of a folder or a file a dataset records no path
+        words += ["--model", f"PATH-OF-{own.get('id') if isinstance(own, dict) else 'MODEL'}"]
     for key in ("dtype", "backend"):
         words += [f"--{key}", inputs[key]] if key in inputs else []
     for key, value in inputs.get("engine", {}).items():
