@@ -562,7 +562,8 @@ def test_what_is_damaged_is_made_again(
 def start(ref: ModelRef, code: str) -> subprocess.Popen[str]:
     """A process that runs ``code`` and then converts the model, saying what it hears."""
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom pausedata.models import cache as model_cache\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from pausedata.models import cache as model_cache\n"
         "from pausedata.models.ref import ModelRef\n"
         "def say(text): print(text, flush=True)\n"
         f"{code}\n"
