@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import duckdb
-from common import ROOT, machine
+from common import ROOT, machine, parser_of
 from synthetic import make, vocabulary
 
 from pausedata.store.dataset import open_version
@@ -39,10 +39,7 @@ AGAINST = {"sql": "DuckDB alone", "show": "import typer", "place": "import typer
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--tokens", type=int, default=1_000_000, help="of all responses together")
     add("--starts", type=int, default=15, help="starts of each; the median counts")

@@ -19,12 +19,17 @@ _GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_train.jsonl"
 DATA = _GSM8K if _GSM8K.is_file() else OWN_DATA  # JSONL with question and answer
 
 
-def scoring_arguments(about: str | None, n: int) -> argparse.ArgumentParser:
-    """A parser of what every benchmark of scoring takes; ``about`` is its module's docstring."""
-    parser = argparse.ArgumentParser(
+def parser_of(about: str | None) -> argparse.ArgumentParser:
+    """A parser that says what a benchmark is for; ``about`` is its module's docstring."""
+    return argparse.ArgumentParser(
         description=(about or "").partition("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+
+
+def scoring_arguments(about: str | None, n: int) -> argparse.ArgumentParser:
+    """A parser of what every benchmark of scoring takes; ``about`` is its module's docstring."""
+    parser = parser_of(about)
     parser.add_argument("--model", default=str(MODEL), help="a folder, a .gguf file or a Hub id")
     parser.add_argument("--data", type=Path, default=DATA, help="JSONL with question and answer")
     parser.add_argument("--n", type=int, default=n, help="examples")

@@ -22,7 +22,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-from common import machine, peak_mib, tables_of
+from common import machine, parser_of, peak_mib, tables_of
 
 from pausedata import exporters
 from pausedata.core.progress import Silent
@@ -41,10 +41,7 @@ LOOPED = 5_000  # examples that the Python loop writes: it is slow, and as slow 
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--examples", type=int, default=1_000_000, help="of 250 tokens")
     add("--folder", type=Path, default=None, help="where to write; the system's temporary folder")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import machine
+from common import machine, parser_of
 from numpy.typing import NDArray
 
 from pausedata.measure.figures import figures
@@ -39,10 +39,7 @@ SHAPES: dict[str, Draw] = {
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--tries", type=int, default=2000, help="simulated measurements for each shape")
     add("--examples", type=int, default=500, help="at most so many in each")

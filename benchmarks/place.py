@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine
+from common import machine, parser_of
 from synthetic import make, vocabulary
 
 from pausedata import strategies
@@ -52,10 +52,7 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--tokens", type=int, default=10_000_000, help="of all responses together")
     add("--strategy", action="append", help="this one alone; may be given several times")

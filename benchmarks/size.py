@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from common import DATA, MODEL, machine
+from common import DATA, MODEL, machine, parser_of
 
 from pausedata.pipeline.build import build
 from pausedata.pipeline.recipe import load_recipe
@@ -40,10 +40,7 @@ Sizes = dict[str, dict[str, int]]  # layout → column, or `footers`, or `file` 
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--dataset", type=Path, help="a dataset with scores; else one is built")
     add("--run", help="its run; the first one where left out")

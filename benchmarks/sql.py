@@ -26,7 +26,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-from common import machine, peak_mib
+from common import machine, parser_of, peak_mib
 from synthetic import RUNS, make, vocabulary
 
 from pausedata.query.session import Session
@@ -58,10 +58,7 @@ ASK = "import sys, sql; sql.ask_once(*sys.argv[1:])"
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--tokens", type=int, default=50_000_000, help="of all responses together")
     add("--repeats", type=int, default=3, help="times that each is asked; the fastest counts")

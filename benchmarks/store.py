@@ -23,7 +23,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import machine, peak_mib, tables_of
+from common import machine, parser_of, peak_mib, tables_of
 
 from pausedata.query.run import run
 from pausedata.query.session import Session
@@ -45,10 +45,7 @@ READ = "import sys, store; store.read_store(store.open_version(sys.argv[1]))"
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--examples", type=int, default=1_000_000, help="to write and to read back")
     add("--shards", type=int, default=2_000, help="of the dataset to open")

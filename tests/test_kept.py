@@ -11,14 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from conftest import Recipe, Run, make_model, write_rows
+from planning import planned
 
 from pausedata import scorers
 from pausedata.analysis.verify import verify
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
 from pausedata.pipeline.commands import place, remove, score
-from pausedata.pipeline.plan import Plan, plan, plan_score
-from pausedata.pipeline.recipe import Placement, load_recipe
+from pausedata.pipeline.plan import Plan, plan_score
+from pausedata.pipeline.recipe import Placement
 from pausedata.pipeline.runs import ScoreRequest
 from pausedata.pipeline.transaction import Transaction
 from pausedata.store.dataset import Version, open_version
@@ -67,10 +68,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(scorers, "load_scorer", counting)
     return found
-
-
-def planned(recipe: Recipe, **options: Any) -> Plan:
-    return plan(load_recipe(recipe.write()), recipe.out, **options)
 
 
 def told(result: Plan) -> dict[str, tuple[str, str]]:

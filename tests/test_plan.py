@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import PROBLEMS, TABLES, Recipe, Run, write_rows
+from planning import actions, planned, why
 
 from pausedata.core.errors import UsageError
 from pausedata.models.ref import ModelRef
@@ -78,18 +79,6 @@ def gated() -> Exception:
     from huggingface_hub.errors import GatedRepoError
 
     return GatedRepoError.__new__(GatedRepoError, "403: access is restricted")
-
-
-def planned(recipe: Recipe, **options: Any) -> Plan:
-    return plan(load_recipe(recipe.write()), recipe.out, **options)
-
-
-def actions(result: Plan) -> dict[str, str]:
-    return {step.table: step.action for step in result.steps}
-
-
-def why(result: Plan, table: str) -> str:
-    return next(step.why for step in result.steps if step.table == table)
 
 
 def from_the_hub(recipe: Recipe, *, source: bool = False, model: bool = False) -> None:
@@ -427,3 +416,9 @@ def test_of_several_models_each_is_told() -> None:
     assert told.figures()["model cache"] == (
         "a.gguf is converted once: about 1.00 MB; b.gguf is converted once: about 1.0 GB"
     )
+
+
+def test_a_file_in_the_dataset_s_place_is_no_dataset(recipe: Recipe) -> None:
+    """`build` says that it is one; the plan is of a new dataset, as where nothing is."""
+    recipe.out.write_text("a file")
+    assert planned(recipe).state == "a new dataset"

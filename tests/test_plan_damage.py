@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import TABLES, Recipe
+from planning import actions, planned, why
 
 from pausedata.pipeline.commands import place
-from pausedata.pipeline.plan import Plan, plan
-from pausedata.pipeline.recipe import Placement, load_recipe
+from pausedata.pipeline.recipe import Placement
 from pausedata.scorers.transformers import TransformersScorer
 from pausedata.store.dataset import open_version
-
-
-def planned(recipe: Recipe, **options: Any) -> Plan:
-    return plan(load_recipe(recipe.write()), recipe.out, **options)
-
-
-def actions(result: Plan) -> dict[str, str]:
-    return {step.table: step.action for step in result.steps}
-
-
-def why(result: Plan, table: str) -> str:
-    return next(step.why for step in result.steps if step.table == table)
 
 
 def damage(root: Path, path: str) -> None:

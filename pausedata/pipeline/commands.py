@@ -173,10 +173,15 @@ def recipe_tables(version: Version) -> set[str]:
 
 def _transaction(base: Version, progress: Progress, named: Sequence[Target]) -> Transaction:
     """A change of ``base``, in which damage to the tables that are asked for is put right."""
-    # Of a run that is scored, what was kept of it is read.
-    names = [n for t in named for n in (t.name, t.name.replace("scores/", "kept/", 1))]
-    tables = [name for name in dict.fromkeys(names) if name in base.manifest.tables]
-    return Transaction(base.root, base, progress, mend(base, progress, tables))
+    return Transaction(base.root, base, progress, mend(base, progress, mended(base, named)))
+
+
+def mended(base: Version, named: Sequence[Target]) -> list[str]:
+    """The tables of which a command puts right what is damaged: those that it is asked for, and
+    of a run what was kept of it, which is read.
+    """
+    kept = [f"kept/{t.name.partition('/')[2]}" for t in named if t.kind == "scores"]
+    return [name for name in (*(t.name for t in named), *kept) if name in base.manifest.tables]
 
 
 def _commit(

@@ -312,7 +312,7 @@ def find_reusable(
         if contents in seen or (version is not base and scores.absent):
             continue
         seen.add(contents)
-        if found is not None and not found.lacks_any(tokens):
+        if found is not None and next(found.missing(tokens), None) is None:
             break
         if version is not base:  # what is damaged there, a build puts right before it comes here
             version, _ = find_damage(version, ["tokens", scores.name])
@@ -363,7 +363,7 @@ def stored(
             wanted = recorded(scores.entry) | {"tokens": tokens.entry.content}
             reuse, rows = find_reusable(root, base, run, wanted, tokens), tokens.entry.rows
             assert reuse is not None  # the base version's at least: its tokens are others
-            have = rows - score_step.count_missing(tokens, reuse)[0]
+            have = rows - sum(1 for _ in reuse.missing(tokens))
             facts |= {"have": have, "rows": rows}
         reads = ("tokens",)
         runs.append(StoredRun(f"scores/{run}", reads, None, partial(_carry, run, reuse), **facts))

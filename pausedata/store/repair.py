@@ -270,7 +270,7 @@ def _lost_manifest(root: Path) -> dict[int, dict[str, str]] | None:
         if said.get("format", FORMAT) != FORMAT:
             return None
         pointer = Pointer.model_validate(said)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         # Of a first version alone, that is a commit that was cut off: recovery finishes it.
         return None if version_numbers(root) in ([], [1]) else {}
     except (ValueError, AttributeError):

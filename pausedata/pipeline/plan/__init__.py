@@ -22,7 +22,7 @@ from pausedata.pipeline.build import (
     examples_differ,
     note_corpus,
 )
-from pausedata.pipeline.commands import command_targets
+from pausedata.pipeline.commands import command_targets, mended
 from pausedata.pipeline.plan import disk, estimate, fetches
 from pausedata.pipeline.plan.forecast import forecast
 from pausedata.pipeline.plan.result import Plan, StepPlan
@@ -68,7 +68,7 @@ def plan(
     ``trial`` some examples are scored, in a folder that is gone afterwards, and the time is told by
     what they took.
     """
-    lost, damaged = repair.find_fall_back(root) if root.exists() else None, set[str]()
+    lost, damaged = repair.find_fall_back(root), set[str]()
     base = lost[0] if lost else open_version(root) if read_pointer(root) else None
     if base is not None:
         base, damaged = repair.find_damage(base)
@@ -114,7 +114,7 @@ def plan_score(root: Path, name: str, asked: ScoreRequest, *, replace: bool = Fa
     spec, tokenizers = runs.of_command(root, base, name, asked, pin=False)
     result.backend, result.backend_why = spec.backend, spec.why
     target = spec.target(tokenizers)
-    base, damaged = repair.find_damage(base, [spec.table] if spec.name in base.runs else [])
+    base, damaged = repair.find_damage(base, mended(base, [target]))
     others = targets.recorded_placements(base)
     every = command_targets(base, [target], others)
     state = State.of(base, damaged, replace=replace)

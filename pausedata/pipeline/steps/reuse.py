@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,14 @@ class ReusableScores:
                 found[i] = scores
         return found
 
-    def lacks_any(self, tokens: Table) -> bool:
-        """Whether there are examples in ``tokens`` whose ids were never scored."""
-        return any(
-            not self.has(example)
-            for shard in tokens.shards
-            for example in examples_of(tokens.read(shard, ["prompt_ids", "response_ids"]))
-        )
+    def missing(
+        self, tokens: Table, shards: Iterable[ShardEntry] | None = None
+    ) -> Iterator[Example]:
+        """The examples of ``tokens``, or of some of its shards, whose ids were never scored."""
+        for shard in tokens.shards if shards is None else shards:
+            for example in examples_of(tokens.read(shard, ["prompt_ids", "response_ids"])):
+                if not self.has(example):
+                    yield example
 
     def forget(self, example: Example) -> None:
         """Let the example be scored anew."""

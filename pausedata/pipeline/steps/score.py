@@ -158,10 +158,12 @@ def left(
     todo = [s for s in tokens.shards if s.path not in staged and score_path(run, s) not in whole]
     if reuse is None:
         return Left(todo, len(staged), 0, lengths.total(todo))
-    missing, _ = count_missing(tokens, reuse)
-    return Left(
-        todo, len(staged), tokens.entry.rows - missing, count_missing(tokens, reuse, todo)[1]
-    )
+    missing = length = 0
+    for shard in tokens.shards:
+        lengths_of = [len(example) for example in reuse.missing(tokens, [shard])]
+        missing += len(lengths_of)
+        length += sum(lengths_of) if shard in todo else 0
+    return Left(todo, len(staged), tokens.entry.rows - missing, length)
 
 
 def score(
@@ -226,22 +228,6 @@ def score(
         {"inputs": wanted, "made_from": ["tokens"]} | facts | summary,
     )
     return _with_means(table)
-
-
-def count_missing(
-    tokens: Table, reuse: ReusableScores, shards: Iterable[ShardEntry] | None = None
-) -> tuple[int, int]:
-    """How many examples of ``tokens``, or of some of its shards, have no scores to be reused, and
-    how many tokens these have.
-    """
-    examples = length = 0
-    for shard in tokens.shards if shards is None else shards:
-        rows = tokens.read(shard, ["prompt_ids", "response_ids"])
-        for example in examples_of(rows):
-            if not reuse.has(example):
-                examples += 1
-                length += len(example)
-    return examples, length
 
 
 def keep(
