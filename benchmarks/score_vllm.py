@@ -43,6 +43,7 @@ from pausedata.pipeline.build import build
 from pausedata.pipeline.recipe import LoadedRecipe, parse_recipe
 from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.steps.reuse import examples_of
+from pausedata.pipeline.steps.score import CheckedPass
 from pausedata.pipeline.transaction import Transaction
 from pausedata.scorers import Example
 from pausedata.scorers.sizes import VLLM_STEP_TOKENS
@@ -198,7 +199,8 @@ def whole(base: Version, run: str, scorer: VllmScorer) -> None:
     tokens = base.table("tokens")
     with Transaction(base.root, base, Silent()) as work:
         table = score_step.score(
-            work.staging, run, {"run": run}, tokens, lambda _: scorer, None, Silent(), {}
+            *(work.staging, run, {"run": run}, tokens, [CheckedPass(lambda _: scorer)]),
+            *(None, Silent(), {}),
         )
         work.put(table)
         work.commit(f"benchmark {run}")

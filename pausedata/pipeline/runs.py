@@ -22,7 +22,7 @@ from pausedata.pipeline.steps import same_ids
 from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.steps.cross_check import CrossCheck
 from pausedata.pipeline.steps.reuse import ReusableScores
-from pausedata.pipeline.steps.score import Lengths, cut
+from pausedata.pipeline.steps.score import CheckedPass, Lengths, cut
 from pausedata.pipeline.transaction import Transaction
 from pausedata.scorers import Job, Scorer, memory
 from pausedata.scorers.address import check_address
@@ -275,11 +275,11 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
         tx.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
         return spec.load(logs, lengths.longest, tx.progress)
 
+    only = CheckedPass(load, check=spec.cross_check(lengths.longest))
     table = score_step.score(
-        *(tx.staging, spec.name, wanted, tokens, load),
+        *(tx.staging, spec.name, wanted, tokens, [only]),
         *(find_reusable(tx.root, tx.base, spec.name, wanted, tokens), tx.progress, facts),
         sound=tx.damaged_table(spec.table, wanted),
-        check=spec.cross_check(lengths.longest),
         lengths=lengths,
     )
     rules = tokens.entry.provenance["inputs"].get("scoring", {})
@@ -380,8 +380,10 @@ def _carry(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> T
         raise DataError(f"scores/{run}: no model is known for this run.")
 
     wanted = but_tokens(facts["inputs"]) | {"tokens": tokens.entry.content}
-    known = {key: facts[key] for key in ("model", "tokenizer") if key in facts}
-    return score_step.score(tx.staging, run, wanted, tokens, load, reuse, tx.progress, known)
+    known = {key: facts[key] for key in ("model", "tokenizer", "warmup") if key in facts}
+    return score_step.score(
+        *(tx.staging, run, wanted, tokens, [CheckedPass(load)], reuse, tx.progress, known)
+    )
 
 
 def _keep(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Table:

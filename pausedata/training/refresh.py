@@ -22,6 +22,7 @@ from pausedata.pipeline.planner import State, Target
 from pausedata.pipeline.recipe import Placement
 from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.steps.reuse import ReusableScores, examples_of
+from pausedata.pipeline.steps.score import CheckedPass
 from pausedata.pipeline.transaction import Transaction
 from pausedata.scorers.sizes import DEFAULT_BATCH_TOKENS
 from pausedata.scorers.transformers import TransformersScorer
@@ -112,7 +113,8 @@ def _run(base: Version, spec: Placement, model: Any, moment: TrainingState) -> T
 
     def make(tx: Transaction, wanted: dict[str, Any]) -> Table:
         return score_step.score(
-            *(tx.staging, moment.run, wanted, tokens, load, rest, tx.progress, facts)
+            *(tx.staging, moment.run, wanted, tokens, [CheckedPass(load)]),
+            *(rest, tx.progress, facts),
         )
 
     return Target(f"scores/{moment.run}", ("tokens",), lambda _: wanted, make, asked=True)

@@ -16,7 +16,7 @@ from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress
 from pausedata.models.ref import ModelRef
 from pausedata.pipeline.steps.reuse import ReusableScores, examples_of
-from pausedata.pipeline.steps.scoring import score_path
+from pausedata.pipeline.steps.scoring import Mask, score_path
 from pausedata.scorers import EngineLostError, Example, Scorer, Scores
 from pausedata.scorers.agreement import (
     BOUNDS,
@@ -68,12 +68,15 @@ class CrossCheck:
         tokens: Table,
         carried: ReusableScores | None,
         progress: Progress,
+        mask: Mask | None = None,
+        name: str = "cross_check",
     ) -> Sample | None:
         """Draw the examples and compute their reference, unless ``stage`` has it from before.
 
-        None where no row is scored anew. UsageError where the model cannot be loaded.
+        The stage has it as ``name``. Drawn are the rows that ``mask`` says, where this model scores
+        some alone. None where no row is scored anew. UsageError where the model cannot be loaded.
         """
-        fresh = _fresh_rows(stage, run, tokens, carried)
+        fresh = _fresh_rows(stage, run, tokens, carried, mask)
         if not any(map(len, fresh)):
             return None
         self.before()
@@ -83,13 +86,13 @@ class CrossCheck:
         kept = _within_budget([len(one.example) for one in drawn], TOKENS_EACH * self.examples)
         chosen, bound = [drawn[k] for k in kept], BOUNDS[self.dtype]
         key = {"ids": [one.id for one in chosen], "tolerance": bound.logit}
-        noted: dict[str, Any] = stage.record("cross_check") or {}
+        noted: dict[str, Any] = stage.record(name) or {}
         if noted.get("key") != key:
             why = self._lacks_memory()
             if why is not None:
                 return self._unchecked(stage, run, why, progress)
             noted = {"key": key} | self._reference(chosen, bound, progress)
-            stage.note("cross_check", noted)
+            stage.note(name, noted)
         references = [
             ReferenceScores(
                 np.array(one["logprob"], np.float64),
@@ -279,13 +282,33 @@ class Sample:
         )
 
 
+def combined(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is known of the samples of several models that share a run, as that of one."""
+    checked = [one for one in found if one["examples"]]
+    if len(found) == 1 or not checked:
+        return found[0]
+    tokens = sum(one["tokens"] for one in checked)
+    return checked[0] | {
+        "examples": sum(one["examples"] for one in checked),
+        "left_out": sum(one["left_out"] for one in checked),
+        "tokens": tokens,
+        "largest": max(one["largest"] for one in checked),
+        "mean": round(sum(one["mean"] * one["tokens"] for one in checked) / tokens, 9),
+        "ranks_checked": sum(one["ranks_checked"] for one in checked),
+    }
+
+
 def _span(reference: ReferenceScores, at: int) -> str:
     low, high = int(reference.lowest[at]), int(reference.highest[at])
     return str(low) if low == high else f"{low} to {high}"
 
 
 def _fresh_rows(
-    stage: Stage, run: str, tokens: Table, carried: ReusableScores | None
+    stage: Stage,
+    run: str,
+    tokens: Table,
+    carried: ReusableScores | None,
+    mask: Mask | None,
 ) -> list[Sequence[int]]:
     """Of each shard of ``tokens``, the rows whose scores come from this command or one resumed.
 
@@ -302,7 +325,10 @@ def _fresh_rows(
         else:
             examples = examples_of(tokens.read(shard, ["prompt_ids", "response_ids"]))
             fresh.append([k for k, example in enumerate(examples) if not carried.has(example)])
-    return fresh
+    if mask is None:
+        return fresh
+    masks = [mask(shard) for shard in tokens.shards]
+    return [[k for k in rows if own[k]] for rows, own in zip(fresh, masks, strict=True)]
 
 
 def _draw(tokens: Table, fresh: list[Sequence[int]], count: int) -> list[Drawn]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from pausedata.core.progress import Progress
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
 from pausedata.pipeline.recipe import Scoring
-from pausedata.pipeline.steps.cross_check import CrossCheck
+from pausedata.pipeline.steps.cross_check import CrossCheck, Sample, combined
 from pausedata.pipeline.steps.reuse import ReusableScores, examples_of
 from pausedata.pipeline.steps.scoring import (
+    Pass,
     ScoringWork,
     distinct,
     part_lengths,
@@ -35,7 +36,16 @@ from pausedata.store.tables import list_parts, schema_of
 
 # What a run's provenance says of how its scores were made, and is true of some of them, too.
 OF_THE_MAKING = (
-    *("model", "tokenizer", "versions", "rank_ties", "settings", "cross_check", "trained"),
+    *(
+        "model",
+        "tokenizer",
+        "versions",
+        "rank_ties",
+        "settings",
+        "cross_check",
+        "trained",
+        "warmup",
+    ),
 )
 
 # How much less likely than the rest the first response token, or the appended end token, may be
@@ -166,26 +176,46 @@ def left(
     return Left(todo, len(staged), tokens.entry.rows - missing, length)
 
 
+@dataclass(frozen=True)
+class CheckedPass(Pass):
+    """A pass whose scores are compared with a reference, when the model is loaded and at the end."""
+
+    check: CrossCheck | None = None
+
+    def checked_by(self, sample: Sample | None) -> Pass:
+        """The pass, with a model that is tried on ``sample`` when it is loaded."""
+
+        def load(logs: Path) -> Scorer:
+            scorer = self.load(logs)
+            try:
+                if sample is not None:
+                    sample.check_engine(scorer)
+            except BaseException:
+                scorer.close()
+                raise
+            return scorer
+
+        return Pass(load, self.mask)
+
+
 def score(
     staging: Staging,
     run: str,
     wanted: dict[str, Any],
     tokens: Table,
-    load: Callable[[Path], Scorer],
+    passes: Sequence[CheckedPass],
     carried: ReusableScores | None,
     progress: Progress,
     facts: dict[str, Any],
     sound: Table | None = None,
-    check: CrossCheck | None = None,
     lengths: Lengths | None = None,
 ) -> Table:
-    """Score every shard of ``tokens`` that is not scored yet; the model is loaded if one is not.
+    """Score every shard of ``tokens`` that is not scored yet; a model is loaded if one is not.
 
-    ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it; ``load`` is given a folder
-    for what an engine says. ``sound`` is a committed table of the same inputs, of which some files
-    are damaged: the others are taken as they are. ``check`` compares some scores with a reference,
-    when the model is loaded and at the end. ``lengths`` are those of ``tokens``, where they were
-    told already. Raises DataError where a score cannot be right.
+    ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it; each of the ``passes`` loads
+    its model, given a folder for what an engine says. ``sound`` is a committed table of the same
+    inputs, of which some files are damaged: the others are taken as they are. ``lengths`` are those
+    of ``tokens``, where they were told already. Raises DataError where a score cannot be right.
     """
     name = f"scores/{run}"
     stage = staging.stage(name, _keyed(wanted, tokens, carried))
@@ -198,27 +228,27 @@ def score(
             "shards were scored before and are kept"
         )
     progress.detail(f"{name}: reads tokens; writes to {stage.folder}")
-    sample = check.prepare(stage, run, tokens, carried, progress) if check else None
-
-    def load_checked(logs: Path) -> Scorer:
-        scorer = load(logs)
-        try:
-            if sample is not None:
-                sample.check_engine(scorer)
-        except BaseException:
-            scorer.close()
-            raise
-        return scorer
-
+    samples = [
+        each.check.prepare(
+            *(stage, run, tokens, carried, progress, each.mask),
+            name=f"cross_check-{number}" if number else "cross_check",
+        )
+        if each.check is not None
+        else None
+        for number, each in enumerate(passes)
+    ]
     if todo:
-        with ScoringWork(stage, run, tokens, load_checked, carried) as work:
+        checked = [each.checked_by(own) for each, own in zip(passes, samples, strict=True)]
+        with ScoringWork(stage, run, tokens, checked, carried) as work:
             work.do(todo, (lengths or Lengths.of(tokens)).total(todo), progress)
     paths: list[tuple[str | None, str]] = [(s.split, score_path(run, s)) for s in tokens.shards]
     records = [record for _, path in paths for record in records_of(stage, path)]
     inherited = _inherited(carried, sound)
     summary = _summary(records, tokens, inherited)
-    if sample is not None:
-        summary["cross_check"] = sample.check_stored(summary["rank_ties"])
+    drawn = [sample for sample in samples if sample is not None]
+    if drawn:
+        found = [sample.check_stored(summary["rank_ties"]) for sample in drawn]
+        summary["cross_check"] = combined(found)
     elif "cross_check" in inherited:
         summary["cross_check"] = inherited["cross_check"]
     table = stage.table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -19,7 +19,7 @@ from pausedata import scorers
 from pausedata.core import stopping
 from pausedata.core.progress import Advance, Progress
 from pausedata.pipeline.steps.reuse import ReusableScores, examples_of
-from pausedata.pipeline.steps.units import UNIT_TOKENS, ScoringUnit, WorkQueue, plan_units
+from pausedata.pipeline.steps.units import UNIT_TOKENS, WorkQueue, plan_units
 from pausedata.scorers import Example, Scorer, Scores
 from pausedata.store.dataset import Table
 from pausedata.store.manifest import ShardEntry
@@ -27,13 +27,38 @@ from pausedata.store.shards import read_shard, shard_name
 from pausedata.store.staging import Stage
 from pausedata.store.tables import list_parts, schema_of
 
+# Of a shard of tokens, which of its rows are meant: bool (rows).
+Mask = Callable[[ShardEntry], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one loaded model scores: the rows of each shard that ``mask`` says, None: all.
+
+    Of several passes each has other rows, and together they have all; a model is closed before the
+    next one is loaded.
+    """
+
+    load: Callable[[Path], Scorer]
+    mask: Mask | None = None
+
+    def of(self, shard: ShardEntry, rows: pa.Table, start: int = 0) -> pa.Table:
+        """Those of ``rows``, which stand in ``shard`` from row ``start`` on, that it scores."""
+        if self.mask is None:
+            return rows
+        return rows.filter(pa.array(self.mask(shard)[start : start + rows.num_rows]))
+
 
 @dataclass
 class _Task:
-    """A unit being scored: its rows, and of each the scores, or None where they are missing."""
+    """Rows being scored, and of each the scores, or None where they are missing.
+
+    They are those of a unit that a pass scores: the ``number``-th of a shard's ``count`` parts.
+    """
 
     shard: ShardEntry
-    unit: ScoringUnit
+    number: int
+    count: int
     rows: pa.Table
     examples: list[Example]
     scores: list[Scores | None]
@@ -42,18 +67,18 @@ class _Task:
 
 
 class ScoringWork:
-    """Shards being scored, unit by unit, by as many workers as the scorer has."""
+    """Shards being scored, pass by pass and unit by unit, by as many workers as the scorer has."""
 
     def __init__(
         self,
         stage: Stage,
         run: str,
         tokens: Table,
-        load: Callable[[Path], Scorer],
+        passes: Sequence[Pass],
         carried: ReusableScores | None,
     ) -> None:
         self._stage, self._run, self._tokens, self._carried = stage, run, tokens, carried
-        self._load = load
+        self._passes = passes
         self._scorer: Scorer | None = None
         self._advance: Advance = self._note_early
         self._early = 0  # tokens that were done before the step was announced
@@ -65,24 +90,34 @@ class ScoringWork:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._scorer is not None:
-            self._scorer.close()
+        self._close()
 
     def do(self, shards: list[ShardEntry], total: int, progress: Progress) -> None:
         """Score ``shards``, of ``total`` tokens, and stage each as it finishes."""
-        sharing = WorkQueue[_Task, _Task](self._score, self._workers)
-        self._check = sharing.check
-        tasks = self._tasks(shards)
-        first = list(islice(tasks, 1))  # loads the model, which is none of the scoring's time
+        passes = [self._tasks(number, shards) for number in range(len(self._passes))]
+        first = list(islice(passes[0], 1))  # loads the model, which is none of the scoring's time
         with (
             stopping.graceful_shutdown(),
             progress.step(f"scoring {self._run}", total, "tokens", len(shards)) as self._advance,
         ):
             self._advance(self._early)
             self._kept_at = time.monotonic()
-            with closing(sharing.run(chain(first, tasks), self._abandon)) as finished:
-                for task in finished:
-                    self._keep(task)
+            for tasks in (chain(first, passes[0]), *passes[1:]):
+                self._share_out(tasks)
+                self._close()
+
+    def _share_out(self, tasks: Iterable[_Task]) -> None:
+        """Score what one pass has to, and keep it."""
+        sharing = WorkQueue[_Task, _Task](self._score, self._workers)
+        self._check = sharing.check
+        with closing(sharing.run(tasks, self._abandon)) as finished:
+            for task in finished:
+                self._keep(task)
+
+    def _close(self) -> None:
+        if self._scorer is not None:
+            self._scorer.close()
+            self._scorer = None
 
     def _note_early(self, tokens: int, shards: int = 0, /) -> None:
         self._early += tokens
@@ -94,19 +129,23 @@ class ScoringWork:
         if self._scorer is not None:
             self._scorer.close()
 
-    def _tasks(self, shards: list[ShardEntry]) -> Iterator[_Task]:
-        """What is to be scored, in order; read when it is asked for."""
+    def _tasks(self, number: int, shards: list[ShardEntry]) -> Iterator[_Task]:
+        """What the pass ``number`` is to score, in order; read when it is asked for."""
+        each = self._passes[number]
         for shard in shards:
             rows = self._tokens.read(shard, ["id", "prompt_ids", "response_ids"])
             units, left = plan_units(row_lengths(rows)), 0
-            whole = self._parts[shard.path] = set()
+            count = len(units) * len(self._passes)
+            whole = self._parts.setdefault(shard.path, set())
             for unit in units:
                 if stopping.asked():  # what is under way is finished and kept, nothing begun
                     return
-                part = rows.slice(unit.start, unit.stop - unit.start).combine_chunks()
-                if unit.count > 1 and self._stage.finished(_part(shard, unit.number, unit.count)):
+                place = number * len(units) + unit.number
+                part = rows.slice(unit.start, unit.stop - unit.start)
+                part = each.of(shard, part, unit.start).combine_chunks()
+                if count > 1 and self._stage.finished(_part(shard, place, count)):
                     self._advance(int(row_lengths(part).sum()))
-                    whole.add(unit.number)
+                    whole.add(place)
                     continue
                 left += 1
                 examples = examples_of(part)
@@ -115,13 +154,13 @@ class ScoringWork:
                     scores = self._carried.find(examples)
                 self._advance(sum(len(e) for e, s in zip(examples, scores, strict=True) if s))
                 missing = [i for i, found in enumerate(scores) if found is None]
-                task = _Task(shard, unit, part, examples, scores, missing)
+                task = _Task(shard, place, count, part, examples, scores, missing)
                 if missing and self._scorer is None:
-                    self._scorer = self._load(self._stage.folder / "logs")
+                    self._scorer = each.load(self._stage.folder / "logs")
                     self._kept_at = time.monotonic()  # loading is none of the scoring's time
                 yield task
-            if not left:  # a kill came between the last part and the shard
-                self._assemble(shard, len(units))
+            if not left and len(whole) == count:  # a kill came between the last part and the shard
+                self._assemble(shard, count)
 
     def _score(self, task: _Task) -> _Task:
         """Score what is missing; runs in a thread."""
@@ -160,20 +199,24 @@ class ScoringWork:
                 **task.made,
             }
         table = scores_table(task.rows.column("id"), whole)
-        if task.unit.count == 1:
+        if task.count == 1:
             self._stage.write(score_path(self._run, task.shard), table, record)
             self._whole()
             return
-        self._stage.write(_part(task.shard, task.unit.number, task.unit.count), table, record)
-        self._parts[task.shard.path].add(task.unit.number)
-        if len(self._parts[task.shard.path]) == task.unit.count:
-            self._assemble(task.shard, task.unit.count)
+        self._stage.write(_part(task.shard, task.number, task.count), table, record)
+        self._parts[task.shard.path].add(task.number)
+        if len(self._parts[task.shard.path]) == task.count:
+            self._assemble(task.shard, task.count)
 
     def _assemble(self, shard: ShardEntry, count: int) -> None:
         """Make a shard of its parts, which are removed then."""
         stage, parts = self._stage, [_part(shard, number, count) for number in range(count)]
         records = [record for path in parts for record in records_of(stage, path)]
         rows = pa.concat_tables([read_shard(stage.folder / path) for path in parts])
+        if len(self._passes) > 1:  # each of which had rows from all over the shard
+            place = {id: row for row, id in enumerate(rows.column("id").to_pylist())}
+            order = self._tokens.read(shard, ["id"]).column("id").to_pylist()
+            rows = rows.take([place[id] for id in order])
         stage.write(
             score_path(self._run, shard),
             rows.combine_chunks(),
