@@ -26,13 +26,14 @@ from test_adapter import TRAINED, train_adapter
 from pausedata.core.cache import cache_folder
 from pausedata.core.errors import UsageError
 from pausedata.models import cache as model_cache
+from pausedata.models import kept as kept_folders
 from pausedata.models.cache import (
-    NOTE,
     cached_tokenizer,
     converted,
     folder_for_engine,
     load_tokenizer,
 )
+from pausedata.models.kept import NOTE
 from pausedata.models.ref import ModelRef, read_tokenizer
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.scorers import Example, load_scorer
@@ -227,7 +228,7 @@ def test_what_was_converted_is_not_converted_again(
     [message] = heard
     assert "converting tiny.gguf once into the cache" in message
     assert str(cache) in message
-    monkeypatch.setattr(model_cache, "_make", never)
+    monkeypatch.setattr(kept_folders, "_make", never)
     assert converted(tiny_gguf, heard) == folder
     assert len(heard) == 1
     assert tiny_gguf.path is not None
@@ -563,7 +564,7 @@ def start(ref: ModelRef, code: str) -> subprocess.Popen[str]:
     """A process that runs ``code`` and then converts the model, saying what it hears."""
     program = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from pausedata.models import cache as model_cache\n"
+        "from pausedata.models import cache as model_cache, kept\n"
         "from pausedata.models.ref import ModelRef\n"
         "def say(text): print(text, flush=True)\n"
         f"{code}\n"
@@ -588,19 +589,19 @@ def read_until(process: subprocess.Popen[str], words: str) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("stage", "whole"),
-    [("_save_tokenizer", False), ("sync_tree", False), ("sync", True)],
+    [("model_cache._save_tokenizer", False), ("kept.sync_tree", False), ("kept.sync", True)],
 )
 def test_a_kill_leaves_nothing_that_is_taken_for_whole(
     stage: str, whole: bool, tiny_gguf: ModelRef, model_folder: Path, cache: Path
 ) -> None:
     load_tokenizer(tiny_gguf)
     held = (
-        f"plain = model_cache.{stage}\n"
+        f"plain = {stage}\n"
         "def held(*args):\n"
         "    done = plain(*args)\n"
         "    say('here')\n"
         "    time.sleep(600)\n"
-        f"model_cache.{stage} = held"
+        f"{stage} = held"
     )
     process = start(tiny_gguf, held)
     try:

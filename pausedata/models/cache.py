@@ -5,47 +5,32 @@ the vocabulary and the weights of a small GGUF file. ``models/`` and ``tokenizer
 `cache_folder` hold a folder for each original, named by the hash of what decides its scores and
 by the release of transformers that converted it, since a later one may do it better.
 
-A folder is made beside its place and renamed into it, under a lock, so that what is there is
-whole; a note in it, ``pausedata.json``, says what it was made from and how large its files are.
+How a folder is made, found again and told from a broken one: `pausedata.models.kept`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from pausedata.core.cache import cache_folder
-from pausedata.core.errors import DataError, UsageError, first_line, missing_extra
+from pausedata.core.errors import UsageError, first_line, missing_extra
 from pausedata.core.progress import ignore_message
+from pausedata.models.kept import Making, NoCacheError, Say, is_whole, keep_folder, not_written
 from pausedata.models.ref import ModelRef, quiet, read_tokenizer, resolve_revision
 from pausedata.models.shape import parameter_count
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.models.weights import weights_sha256
-from pausedata.store.files import sync, sync_tree, usual_modes, write_json
-from pausedata.store.read_locks import check_locks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-NOTE = "pausedata.json"
-_FORMAT = "pausedata-cache/1"  # of another format than this, a folder is made again
 _BESIDE_WEIGHTS = 64 << 20  # bytes: tokenizer, configuration, headers
-
-Say = Callable[[str], None]
-
-
-class NoCacheError(UsageError):
-    """The cache has no room or cannot be written to; callers that can do without it go on."""
 
 
 def folder_for_engine(ref: ModelRef, say: Say = ignore_message) -> tuple[str, str | None]:
@@ -106,7 +91,7 @@ def missing_bytes(ref: ModelRef) -> int:
         folder = _place("models", _origin(ref))
     except metadata.PackageNotFoundError:  # then nothing can be converted, as a build says
         return 0
-    return 0 if _is_whole(folder) else _need(ref)
+    return 0 if is_whole(folder) else _need(ref)
 
 
 def cached_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
@@ -166,7 +151,7 @@ def _save_model(ref: ModelRef, folder: Path) -> None:
         with quiet():
             plain.save_pretrained(folder)
     except Exception as error:  # safetensors has an error of its own for a disk that is full
-        raise _not_written(folder, first_line(error)) from error
+        raise not_written(folder, first_line(error)) from error
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, name: str) -> bool:
@@ -208,16 +193,9 @@ def _kept(
     except metadata.PackageNotFoundError as error:
         purpose = "Converting a model" if kind == "models" else "Loading a tokenizer"
         raise missing_extra("transformers", "transformers", purpose) from error
-    if _is_whole(folder):
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, origin["id"], say):
-            if not _is_whole(folder):  # another process may have made it meanwhile
-                _make(folder, origin | {"transformers": _release()}, make, need)
-    except OSError as error:
-        raise _not_written(folder, error.strerror or first_line(error)) from error
-    return folder
+    made_from = origin | {"transformers": _release()}
+    making = Making(origin["id"], made_from, need, doing="converting", product="its conversion")
+    return keep_folder(folder, making, make, say)
 
 
 def _place(kind: str, origin: dict[str, Any]) -> Path:
@@ -230,84 +208,6 @@ def _release() -> str:
 
 def _need(ref: ModelRef) -> int:
     return 4 * (parameter_count(ref) or 0) + _BESIDE_WEIGHTS
-
-
-def _make(folder: Path, note: dict[str, Any], make: Callable[[Path], None], need: int) -> None:
-    """Make ``folder`` beside its place and rename it into it; the caller holds its lock."""
-    temporary = _beside(folder, "tmp")
-    _sweep(folder)
-    free = shutil.disk_usage(folder.parent).free
-    if free < need:
-        raise NoCacheError(
-            f"{note['id']}: its conversion takes {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free "
-            f"in {folder.parent}. Make room there, or set PAUSEDATA_CACHE to another folder."
-        )
-    temporary.mkdir()
-    try:
-        make(temporary)
-        usual_modes(temporary)
-        files = {p.name: p.stat().st_size for p in sorted(temporary.iterdir())}
-        write_json(temporary / NOTE, {"format": _FORMAT, "made_from": note, "files": files})
-        sync_tree(temporary)
-        temporary.rename(folder)
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether every file that the note in ``folder`` names is there and of its size."""
-    try:
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        return note["format"] == _FORMAT and all(
-            (folder / name).stat().st_size == size for name, size in note["files"].items()
-        )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what is damaged at ``folder``, and what killed processes left beside it."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    own = _beside(folder, "tmp")
-    for left in folder.parent.glob(".*.tmp"):
-        if left == own:
-            shutil.rmtree(left)
-            continue
-        with contextlib.suppress(Timeout), FileLock(left.with_suffix(".lock"), timeout=0):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(f".{folder.name}.{suffix}")
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, name: str, say: Say) -> Iterator[None]:
-    """Keep other processes from making ``folder`` meanwhile; the lock ends with the process."""
-    path = _beside(folder, "lock")
-    try:
-        check_locks(path)
-    except DataError as error:
-        raise _not_written(folder, "this file system keeps no locks") from error
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"another process is converting {name}: waiting for it …")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _not_written(folder: Path, reason: str) -> NoCacheError:
-    return NoCacheError(
-        f"the cache of models, {folder.parent}, cannot be written: {reason}. Set PAUSEDATA_CACHE "
-        "to a folder that can."
-    )
 
 
 def load_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
