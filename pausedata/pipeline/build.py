@@ -7,7 +7,7 @@ that readers see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pausedata.core.progress import Progress, Silent
@@ -28,6 +28,7 @@ from pausedata.pipeline.planner import (
 )
 from pausedata.pipeline.recipe import LoadedRecipe, Placement, Recipe
 from pausedata.pipeline.resolve import Resolved, resolve
+from pausedata.pipeline.runs import RunSpec
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.pipeline.steps.prepare import Prepared
 from pausedata.pipeline.transaction import Outcome, Transaction
@@ -65,6 +66,7 @@ def build(
         others = targets.recorded_placements(base, but=resolved.recipe.placements)
         check_placements(loaded, base, others)
         state = State.of(base, damaged)
+        specs = runs.of_recipe(resolved, base, damaged)
         corpus = corpus_of(resolved, root, base, examples_differ(resolved, base), replace)
         steps = decide_corpus(corpus, state)
         with Transaction(root, base, progress, damaged) as tx:
@@ -72,7 +74,7 @@ def build(
             prepared = _prepare(steps, corpus, resolved, tx)
             note_corpus(state, base, tx.tables, tx.pause)
             new_tokens = tx.tables["tokens"] if "tokens" in state.changed else None
-            every = all_targets(resolved, root, base, others, tx.pause, new_tokens)
+            every = all_targets(resolved, specs, base, others, tx.pause, new_tokens)
             carry_out(every, state, tx, every=True)
             return tx.commit(
                 command,
@@ -118,24 +120,24 @@ def corpus_of(
 
 def all_targets(
     resolved: Resolved,
-    root: Path,
+    specs: Iterable[RunSpec],
     base: Version | None,
     others: Mapping[str, Placement],
     pause: PauseEntry | None,
     new_tokens: Table | None,
 ) -> list[Target]:
-    """All that the recipe names, and all else that is there, but for the first tables.
+    """All that the recipe names, ``specs`` its runs, and all else, but for the first tables.
 
     ``new_tokens`` are those that there will be, where they are known and not what they were.
     """
     recipe = resolved.recipe
-    scored = [spec.target(resolved.tokenizers) for spec in runs.of_recipe(resolved)]
+    scored = [spec.target(resolved.tokenizers) for spec in specs]
     run = default_run(recipe, base)
     named = [targets.of_placement(name, spec, run) for name, spec in recipe.placements.items()]
     named += [targets.of_export(name, spec, pause) for name, spec in recipe.exports.items()]
     return [
         *scored,
-        *(runs.stored(root, base, scored, new_tokens) if base else []),
+        *(runs.stored(base.root, base, scored, new_tokens) if base else []),
         *targets.with_the_rest(named, base, others, pause),
     ]
 

@@ -46,7 +46,7 @@ def place(
         named = [
             targets.of_placement(name, spec, base.default_run) for name, spec in placements.items()
         ]
-        with _transaction(base, progress, named) as tx:
+        with _transaction(base, progress, [target.name for target in named]) as tx:
             return _commit(tx, named, others, command, replace)
 
     return when_free(make, progress)
@@ -70,8 +70,8 @@ def score(
     def make() -> Outcome:
         base = existing(root)
         spec, tokenizers = runs.of_command(root, base, name, asked)
-        named = [spec.target(tokenizers)]
-        with _transaction(base, progress, named) as tx:
+        with _transaction(base, progress, [spec.table]) as tx:
+            named = [spec.found_damaged(tx.damaged).target(tokenizers)]
             others = targets.recorded_placements(base)
             return _commit(tx, named, others, command, replace)
 
@@ -100,7 +100,7 @@ def export(
             if placement not in base.placements:
                 raise UsageError(missing(f"placements/{placement}", base.manifest.tables))
         named = [targets.of_export(name, spec, base.manifest.pause)]
-        with _transaction(base, progress, named) as tx:
+        with _transaction(base, progress, [target.name for target in named]) as tx:
             tables = tx.tables
             tx.asked_tokenizer = lambda: tokenizer_of(root, base, tables, progress, tokenizer)
             others = targets.recorded_placements(base)
@@ -171,17 +171,17 @@ def recipe_tables(version: Version) -> set[str]:
     }
 
 
-def _transaction(base: Version, progress: Progress, named: Sequence[Target]) -> Transaction:
-    """A change of ``base``, in which damage to the tables that are asked for is put right."""
+def _transaction(base: Version, progress: Progress, named: Sequence[str]) -> Transaction:
+    """A change of ``base``, in which damage to the tables ``named``, asked for, is put right."""
     return Transaction(base.root, base, progress, mend(base, progress, mended(base, named)))
 
 
-def mended(base: Version, named: Sequence[Target]) -> list[str]:
+def mended(base: Version, named: Sequence[str]) -> list[str]:
     """The tables of which a command puts right what is damaged: those that it is asked for, and
     of a run what was kept of it, which is read.
     """
-    kept = [f"kept/{t.name.partition('/')[2]}" for t in named if t.kind == "scores"]
-    return [name for name in (*(t.name for t in named), *kept) if name in base.manifest.tables]
+    kept = [name.replace("scores/", "kept/", 1) for name in named if name.startswith("scores/")]
+    return [name for name in (*named, *kept) if name in base.manifest.tables]
 
 
 def _commit(

@@ -308,7 +308,7 @@ def _refuse_later(target: Target, there: TableEntry, wanted: Inputs) -> None:
 
     Scoring it again as this release would is dear, and would lose what that one added.
     """
-    unknown = set(recorded(there)) - set(wanted)
+    unknown = set(recorded(there)) - set(wanted) - {"warmup"}
     if target.kind == "scores" and unknown:
         raise UsageError(
             f"{target.name} was made by a later release of pausedata, from what this one does not "

@@ -25,6 +25,7 @@ from pausedata.core.names import Name
 from pausedata.pipeline.rules import Rules
 from pausedata.sources.spec import ColumnPrompt, Prompt, RecipePart, Source
 from pausedata.store.choice import names_in
+from pausedata.warmup import Warmup
 
 if TYPE_CHECKING:
     from pausedata.strategies import Parameters, Strategy
@@ -64,12 +65,16 @@ class Scoring(RecipePart):
         ge=0,
         description="examples that transformers scores too (backends vllm, server)",
     )
+    warmup: bool | Warmup = Field(
+        default=False, description="whether, and how, the model is fine-tuned a little first"
+    )
 
 
 class Run(RecipePart):
     """A further scoring run, of the same tokens by another model."""
 
     model: Model
+    warmup: bool | Warmup | None = Field(default=None, description="null: as scoring.warmup")
 
 
 class Pause(RecipePart):
@@ -179,6 +184,12 @@ class Recipe(RecipePart):
             return {}
         return {self.scoring.run: self.model} | {n: r.model for n, r in self.runs.items()}
 
+    def warmup_of(self, run: str) -> bool | Warmup:
+        """What the recipe says of the warm-up of one of its runs."""
+        assert self.scoring is not None
+        own = self.runs[run].warmup if run in self.runs else None
+        return self.scoring.warmup if own is None else own
+
 
 class LoadedRecipe(BaseModel):
     """A recipe with where it was found: paths in it are relative to ``folder``."""
@@ -269,9 +280,21 @@ def parse_recipe(data: dict[str, Any], label: str) -> Recipe:
                     f"scoring.engine is for vLLM, backend '{recipe.scoring.backend}' takes no "
                     "such settings: leave it out, or choose backend 'vllm'."
                 )
+            for run in runs:
+                check_warmup(recipe.scoring.backend, recipe.warmup_of(run), "scoring.warmup")
         except UsageError as error:
             raise UsageError(f"{label}: {error}") from None
     return recipe
+
+
+def check_warmup(backend: str, warmup: bool | Warmup, where: str) -> None:
+    """UsageError where ``backend`` cannot score with a model that was warmed up here."""
+    if warmup and backend == "server":
+        raise UsageError(
+            f"{where}: a server scores with the model that it serves, not with one that is warmed "
+            "up here. Choose backend transformers or vllm; or leave it out and serve what "
+            "`pausedata score … --warmup-only` makes."
+        )
 
 
 def explain(error: ValidationError, label: str, data: Any) -> str:

@@ -140,6 +140,8 @@ class Resolved:
             data["scoring"]["backend"] = self.backend
             # Where a server runs is the machine's business, as is where the dataset lies.
             data["scoring"].pop("url", None)
+            for part in (data["scoring"], *data.get("runs", {}).values()):
+                _record_warmup(part)
         for unused in self._unused_source():
             data["source"].pop(unused, None)
         data["source"] |= self._recorded_source()
@@ -161,6 +163,15 @@ class Resolved:
         if self.recipe.source.files:
             return {"files": [file["name"] for file in provenance["files"]]}
         return {key: provenance[key] for key in ("hub", "revision") if provenance.get(key)}
+
+
+def _record_warmup(part: dict[str, Any]) -> None:
+    """Leave out what is not asked for, and the folder that the warmed models are kept in."""
+    said = part.get("warmup")
+    if said is False:
+        del part["warmup"]
+    elif isinstance(said, dict) and "keep" in said:
+        said["keep"] = Path(said["keep"]).name
 
 
 def resolve(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from pausedata import scorers
+from pausedata import scorers, warmup
 from pausedata.core.errors import DataError, UsageError, listing, nearest
 from pausedata.core.progress import Progress, Silent
 from pausedata.models.ref import ModelRef
+from pausedata.pipeline import warming
 from pausedata.pipeline.planner import StoredRun, Superseded, Target, but_tokens, recorded
-from pausedata.pipeline.recipe import Model, Scoring
+from pausedata.pipeline.recipe import Model, Scoring, check_warmup
 from pausedata.pipeline.resolve import Resolved, Tokenizers, find_model, recorded_pins
 from pausedata.pipeline.steps import same_ids
 from pausedata.pipeline.steps import score as score_step
@@ -24,12 +25,14 @@ from pausedata.pipeline.steps.cross_check import CrossCheck
 from pausedata.pipeline.steps.reuse import ReusableScores
 from pausedata.pipeline.steps.score import CheckedPass, Lengths, cut
 from pausedata.pipeline.transaction import Transaction
+from pausedata.pipeline.warming import Share
 from pausedata.scorers import Job, Scorer, memory
 from pausedata.scorers.address import check_address
 from pausedata.store.dataset import Table, Version, read_version
 from pausedata.store.opening import version_folder, version_numbers
 from pausedata.store.repair import find_damage
 from pausedata.store.staging import Pins
+from pausedata.warmup import Warmed, Warmup
 
 # Backends whose scores are no better than the engine behind them.
 CROSS_CHECKED = ("vllm", "server")
@@ -38,7 +41,11 @@ DTYPES: tuple[str, ...] = get_args(Model.model_fields["dtype"].annotation)
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: which model scores, and how; ``why`` its backend is what `auto` stands for."""
+    """One run: which model scores, and how; ``why`` its backend is what `auto` stands for.
+
+    With a ``warmup`` the model is fine-tuned first; ``before`` is what the run that is there was
+    made from, and ``is_damaged`` whether some of its scores are to be made again.
+    """
 
     name: str
     model: ModelRef
@@ -46,6 +53,9 @@ class RunSpec:
     backend: str
     scoring: Scoring
     why: str | None = None
+    warmup: Warmup | None = None
+    before: Mapping[str, Any] = field(default_factory=dict)
+    is_damaged: bool = False
 
     @property
     def table(self) -> str:
@@ -55,13 +65,34 @@ class RunSpec:
     @property
     def label(self) -> str:
         """The model and how it is run, in a few words."""
-        return f"{self.model.name}, {self.dtype}, {self.backend}"
+        warmed = ", warmed up" if self.warmup else ""
+        return f"{self.model.name}, {self.dtype}, {self.backend}{warmed}"
 
     def inputs(self, tokens: str) -> dict[str, Any]:
         """All that decides the run's scores of ``tokens``, a content hash."""
-        return score_step.inputs(
+        wanted = score_step.inputs(
             self.name, self.model, self.dtype, self.backend, self.scoring, tokens
         )
+        if self.warmup is None:
+            return wanted
+        return wanted | {
+            "warmup": warming.pinned(
+                *(self.warmup, wanted, self.before, self.find_warmed), damaged=self.is_damaged
+            )
+        }
+
+    def find_warmed(self, of: str) -> Warmed | None:
+        """The models that were warmed up on tokens of the content hash ``of``, if they are here."""
+        assert self.warmup is not None
+        return warming.find(self.model, self.warmup, self.dtype, of)
+
+    def found_damaged(self, tables: Container[str]) -> RunSpec:
+        """The run, when it is known which tables have files that no version has whole."""
+        return replace(self, is_damaged=self.table in tables)
+
+    def with_model(self, model: ModelRef) -> RunSpec:
+        """The run as another model scores it, as it is."""
+        return replace(self, model=model, warmup=None)
 
     def target(self, tokenizers: Tokenizers) -> Target:
         """The run as what is to be made."""
@@ -142,10 +173,14 @@ class ScoreRequest:
     cross_check: int | None = None
     engines: int | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
+    warmup: bool | Warmup | None = None
+    only_warm: bool = False
 
 
-def of_recipe(resolved: Resolved) -> list[RunSpec]:
-    """The runs that a recipe names, the main one first."""
+def of_recipe(
+    resolved: Resolved, base: Version | None, damaged: Container[str] = ()
+) -> list[RunSpec]:
+    """The runs that a recipe names, the main one first; ``damaged`` are tables of ``base``."""
     scoring = resolved.recipe.scoring
     if scoring is None:
         return []
@@ -157,13 +192,27 @@ def of_recipe(resolved: Resolved) -> list[RunSpec]:
             str(resolved.backend),
             scoring,
             resolved.backend_why,
+            warming.settings_of(resolved.recipe.warmup_of(name)),
+            _before(base, name),
+            f"scores/{name}" in damaged,
         )
         for name, model in resolved.recipe.scoring_runs().items()
     ]
 
 
+def _before(base: Version | None, run: str) -> dict[str, Any]:
+    """What the scores of a run that is there were made from."""
+    scores = _stored_scores(base, run) if base is not None else None
+    return recorded(scores.entry) if scores is not None else {}
+
+
 def of_command(
-    root: Path, version: Version, name: str, asked: ScoreRequest, *, pin: bool = True
+    root: Path,
+    version: Version,
+    name: str,
+    asked: ScoreRequest,
+    *,
+    pin: bool = True,
 ) -> tuple[RunSpec, Tokenizers]:
     """The run that a command asks for, and the tokenizers to check it with.
 
@@ -203,7 +252,28 @@ def of_command(
     )
     ref, _ = find_model(model, Path(), pins, where="--model")
     tokenizers = Tokenizers(version.manifest.pause.token, pins)
-    return RunSpec(name, ref, dtype, backend, scoring, why), tokenizers
+    warmup = _warmup_of(name, asked, before, recipe)
+    if not asked.only_warm:
+        check_warmup(backend, warmup is not None, "--warmup")
+    return RunSpec(name, ref, dtype, backend, scoring, why, warmup, before), tokenizers
+
+
+def _warmup_of(
+    name: str, asked: ScoreRequest, before: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> Warmup | None:
+    """The warm-up asked for; else that of the run that is there, or that the recipe names.
+
+    A run that neither has is mostly of a checkpoint, which has learnt the format.
+    """
+    if asked.warmup is not None:
+        return warming.settings_of(asked.warmup)
+    if before:
+        return warming.recorded_settings(before)
+    scoring = recipe.get("scoring") or {}
+    if name != scoring.get("run") and name not in recipe.get("runs", {}):
+        return None
+    said = recipe.get("runs", {}).get(name, {}).get("warmup", scoring.get("warmup", False))
+    return warming.settings_of(Warmup(**said) if isinstance(said, dict) else said)
 
 
 def check_dtype(dtype: str) -> None:
@@ -268,6 +338,58 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
     lengths = Lengths.of(tokens)
     lengths.check_context(spec.model)
 
+    reuse = find_reusable(tx.root, tx.base, spec.name, wanted, tokens)
+    sound = tx.damaged_table(spec.table, wanted)
+    shares, made_by = [Share(spec.model, None)], list[str]()
+    if spec.warmup is not None:
+        scored = sound.entry if sound is not None else reuse
+        before = scored.provenance.get("warmup") if scored is not None else None
+        shares, record = _warmed(spec, wanted, tx, lengths, reuse, sound, before)
+        facts["warmup"], made_by = record, warming.hashes(record)
+        if before and made_by != warming.hashes(before):
+            tx.progress.warn(
+                f"run '{spec.name}': the models that were warmed up for its scores are gone from "
+                "the cache, and come out otherwise now: all is scored anew"
+            )
+            reuse = sound = None
+    passes = [_pass(spec.with_model(share.model), share, tx, lengths) for share in shares]
+    table = score_step.score(
+        *(tx.staging, spec.name, wanted, tokens, passes, reuse, tx.progress, facts),
+        sound=sound,
+        lengths=lengths,
+        made_by=made_by,
+    )
+    rules = tokens.entry.provenance["inputs"].get("scoring", {})
+    for warning in score_step.edge_warnings(table, rules.get("append_eos", False)):
+        tx.progress.warn(warning)
+    return table
+
+
+def _warmed(
+    spec: RunSpec,
+    wanted: dict[str, Any],
+    tx: Transaction,
+    lengths: Lengths,
+    reuse: ReusableScores | None,
+    sound: Table | None,
+    before: dict[str, Any] | None,
+) -> tuple[list[Share], dict[str, Any] | None]:
+    """The models that score, after their warm-up, and what is recorded of it.
+
+    Where no score is missing none is warmed up: what is recorded is that of ``before``.
+    """
+    tokens, texts = tx.tables["tokens"], tx.tables["examples"]
+    made_by = warming.hashes(before)
+    left = score_step.left(tx.root, spec.name, wanted, tokens, lengths, reuse, sound, made_by)
+    if before is not None and not left.tokens:
+        return [Share(spec.model, None)], before
+    warmed = warm_up(spec, wanted["warmup"]["of"], tx.tables, tx.progress)
+    return warming.Folds(warmed, tokens, texts).shares(), warmed.record
+
+
+def _pass(spec: RunSpec, share: Share, tx: Transaction, lengths: Lengths) -> CheckedPass:
+    """Scoring the rows of ``share``, whose model ``spec`` has."""
+
     def load(logs: Path) -> Scorer:  # called where a score is missing
         if spec.why and not any(table.startswith("scores/") for table in tx.made):  # once
             tx.progress.say(f"scoring.backend auto: {spec.backend} ({spec.why})")
@@ -275,17 +397,30 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
         tx.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
         return spec.load(logs, lengths.longest, tx.progress)
 
-    only = CheckedPass(load, check=spec.cross_check(lengths.longest))
-    table = score_step.score(
-        *(tx.staging, spec.name, wanted, tokens, [only]),
-        *(find_reusable(tx.root, tx.base, spec.name, wanted, tokens), tx.progress, facts),
-        sound=tx.damaged_table(spec.table, wanted),
-        lengths=lengths,
+    return CheckedPass(load, share.mask, spec.cross_check(lengths.longest))
+
+
+def warm_up(spec: RunSpec, of: str, tables: Mapping[str, Table], progress: Progress) -> Warmed:
+    """The run's models, warmed up now unless they are in the cache, on tokens of the hash ``of``.
+
+    DataError where those tokens are not the ones that are there, and so cannot be trained on.
+    """
+    assert spec.warmup is not None
+    corpus = warming.FirstSplit(tables["tokens"], tables["examples"])
+    if corpus.content != of:
+        if (found := spec.find_warmed(of)) is not None:
+            return found
+        raise DataError(
+            f"run '{spec.name}': the models that were warmed up for its scores are gone from the "
+            "cache, and so are the rows that they were trained on. Give --replace to score anew."
+        )
+    return warmup.warm(
+        *(spec.model, spec.warmup, corpus),
+        dtype=spec.dtype,
+        device=spec.scoring.device,
+        kept=warming.kept_at(spec.warmup),
+        progress=progress,
     )
-    rules = tokens.entry.provenance["inputs"].get("scoring", {})
-    for warning in score_step.edge_warnings(table, rules.get("append_eos", False)):
-        tx.progress.warn(warning)
-    return table
 
 
 def find_reusable(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pausedata.core.progress import Progress, Silent
+from pausedata.core.progress import Progress
 from pausedata.models.ref import ModelRef
 from pausedata.scorers import Example
 from pausedata.warmup import folds as folding

@@ -77,7 +77,7 @@ def plan(
         (progress or Silent()).warn(line)
     resolved, result.unknown = resolve_offline(loaded, root, base, update=update)
     result.backend, result.backend_why = resolved.backend, resolved.backend_why
-    specs = runs.of_recipe(resolved)
+    specs = runs.of_recipe(resolved, base, damaged)
     models = [resolved.model, *(spec.model for spec in specs)]
     result.fetches = fetches.fetches(resolved.source, models)  # before rows of it are looked at
     others = targets.recorded_placements(base, but=loaded.recipe.placements)
@@ -87,7 +87,7 @@ def plan(
         tokens, sample = _plan_corpus(resolved, root, base, replace, state, Path(folder), result)
         new_tokens = tokens if "tokens" in state.changed else None
         pause = base.manifest.pause if base else None
-        every = all_targets(resolved, root, base, others, pause, new_tokens)
+        every = all_targets(resolved, specs, base, others, pause, new_tokens)
         steps = list(decide(every, state))
         _plan_steps(steps, {spec.table: spec for spec in specs}, root, base, tokens, result)
         if result.tokens_to_score:
@@ -113,8 +113,9 @@ def plan_score(root: Path, name: str, asked: ScoreRequest, *, replace: bool = Fa
     tokens = base.table("tokens")
     spec, tokenizers = runs.of_command(root, base, name, asked, pin=False)
     result.backend, result.backend_why = spec.backend, spec.why
+    base, damaged = repair.find_damage(base, mended(base, [spec.table]))
+    spec = spec.found_damaged(damaged)
     target = spec.target(tokenizers)
-    base, damaged = repair.find_damage(base, mended(base, [target]))
     others = targets.recorded_placements(base)
     every = command_targets(base, [target], others)
     state = State.of(base, damaged, replace=replace)

@@ -160,9 +160,10 @@ def left(
     lengths: Lengths,
     reuse: ReusableScores | None,
     sound: Table | None,
+    made_by: Sequence[str] = (),
 ) -> Left:
     """What ``score`` would have to do, given the same; nothing is written."""
-    stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, reuse)))
+    stage = Stage(stage_folder(root, f"scores/{run}", _keyed(wanted, tokens, reuse, made_by)))
     staged = {s.path for s in tokens.shards if stage.finished(score_path(run, s)) is not None}
     whole = {shard.path for shard in sound.shards} - sound.damaged() if sound else set()
     todo = [s for s in tokens.shards if s.path not in staged and score_path(run, s) not in whole]
@@ -178,7 +179,7 @@ def left(
 
 @dataclass(frozen=True)
 class CheckedPass(Pass):
-    """A pass whose scores are compared with a reference, when the model is loaded and at the end."""
+    """A pass whose scores are compared with a reference: at the first of them and at the end."""
 
     check: CrossCheck | None = None
 
@@ -209,16 +210,18 @@ def score(
     facts: dict[str, Any],
     sound: Table | None = None,
     lengths: Lengths | None = None,
+    made_by: Sequence[str] = (),
 ) -> Table:
     """Score every shard of ``tokens`` that is not scored yet; a model is loaded if one is not.
 
     ``wanted`` comes from ``inputs``; ``facts`` are recorded beside it; each of the ``passes`` loads
     its model, given a folder for what an engine says. ``sound`` is a committed table of the same
     inputs, of which some files are damaged: the others are taken as they are. ``lengths`` are those
-    of ``tokens``, where they were told already. Raises DataError where a score cannot be right.
+    of ``tokens``, where they were told already. ``made_by`` are hashes of models that ``wanted``
+    does not name, which were made for this. Raises DataError where a score cannot be right.
     """
     name = f"scores/{run}"
-    stage = staging.stage(name, _keyed(wanted, tokens, carried))
+    stage = staging.stage(name, _keyed(wanted, tokens, carried, made_by))
     if sound is not None:
         _adopt(stage, sound)
     todo = [s for s in tokens.shards if stage.finished(score_path(run, s)) is None]
@@ -310,9 +313,15 @@ def edge_warnings(run: Table, append_eos: bool) -> list[str]:
     return warnings
 
 
-def _keyed(wanted: dict[str, Any], tokens: Table, carried: ReusableScores | None) -> dict[str, Any]:
+def _keyed(
+    wanted: dict[str, Any],
+    tokens: Table,
+    carried: ReusableScores | None,
+    made_by: Sequence[str],
+) -> dict[str, Any]:
     """The staging key's inputs: what decides the values, and the bits: shards and carried rows."""
     key = wanted | {"shards": cut(tokens)}
+    key |= {"made_by": list(made_by)} if made_by else {}
     return key | ({"carried": carried.content} if carried else {})
 
 

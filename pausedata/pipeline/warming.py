@@ -1,0 +1,146 @@
+"""A run's warm-up: what it trains on, what pins it as the corpus grows, which model scores what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pausedata import warmup
+from pausedata.models.ref import ModelRef
+from pausedata.pipeline.planner import but_tokens
+from pausedata.pipeline.steps.reuse import examples_of
+from pausedata.pipeline.steps.scoring import Mask
+from pausedata.scorers import Example
+from pausedata.store.dataset import Table
+from pausedata.store.manifest import ShardEntry
+from pausedata.warmup import Warmed, Warmup
+
+FoundWarmed = Callable[[str], Warmed | None]  # for a content hash of tokens: what is in the cache
+
+
+def settings_of(given: bool | Warmup | None) -> Warmup | None:
+    """What a recipe, or a command, says of a warm-up; None where there is to be none."""
+    return given if isinstance(given, Warmup) else Warmup() if given else None
+
+
+def recorded_settings(inputs: Mapping[str, Any]) -> Warmup | None:
+    """The warm-up of a run that is there, by what it was made from; None where it had none."""
+    known = inputs.get("warmup")
+    if known is None:
+        return None
+    return Warmup(**{key: known[key] for key in Warmup.model_fields if key in known})
+
+
+def pinned(
+    settings: Warmup,
+    wanted: Mapping[str, Any],
+    before: Mapping[str, Any],
+    found: FoundWarmed,
+    *,
+    damaged: bool,
+) -> dict[str, Any]:
+    """What decides a warm-up: its settings, and ``of``, the tokens that its rows are drawn from.
+
+    ``wanted`` is what else the run is to be made from, ``before`` what the run that is there was
+    made from. A corpus that grew keeps its warm-up as long as the warmed models are in the cache:
+    else old scores and new ones would be of different models. Where nothing is to be scored they
+    need not be.
+    """
+    identity, tokens = settings.identity(), wanted["tokens"]
+    of = before.get("warmup", {}).get("of")
+    same = but_tokens(dict(before)) == but_tokens({**wanted, "warmup": identity | {"of": of}})
+    if of is None or not same:
+        return identity | {"of": tokens}
+    is_whole = before.get("tokens") == tokens and not damaged
+    return identity | {"of": of if of == tokens or is_whole or found(of) else tokens}
+
+
+@dataclass(frozen=True)
+class FirstSplit:
+    """The rows that a warm-up may train on: those of the first split."""
+
+    tokens: Table
+    texts: Table  # the examples
+
+    @property
+    def content(self) -> str:
+        """The content hash of the tokens."""
+        return self.tokens.entry.content
+
+    def prompts(self) -> Iterator[tuple[str, str]]:
+        """Id and prompt of each row."""
+        for shard in self._of(self.texts):
+            rows = self.texts.read(shard, ["id", "prompt"])
+            yield from zip(rows["id"].to_pylist(), rows["prompt"].to_pylist(), strict=True)
+
+    def examples(self, ids: Sequence[str]) -> list[Example]:
+        """The token ids of some rows, in the order of ``ids``."""
+        left, found = set(ids), dict[str, Example]()
+        for shard in self._of(self.tokens):
+            own = self.tokens.read(shard, ["id"])["id"].to_pylist()
+            chosen = [row for row, id in enumerate(own) if id in left]
+            if chosen:
+                rows = self.tokens.read(shard, ["id", "prompt_ids", "response_ids"]).take(chosen)
+                found |= zip(
+                    rows["id"].to_pylist(), examples_of(rows.combine_chunks()), strict=True
+                )
+        return [found[id] for id in ids]
+
+    def _of(self, table: Table) -> list[ShardEntry]:
+        first = next(iter(table.splits()), None)
+        return [shard for shard in table.shards if shard.split == first]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows that one model scores."""
+
+    model: ModelRef
+    mask: Mask | None  # None: all
+
+
+@dataclass
+class Folds:
+    """Which fold each row of the tokens is in, shard by shard; read when it is asked for."""
+
+    warmed: Warmed
+    tokens: Table
+    texts: Table
+    _known: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+    def shares(self) -> list[Share]:
+        """What each model scores."""
+        models = self.warmed.folders()
+        if len(models) == 1:
+            return [Share(models[0][0], None)]
+        return [Share(model, partial(self._mask, folds)) for model, folds in models]
+
+    def _mask(self, folds: list[int], shard: ShardEntry) -> NDArray[np.bool_]:
+        if shard.path not in self._known:
+            own = self.texts.shards[self.tokens.shards.index(shard)]
+            prompts = self.texts.read(own, ["prompt"])["prompt"].to_pylist()
+            self._known[shard.path] = np.array(
+                [self.warmed.fold_of(prompt) for prompt in prompts], np.int64
+            )
+        return np.isin(self._known[shard.path], folds)
+
+
+def hashes(record: Mapping[str, Any] | None) -> list[str]:
+    """The hashes of the warmed models' weights, by what a run records of its warm-up."""
+    return [fold["weights_sha256"] for fold in (record or {}).get("folds", [])]
+
+
+def kept_at(settings: Warmup) -> Path | None:
+    """Where the warmed models are kept beside the cache."""
+    return Path(settings.keep).expanduser() if settings.keep else None
+
+
+def find(model: ModelRef, settings: Warmup, dtype: str, of: str) -> Warmed | None:
+    """The warmed models for tokens of the content hash ``of``, where they were made before."""
+    return warmup.found(model, settings, of, dtype=dtype, kept=kept_at(settings))
