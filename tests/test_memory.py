@@ -87,10 +87,10 @@ def test_sizes_are_read_from_headers_and_configuration(tmp_path: Path) -> None:
     ref = model(tmp_path / "llama", LLAMA_8B)
     # Keys and values: 8 heads of 4096 / 32 numbers each, in 32 layers.
     kv = 2 * 8 * 128 * 32
-    assert model_shape(ref) == Shape(WEIGHTS_8B, 128256, 4096, 14336, kv, certain=True)
+    assert model_shape(ref) == Shape(WEIGHTS_8B, 128256, 4096, 14336, kv, 32, certain=True)
     gpt2 = {"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12}
     assert model_shape(model(tmp_path / "gpt2", gpt2, 124_439_808)) == Shape(
-        124_439_808, 50257, 768, 4 * 768, 2 * 768 * 12, certain=True
+        124_439_808, 50257, 768, 4 * 768, 2 * 768 * 12, 12, certain=True
     )
 
 
@@ -116,7 +116,7 @@ def test_a_configuration_that_says_too_little_gives_nothing(tmp_path: Path) -> N
 def test_sizes_of_a_gguf_file_are_those_of_the_model_in_it() -> None:
     # From SmolLM2-135M's config.json: 30 layers, 3 key-value heads of 64, hidden 576.
     assert model_shape(ModelRef.parse(str(SMOLLM2), None, Path())) == Shape(
-        134_515_008, 49152, 576, 1536, 2 * 30 * 3 * 64, certain=True
+        134_515_008, 49152, 576, 1536, 2 * 30 * 3 * 64, 30, certain=True
     )
 
 

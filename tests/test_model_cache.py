@@ -589,7 +589,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("stage", "whole"),
-    [("model_cache._save_tokenizer", False), ("kept.sync_tree", False), ("kept.sync", True)],
+    [("model_cache.save_tokenizer", False), ("kept.sync_tree", False), ("kept.sync", True)],
 )
 def test_a_kill_leaves_nothing_that_is_taken_for_whole(
     stage: str, whole: bool, tiny_gguf: ModelRef, model_folder: Path, cache: Path
@@ -637,12 +637,12 @@ def test_a_second_process_waits_and_takes_what_the_first_made(
 ) -> None:
     go = tmp_path / "go"
     held = (
-        "plain = model_cache._save_tokenizer\n"
+        "plain = model_cache.save_tokenizer\n"
         "def held(*args):\n"
         "    say('here')\n"
         f"    while not Path({str(go)!r}).exists(): time.sleep(0.01)\n"
         "    return plain(*args)\n"
-        "model_cache._save_tokenizer = held"
+        "model_cache.save_tokenizer = held"
     )
     load_tokenizer(tiny_gguf)
     first = start(tiny_gguf, held)

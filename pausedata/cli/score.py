@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,10 @@ from pausedata.cli.common import (
     print_json,
     progress,
 )
+from pausedata.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pausedata.pipeline.runs import ScoreRequest
 
 
 @command
@@ -80,6 +85,29 @@ def score(
             "--engine", metavar="KEY=VALUE", help="A setting that goes to vLLM; the value is YAML."
         ),
     ] = None,
+    warmup: Annotated[
+        bool | None,
+        typer.Option(
+            "--warmup/--no-warmup",
+            help="Fine-tune the model a little on rows of the corpus first, which another one than "
+            "theirs then scores.",
+            show_default=False,
+        ),
+    ] = None,
+    warmup_param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--warmup-param",
+            metavar="KEY=VALUE",
+            help="A setting of the warm-up, such as rows=160; the value is YAML.",
+        ),
+    ] = None,
+    warmup_only: Annotated[
+        bool,
+        typer.Option(
+            "--warmup-only", help="Warm up, print where the models are, and score nothing."
+        ),
+    ] = False,
     replace: Replace = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; do none of it.")
@@ -88,10 +116,12 @@ def score(
 ) -> None:
     """Score the same tokens with another model, or a later checkpoint.
 
-    What is not given is as in the run that is there, else as in the dataset's recipe. After any
-    stop the same command goes on.
+    What is not given is as in the run that is there, else as in the dataset's recipe; but a run of
+    another name is warmed up only with --warmup. After any stop the same command goes on.
 
     Example: pausedata score build/gsm8k --run epoch-1 --model checkpoints/epoch-1
+
+    Example: pausedata score build/gsm8k --run warmed --model models/base --warmup
     """
     from pausedata.pipeline.recipe import parse_set
     from pausedata.pipeline.runs import ScoreRequest
@@ -108,7 +138,12 @@ def score(
         cross_check=cross_check,
         engines=engines,
         engine=parse_set(engine or [], "--engine"),
+        warmup=_warmup(warmup, warmup_param, warmup_only),
+        only_warm=warmup_only,
     )
+    if warmup_only:
+        _only_warm(dataset, run, asked, json)
+        return
     if dry_run:
         from pausedata.pipeline.plan import plan_score
 
@@ -125,6 +160,34 @@ def score(
     if_stopped("finished shards are kept")
     outcome = add(dataset, run, asked, command=command_line(), replace=replace, progress=progress())
     report(outcome, json)
+
+
+def _warmup(asked: bool | None, given: list[str] | None, only: bool) -> Any:
+    """What the flags say of the warm-up; None where they say nothing."""
+    if not given:
+        return True if only else asked
+    from pausedata.core.invalid import checked
+    from pausedata.pipeline.recipe import parse_set
+    from pausedata.warmup import Warmup
+
+    if asked is False:
+        raise UsageError("--no-warmup and --warmup-param: give one of them.")
+    settings = parse_set(given, "--warmup-param", {"keep"})
+    return checked(Warmup, settings, "--warmup-param")
+
+
+def _only_warm(dataset: Path, run: str, asked: ScoreRequest, json: bool) -> None:
+    """Warm up and print the models' folders."""
+    from pausedata.pipeline.commands import warm_up
+
+    if_stopped("the folds that are done are kept")
+    warmed = warm_up(dataset, run, asked, progress=progress())
+    folders = [str(model.path) for model in warmed.models if warmed.outcome == "warmed"]
+    if json:
+        print_json({"folders": folders, "warmup": warmed.record})
+        return
+    for folder in folders:
+        print(folder)
 
 
 COMMANDS = {"score": score}

@@ -78,7 +78,7 @@ def converted(ref: ModelRef, say: Say = ignore_message) -> Path:
             f"converting {ref.name} once into the cache ({need / 1e9:.1f} GB in {cache_folder()}) …"
         )
         _save_model(ref, folder)
-        _save_tokenizer(load_tokenizer(ref), folder, ref.name)
+        save_tokenizer(load_tokenizer(ref), folder, ref.name)
 
     return _kept("models", origin, make, need, say)
 
@@ -103,7 +103,7 @@ def cached_tokenizer(ref: ModelRef) -> PreTrainedTokenizerFast:
 
     def make(folder: Path) -> None:
         read.append(read_tokenizer(ref))
-        if not _save_tokenizer(read[0], folder, ref.name):
+        if not save_tokenizer(read[0], folder, ref.name):
             raise NoCacheError(f"{ref.name}: its tokenizer cannot be saved as it is")
 
     try:
@@ -154,7 +154,7 @@ def _save_model(ref: ModelRef, folder: Path) -> None:
         raise not_written(folder, first_line(error)) from error
 
 
-def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, name: str) -> bool:
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, name: str) -> bool:
     """Write a tokenizer to ``folder``, unless it would not come back from there the same."""
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         tokenizer.save_pretrained(temporary)

@@ -47,6 +47,15 @@ def context_length(ref: ModelRef) -> int | None:
     return _stated_context(config.to_dict())
 
 
+def is_quantised(ref: ModelRef) -> bool:
+    """Whether the configuration says that the weights are quantised; a GGUF file's are unpacked."""
+    ref = ref.base or ref
+    if ref.kind == "gguf":
+        return False
+    file = ref.path / "config.json" if ref.path else cached_file(ref, "config.json")
+    return file is not None and "quantization_config" in _read_config(file)
+
+
 def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -93,8 +102,8 @@ class Shape:
     """The sizes of a model that decide how much memory it takes.
 
     ``parameters`` is its weights, ``vocabulary`` the rows of its output head, ``kv`` the numbers
-    that its attention keeps for a token, over all layers. ``certain``: the weights are held as they
-    are counted, not in a quantised form, nor are some of them left out.
+    that its attention keeps for a token, over all ``layers``. ``certain``: the weights are held as
+    they are counted, not in a quantised form, nor are some of them left out.
     """
 
     parameters: int
@@ -102,6 +111,7 @@ class Shape:
     hidden: int
     intermediate: int
     kv: int
+    layers: int
     certain: bool
 
 
@@ -135,6 +145,7 @@ def model_shape(ref: ModelRef) -> Shape | None:
         hidden,
         size("intermediate_size", "n_inner", "ffn_dim") or 4 * hidden,
         2 * layers * (size("num_key_value_heads") or heads) * each,
+        layers,
         certain="quantization_config" not in whole and not isinstance(text, dict),
     )
 
@@ -152,6 +163,7 @@ def _gguf_shape(header: GgufHeader) -> Shape | None:
         hidden,
         header.size("feed_forward_length") or 4 * hidden,
         2 * layers * (header.size("attention.head_count_kv") or heads) * each,
+        layers,
         certain=True,  # both backends turn it into a plain model
     )
 

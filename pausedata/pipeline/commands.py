@@ -22,6 +22,7 @@ from pausedata.store.dataset import KINDS, Version, missing
 from pausedata.store.pointer import existing_pointer
 from pausedata.store.repair import mend
 from pausedata.store.staging import when_free
+from pausedata.warmup import Warmed
 
 
 def place(
@@ -76,6 +77,19 @@ def score(
             return _commit(tx, named, others, command, replace)
 
     return when_free(make, progress)
+
+
+def warm_up(
+    root: Path, name: str, asked: ScoreRequest, *, progress: Progress | None = None
+) -> Warmed:
+    """The models that would score the run ``name``, warmed up; nothing of the dataset changes."""
+    base = existing(root)
+    spec, tokenizers = runs.of_command(root, base, name, asked)
+    progress = progress or Silent()
+    who = f"run '{name}'"
+    runs.check_tokenizer(who, spec.model, tokenizers, base.tables, progress)
+    wanted = spec.inputs(base.table("tokens").entry.content)
+    return runs.warm_up(spec, wanted["warmup"]["of"], base.tables, progress)
 
 
 def export(

@@ -407,20 +407,24 @@ def warm_up(spec: RunSpec, of: str, tables: Mapping[str, Table], progress: Progr
     """
     assert spec.warmup is not None
     corpus = warming.FirstSplit(tables["tokens"], tables["examples"])
-    if corpus.content != of:
-        if (found := spec.find_warmed(of)) is not None:
-            return found
+    if corpus.content == of:
+        warmed = warmup.warm(
+            *(spec.model, spec.warmup, corpus),
+            dtype=spec.dtype,
+            device=spec.scoring.device,
+            kept=warming.kept_at(spec.warmup),
+            progress=progress,
+        )
+    elif (found := spec.find_warmed(of)) is not None:
+        warmed = found
+    else:
         raise DataError(
             f"run '{spec.name}': the models that were warmed up for its scores are gone from the "
             "cache, and so are the rows that they were trained on. Give --replace to score anew."
         )
-    return warmup.warm(
-        *(spec.model, spec.warmup, corpus),
-        dtype=spec.dtype,
-        device=spec.scoring.device,
-        kept=warming.kept_at(spec.warmup),
-        progress=progress,
-    )
+    if (folder := warming.kept_at(spec.warmup)) is not None:
+        warmup.keep(warmed, folder)
+    return warmed
 
 
 def find_reusable(

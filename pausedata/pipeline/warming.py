@@ -116,19 +116,19 @@ class Folds:
 
     def shares(self) -> list[Share]:
         """What each model scores."""
-        models = self.warmed.folders()
-        if len(models) == 1:
-            return [Share(models[0][0], None)]
-        return [Share(model, partial(self._mask, folds)) for model, folds in models]
+        models = self.warmed.models
+        if self.warmed.outcome == "base":
+            return [Share(models[0], None)]
+        return [Share(model, partial(self._mask, fold)) for fold, model in enumerate(models)]
 
-    def _mask(self, folds: list[int], shard: ShardEntry) -> NDArray[np.bool_]:
+    def _mask(self, fold: int, shard: ShardEntry) -> NDArray[np.bool_]:
         if shard.path not in self._known:
             own = self.texts.shards[self.tokens.shards.index(shard)]
             prompts = self.texts.read(own, ["prompt"])["prompt"].to_pylist()
             self._known[shard.path] = np.array(
                 [self.warmed.fold_of(prompt) for prompt in prompts], np.int64
             )
-        return np.isin(self._known[shard.path], folds)
+        return self._known[shard.path] == fold
 
 
 def hashes(record: Mapping[str, Any] | None) -> list[str]:

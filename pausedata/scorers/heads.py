@@ -79,14 +79,38 @@ def vocabulary_of(model: Any) -> int:
     return int(getattr(layer, "original_module", layer).num_embeddings)
 
 
+def model_head(model: Any) -> ModelHead | None:
+    """The model's own head on hidden states; None where that differs from the whole forward.
+
+    Compared on a probe. Gradients go through it, as through the model's forward.
+    """
+    found = _head_and_probe(model)
+    return None if found is None else found[0]
+
+
 def choose_head(model: Any, max_rows: int) -> Head | None:
     """The quickest head that gives the model's own logits on a probe; None where none does.
 
     None means that logits can only come from the model's whole forward.
     """
-    body, linear = model.base_model, model.get_output_embeddings()
-    size = vocabulary_of(model)
-    within = 1e-4 if model.dtype == torch.float32 else 3e-2  # roundings, of the largest logit
+    found = _head_and_probe(model)
+    if found is None:
+        return None
+    (own, hidden), linear = found, model.get_output_embeddings()
+    # Only of a plain matrix is it known what it computes: one that is quantised is no Linear.
+    if type(linear) is not torch.nn.Linear:
+        return own
+    try:
+        alone = LinearHead(linear, max_rows)
+        same = all(_close(alone(x), own(x), _within(model)) for x in (hidden, hidden * _LOUD))
+    except (TypeError, NotImplementedError):  # a torch without out_dtype
+        return own
+    return alone if same else own
+
+
+def _head_and_probe(model: Any) -> tuple[ModelHead, torch.Tensor] | None:
+    """The model's own head, and the hidden states (rows, size) that it was tried on."""
+    body, size = model.base_model, vocabulary_of(model)
     ids = torch.linspace(1, size - 1, 8, device=model.device).long()[None]
     try:
         if body is model:
@@ -94,19 +118,15 @@ def choose_head(model: Any, max_rows: int) -> Head | None:
         outputs = body(input_ids=ids, use_cache=False)
         hidden = outputs.last_hidden_state[0]
         own = ModelHead(model, type(outputs))
-        if not _close(own(hidden), model(input_ids=ids, use_cache=False).logits[0], within):
-            return None
+        logits = model(input_ids=ids, use_cache=False).logits[0]
+        return (own, hidden) if _close(own(hidden), logits, _within(model)) else None
     except (AttributeError, TypeError, ValueError, NotImplementedError):
         return None  # a model of an unusual build; its whole forward is always right
-    # Only of a plain matrix is it known what it computes: one that is quantised is no Linear.
-    if type(linear) is not torch.nn.Linear:
-        return own
-    try:
-        alone = LinearHead(linear, max_rows)
-        same = all(_close(alone(x), own(x), within) for x in (hidden, hidden * _LOUD))
-    except (TypeError, NotImplementedError):  # a torch without out_dtype
-        return own
-    return alone if same else own
+
+
+def _within(model: Any) -> float:
+    """How far roundings may move a logit, as a part of the largest."""
+    return 1e-4 if model.dtype == torch.float32 else 3e-2
 
 
 def _close(ours: torch.Tensor, theirs: torch.Tensor, within: float) -> bool:

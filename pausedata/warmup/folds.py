@@ -6,11 +6,16 @@ the order of rows changes nothing, and a corpus that grows keeps its folds.
 
 from __future__ import annotations
 
+import hashlib
+import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 HELD_OUT_ROWS = 64  # of each fold at most, on which its model's loss is measured
 FEWEST_ROWS = 16  # with fewer to train on, a model is not warmed
+
+_WORD = re.compile(r"[^\W_]+")
 
 
 def normalise(text: str) -> str:
@@ -18,12 +23,13 @@ def normalise(text: str) -> str:
 
     A text without any word or number stays itself, but for NFKC, case and white space.
     """
-    raise NotImplementedError
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(_WORD.findall(folded) or folded.split())
 
 
 def fold_of(prompt: str, folds: int, seed: int) -> int:
     """The fold, 0 … ``folds`` - 1, of the rows that have this prompt (as it was rendered)."""
-    raise NotImplementedError
+    return _Key.of(prompt, folds, seed).fold
 
 
 @dataclass(frozen=True)
@@ -46,4 +52,51 @@ def samples(
     `HELD_OUT_ROWS` of its own, chosen by ascending hash; of rows with the same normalised prompt
     the one with the smallest id. ``prompts`` is read once, and no more is kept of it than needed.
     """
-    raise NotImplementedError
+    trained = [_Smallest(rows) for _ in range(folds)]
+    held_out = [_Smallest(HELD_OUT_ROWS) for _ in range(folds)]
+    for id, prompt in prompts:
+        key = _Key.of(prompt, folds, seed)
+        held_out[key.fold].add(key.held_out_order, id)
+        for fold in range(folds):
+            if fold != key.fold:
+                trained[fold].add(key.train_order, id)
+    return [Sample(t.ids(), h.ids()) for t, h in zip(trained, held_out, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What the hash of a prompt decides: three parts of it that know nothing of each other."""
+
+    fold: int
+    train_order: bytes
+    held_out_order: bytes
+
+    @classmethod
+    def of(cls, prompt: str, folds: int, seed: int) -> _Key:
+        # A lone surrogate, which JSON may hold, has no UTF-8 of its own.
+        text = f"{seed}\n{normalise(prompt)}".encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(text).digest()
+        return cls(int.from_bytes(digest[:8], "big") % folds, digest[8:20], digest[20:])
+
+
+class _Smallest:
+    """Of the ids that are added, those of the smallest keys; of one key the smallest id."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._ids: dict[bytes, str] = {}
+
+    def add(self, key: bytes, id: str) -> None:
+        """Keep it, at least until so many others are smaller."""
+        known = self._ids.get(key)
+        if known is None or id < known:
+            self._ids[key] = id
+        if len(self._ids) >= 4 * self._count:  # not at each: sorting them takes its time
+            self._ids = dict(self._sorted())
+
+    def ids(self) -> list[str]:
+        """By ascending key."""
+        return [id for _, id in self._sorted()]
+
+    def _sorted(self) -> list[tuple[bytes, str]]:
+        return sorted(self._ids.items())[: self._count]

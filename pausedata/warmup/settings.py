@@ -8,11 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pausedata.core.options import NO_LIMIT
 
-# By method; measured with SmolLM2-135M on GSM8K, see docs/scoring.md.
+# By method; measured with SmolLM2-135M on GSM8K.
 DEFAULT_LR = {"lora": 1e-3, "full": 3e-5}
-# Padded tokens that go through the model at once in training, by kind of device.
-DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
+# Padded tokens that go through the model at once in training, by kind of device: what they leave
+# for the gradient is most of the memory.
+DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 2048}
 ROWS_A_STEP = 8
+ALPHA = 2  # of the adapter, in ranks: what its product is multiplied by
 
 
 class Warmup(BaseModel):
@@ -50,6 +52,10 @@ class Warmup(BaseModel):
         """The highest learning rate, which the first steps rise to and the others fall from."""
         return DEFAULT_LR[self.method] if self.lr is None else self.lr
 
+    def tokens_at_once(self, device: str) -> int:
+        """Padded tokens that go through the model at once on a kind of device."""
+        return self.batch_tokens or DEFAULT_BATCH_TOKENS.get(device, DEFAULT_BATCH_TOKENS["cpu"])
+
     def identity(self) -> dict[str, Any]:
         """What decides the warmed weights, but for last bits; JSON-able.
 
@@ -64,4 +70,5 @@ class Warmup(BaseModel):
             "rows_a_step": ROWS_A_STEP,
             "seed": self.seed,
         }
-        return given | ({"rank": self.rank} if self.method == "lora" else {})
+        lora = {"rank": self.rank, "alpha": ALPHA * self.rank}
+        return given | (lora if self.method == "lora" else {})

@@ -14,7 +14,7 @@ from pathlib import Path
 from pausedata.core.errors import DataError, UnreachableError
 from pausedata.core.progress import Progress, Silent
 from pausedata.models.ref import ModelRef
-from pausedata.pipeline import runs, targets
+from pausedata.pipeline import runs, targets, warming
 from pausedata.pipeline.build import (
     all_targets,
     check_placements,
@@ -24,7 +24,7 @@ from pausedata.pipeline.build import (
 )
 from pausedata.pipeline.commands import command_targets, mended
 from pausedata.pipeline.plan import disk, estimate, fetches
-from pausedata.pipeline.plan.forecast import forecast
+from pausedata.pipeline.plan.forecast import forecast, forecast_warmup
 from pausedata.pipeline.plan.result import Plan, StepPlan
 from pausedata.pipeline.plan.sizes import Sample, SampleTables
 from pausedata.pipeline.plan.trial import measure
@@ -270,7 +270,12 @@ def _plan_unknown(step: Step, spec: RunSpec, base: Version | None, result: Plan)
     result.steps.append(_told(step, list(step.target.shown)))
     # Of a run that is there all scores may be carried over: which is known when tokens are.
     sure = base is None or spec.name not in base.runs
-    result.runs.append(forecast(spec, total, None, spec.scoring.max_length, sure=sure))
+    first = next(iter(result.rows.values()), None)
+    rows = sum(result.rows.values()) if None not in result.rows.values() else 0  # type: ignore[misc]
+    each = total / rows if total and rows else None
+    warmup = forecast_warmup(spec, False, first, each, None)
+    limit = spec.scoring.max_length
+    result.runs.append(forecast(spec, total, None, limit, warmup=warmup, sure=sure))
 
 
 def _plan_scoring(
@@ -286,7 +291,10 @@ def _plan_scoring(
     wanted = spec.inputs(tokens.entry.content)
     sound = base.table(spec.table) if base is not None and step.action == "repair" else None
     reuse = runs.find_reusable(root, base, spec.name, wanted, tokens)
-    left = score_step.left(root, spec.name, wanted, tokens, lengths, reuse, sound)
+    made_by = []
+    if spec.warmup is not None and (warmed := spec.find_warmed(wanted["warmup"]["of"])):
+        made_by = warming.hashes(warmed.record)
+    left = score_step.left(root, spec.name, wanted, tokens, lengths, reuse, sound, made_by)
     why, action = step.why, step.action
     if reuse is not None:
         why += f"; the scores of {left.reused:,} examples are carried over"
@@ -298,7 +306,11 @@ def _plan_scoring(
     result.tokens_to_score = (result.tokens_to_score or 0) + left.tokens
     if left.tokens:
         units = lengths.units(left.shards)
-        result.runs.append(forecast(spec, left.tokens, units, lengths.longest))
+        first = sum(s.rows for s in tokens.shards if s.split == tokens.shards[0].split)
+        each = (lengths.prompts + lengths.responses) / max(tokens.entry.rows, 1)
+        warmup = forecast_warmup(spec, bool(made_by), first, each, lengths.longest)
+        longest = lengths.longest
+        result.runs.append(forecast(spec, left.tokens, units, longest, warmup=warmup))
 
 
 def _sample_of(examples: Table, tokens: Table) -> SampleTables | None:
@@ -330,8 +342,17 @@ def _estimate_time(model: ModelRef, base: Version | None, result: Plan) -> None:
     found = estimate.scoring_time(result.tokens_to_score, model, base)
     if found is None:
         result.unknown.append("how long scoring takes: the model's size is not known here")
-    else:
-        result.seconds, result.seconds_from = found
+        return
+    result.seconds, result.seconds_from = found
+    _estimate_warmup(result)
+
+
+def _estimate_warmup(result: Plan) -> None:
+    """How long the warm-ups take, at the pace at which is scored."""
+    warmups = [run.warmup for run in result.runs if run.warmup is not None]
+    if warmups and result.seconds is not None and result.tokens_to_score:
+        pace = result.seconds / result.tokens_to_score
+        result.warmup_seconds = pace * sum(warmup.work or 0 for warmup in warmups)
 
 
 def _measure_time(loaded: LoadedRecipe, result: Plan, progress: Progress) -> None:
@@ -350,6 +371,7 @@ def _measure_time(loaded: LoadedRecipe, result: Plan, progress: Progress) -> Non
         f"{tokens:,} tokens in {found.seconds[run]:.1f} s" for run, tokens in found.tokens.items()
     )
     result.seconds_from = f"measured on {found.examples} examples: {took}"
+    _estimate_warmup(result)
 
 
 __all__ = ["Plan", "StepPlan", "plan", "plan_score"]

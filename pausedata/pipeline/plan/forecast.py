@@ -8,9 +8,34 @@ from dataclasses import dataclass
 from pausedata.core.system_memory import readable
 from pausedata.pipeline.runs import RunSpec
 from pausedata.scorers import memory
+from pausedata.warmup import memory as warmup_memory
 
 # Backends whose scores are checked against those of transformers.
 _CHECKED = ("vllm", "server")
+
+
+@dataclass(frozen=True)
+class WarmupForecast:
+    """What comes before the scoring of a run: its model is fine-tuned, once a fold.
+
+    ``rows``: that each fold's model trains on at most; ``work``: all of it, in tokens that are
+    scored in the same time, None where nothing says how long rows are; 0 where the models are in
+    the cache (``cached``). ``memory``: bytes by what takes them.
+    """
+
+    folds: int
+    rows: int
+    method: str
+    cached: bool
+    work: int | None
+    memory: dict[str, int] | None
+
+    def figure(self) -> str:
+        """In a line, for people."""
+        if self.cached:
+            return f"{self.folds} models, {self.method}, in the cache"
+        needs = f", about {readable(sum(self.memory.values()))} of memory" if self.memory else ""
+        return f"{self.folds} models, {self.method}, each on at most {self.rows:,} rows{needs}"
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,7 @@ class Forecast:
     memory: dict[str, int] | None
     memory_there: int | None
     cross_check: int
+    warmup: WarmupForecast | None = None
 
     def figures(self) -> dict[str, str]:
         """The figures, for people."""
@@ -54,6 +80,8 @@ class Forecast:
             each = " a GPU" if len(self.devices) > 1 else ""
             total = readable(sum(self.memory.values()))
             found[f"memory {self.run}"] = f"about {total}{there}{each}: {parts}"
+        if self.warmup is not None:
+            found[f"warm-up {self.run}"] = self.warmup.figure()
         if self.cross_check:
             found[f"check {self.run}"] = (
                 f"{self.cross_check} examples by transformers too, in float32 on the CPU, first"
@@ -61,13 +89,40 @@ class Forecast:
         return found
 
 
+def forecast_warmup(
+    spec: RunSpec, cached: bool, rows: int | None, tokens_a_row: float | None, longest: int | None
+) -> WarmupForecast | None:
+    """What warming a run's model up takes, on ``rows`` of so many tokens; None without a warm-up.
+
+    UsageError for a model that does not fit.
+    """
+    if spec.warmup is None:
+        return None
+    needs, work = None, 0
+    if not cached:
+        needs = warmup_memory.check(
+            spec.model, spec.warmup, spec.dtype, spec.scoring.device, longest
+        )
+        work = None
+        if rows is not None and tokens_a_row is not None:
+            work = warmup_memory.scoring_tokens(spec.warmup, tokens_a_row, rows)
+    settings = spec.warmup
+    return WarmupForecast(settings.folds, settings.rows, settings.method, cached, work, needs)
+
+
 def forecast(
-    spec: RunSpec, tokens: int | None, units: int | None, longest: int, *, sure: bool = True
+    spec: RunSpec,
+    tokens: int | None,
+    units: int | None,
+    longest: int,
+    *,
+    warmup: WarmupForecast | None = None,
+    sure: bool = True,
 ) -> Forecast:
     """What scoring ``tokens`` in ``units``, the longest example of ``longest`` tokens, takes.
 
-    UsageError for devices that are not there and, where it is ``sure`` that there is something to
-    score, for a model that does not fit.
+    ``warmup`` is what comes before. UsageError for devices that are not there and, where it is
+    ``sure`` that there is something to score, for a model that does not fit.
     """
     job = spec.job(longest)
     place = memory.layout(spec.backend, job)
@@ -86,4 +141,5 @@ def forecast(
         memory=dict(expected.parts) if expected else None,
         memory_there=place.there,
         cross_check=spec.scoring.cross_check if spec.backend in _CHECKED else 0,
+        warmup=warmup,
     )

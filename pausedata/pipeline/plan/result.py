@@ -37,8 +37,9 @@ class Plan:
     response_tokens: int | None = None
     tokens_are: str = "unknown"  # exact, or estimated with the standard error
     tokens_to_score: int | None = None
-    seconds: float | None = None
+    seconds: float | None = None  # of scoring
     seconds_from: str = ""
+    warmup_seconds: float | None = None  # of all warm-ups, before
     new_bytes: int | None = None  # in the dataset
     free_bytes: int | None = None  # where the dataset is, or would be
     fetches: list[Fetch] = field(default_factory=list)  # from the Hub
@@ -75,7 +76,11 @@ class Plan:
         for run in self.runs:
             found |= run.figures()
         if self.seconds is not None:
-            found["time"] = f"about {_duration(self.seconds)} of scoring ({self.seconds_from})"
+            before = ""
+            if self.warmup_seconds:
+                before = f"{_duration(self.warmup_seconds)} of warming up and "
+            told = f"about {before}{_duration(self.seconds)} of scoring"
+            found["time"] = f"{told} ({self.seconds_from})"
         if self.new_bytes is not None:
             free = "" if self.free_bytes is None else f", {self.free_bytes / 1e9:,.1f} GB free"
             found["disk"] = f"about {readable(self.new_bytes)} new{free}"

@@ -40,7 +40,11 @@ def measure(
     count = max(LEAST_EXAMPLES, min(count, MOST_EXAMPLES)) // len(recipe.source.splits) or 1
     count = min(count, recipe.source.limit or count)
     source = recipe.source.model_copy(update={"limit": count, "max_bad_rows": count})
-    small = recipe.model_copy(update={"source": source, "placements": {}, "exports": {}})
+    cold = {"warmup": False}  # so few examples would not do, and take as long to score
+    scoring = recipe.scoring.model_copy(update=cold) if recipe.scoring else None
+    runs = {name: run.model_copy(update=cold) for name, run in recipe.runs.items()}
+    changed = {"source": source, "scoring": scoring, "runs": runs, "placements": {}, "exports": {}}
+    small = recipe.model_copy(update=changed)
     with tempfile.TemporaryDirectory(prefix="pausedata-trial-") as folder:
         trial = loaded.model_copy(update={"recipe": small})
         version = build(trial, Path(folder) / "trial", command="trial", progress=progress).version
