@@ -275,17 +275,13 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
         tx.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
         return spec.load(logs, lengths.longest, tx.progress)
 
-    table = score_step.score(
+    return score_step.score(
         *(tx.staging, spec.name, wanted, tokens, load),
         *(find_reusable(tx.root, tx.base, spec.name, wanted, tokens), tx.progress, facts),
         sound=tx.damaged_table(spec.table, wanted),
         check=spec.cross_check(lengths.longest),
         lengths=lengths,
     )
-    rules = tokens.entry.provenance["inputs"].get("scoring", {})
-    for warning in score_step.edge_warnings(table, rules.get("append_eos", False)):
-        tx.progress.warn(warning)
-    return table
 
 
 def find_reusable(
