@@ -15,6 +15,7 @@ from pausedata.core.progress import Silent
 from pausedata.pipeline import unseen_format
 from pausedata.pipeline.commands import place
 from pausedata.pipeline.recipe import Placement
+from pausedata.pipeline.steps import place as place_step
 from pausedata.pipeline.unseen_format import Piled, by_score_alone, warning
 from pausedata.store.dataset import Table, Version, open_version
 from tests import small_dataset
@@ -162,8 +163,8 @@ def test_ids_with_one_text_are_counted_together(
 )
 def test_which_strategies_are_looked_at(name: str, values: dict[str, Any], alone: bool) -> None:
     strategy, parameters = strategies.of(name, values, "here")
-    inputs = {"strategy": strategy.name, "parameters": parameters.recorded(), "run": "base"}
-    assert by_score_alone(inputs | {"tokens": "", "scores": ""}) is alone
+    contents = dict.fromkeys(["tokens", "scores/base", "examples", "vocab"], "a hash")
+    assert by_score_alone(place_step.inputs(strategy, parameters, "base", contents)) is alone
 
 
 def test_a_warmed_run_is_told_to_take_more_rows(tmp_path: Path) -> None:

@@ -83,20 +83,15 @@ def _piled(tx: Transaction) -> dict[str, list[Piled]]:
 
 
 def by_score_alone(inputs: dict[str, Any]) -> bool:
-    """Whether scores alone decide a placement, made from these recorded ``inputs``.
+    """Whether scores alone decide a placement that was made from these ``inputs``.
 
     Where the text does, as with `regex`, sentences or ``eligible: {inside: …}``, pauses stand
     before some tokens on purpose.
     """
-    if (known := strategies.recorded(inputs)) is None:
+    if inputs.get("scores") is None or strategies.get(inputs["strategy"]).needs - SCORES:
         return False
-    strategy, parameters = known
-    eligible = getattr(parameters, "eligible", None)
-    if eligible is not None and eligible.inside is not None:
-        return False
-    but = eligible.reads if eligible is not None else frozenset()
-    reads = strategy.needs | (parameters.reads - but)
-    return bool(reads) and reads <= SCORES
+    eligible = inputs["parameters"].get("eligible") or {}
+    return eligible.get("inside") is None
 
 
 def edges(run: Table, append_eos: bool) -> list[Edge]:
