@@ -52,8 +52,10 @@ def test_it_names_the_texts_that_pauses_pile_up_before_and_what_to_do(tmp_path: 
     Three of 20 pauses are more than a tenth, too, but " The" has them at three places of ten.
     """
     [said] = warnings(dataset(tmp_path / "d").root, dit=LOWEST)
-    assert "of the 20 pauses of placements/dit" in said
-    assert "10 before ' is' (10 of its 10 occurrences)" in said
+    assert said.startswith(
+        "scores/base: 10 of the 20 pauses of placements/dit stand before ' is' (10 of its 10 "
+        "occurrences). "
+    )
     assert "The" not in said and "eos" not in said
     assert "{warmup: true}" in said and "score --warmup" in said
     assert len(said.splitlines()) == 2
@@ -66,8 +68,9 @@ def test_one_warning_tells_of_all_placements_by_a_run(tmp_path: Path) -> None:
     base, second = warnings(root, dit=LOWEST, three=three, dit_other=other)
     assert base.startswith("scores/base:") and second.startswith("scores/other:")
     # The third is the end token: two thirds of its pauses pile up, and half of those of dit.
-    assert "of the 30 pauses of placements/three" in base and "(likewise dit)" in base
-    assert "10 before '<eos>'" in base and "eos" not in second
+    assert "10 of the 30 pauses of placements/three stand before '<eos>'" in base
+    assert ", 10 before ' is' (10 of its 10 occurrences) (likewise dit)" in base
+    assert "eos" not in second
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_a_warmed_run_is_told_to_take_more_rows(tmp_path: Path) -> None:
 def test_a_text_cannot_move_the_cursor(tmp_path: Path) -> None:
     table = dataset(tmp_path / "d").table("scores/base")
     piled = [Piled("placements/dit", 20, [Pile("\n\x1b[2J\u202e", 10, 10, 10)])]
-    assert r"10 before '\n\x1b[2J\u202e' (10 of" in warning(table, piled, [])
+    assert r"stand before '\n\x1b[2J\u202e' (10 of" in warning(table, piled, [])
 
 
 def test_build_says_it_once_for_a_run(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,13 +131,14 @@ def _counts(piled: Sequence[Piled]) -> list[str]:
     if not piled:
         return []
     worst, *rest = sorted(piled, key=lambda each: -each.share)
+    whole = f" of the {worst.pauses:,} pauses of {worst.placement} stand"
     said = ", ".join(
         # The text as `repr` writes it, so that no character of it can move the cursor.
-        f"{pile.pauses:,} before {pile.text!r} ({pile.places:,} of its {pile.occurrences:,} "
-        "occurrences)"
-        for pile in worst.texts[:_NAMED]
+        f"{pile.pauses:,}{'' if k else whole} before {pile.text!r} ({pile.places:,} of its "
+        f"{pile.occurrences:,} occurrences)"
+        for k, pile in enumerate(worst.texts[:_NAMED])
     )
     more = f" and {len(rest) - _NAMED} more" if len(rest) > _NAMED else ""
     names = ", ".join(each.placement.partition("/")[2] for each in rest[:_NAMED])
     likewise = f" (likewise {names}{more})" if rest else ""
-    return [f"of the {worst.pauses:,} pauses of {worst.placement} there stand {said}{likewise}"]
+    return [f"{said}{likewise}"]
