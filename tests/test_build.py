@@ -359,26 +359,31 @@ def test_each_assistant_turn_can_be_an_example(recipe: Recipe) -> None:
 
 def test_a_template_that_makes_an_edge_unlikely_is_warned_of(recipe: Recipe) -> None:
     """With figures that the real model gave; test_model.py has the real model give them."""
-    from pausedata.pipeline.steps.score import edge_warnings
+    from pausedata.pipeline.unseen_format import edges, warning
 
     recipe.build()
     table = open_version(recipe.out).table("scores/base")
 
-    def warnings(first: float, last: float, append_eos: bool = True) -> list[str]:
+    def said(first: float, last: float, append_eos: bool = True) -> str:
         facts = {
             "first_token_mean_logprob": first,
             "last_token_mean_logprob": last,
             "inner_tokens_mean_logprob": -1.5,
         }
         entry = table.entry.model_copy(update={"provenance": table.entry.provenance | facts})
-        return edge_warnings(type(table)(table.name, entry, table.folder), append_eos)
+        run = type(table)(table.name, entry, table.folder)
+        found = edges(run, append_eos)
+        return warning(run, [], found) if found else ""
 
-    assert warnings(-6.4, -5.6) == []
-    [space] = warnings(-16.1, -5.6)  # a prompt that ends in "Answer: "
+    assert said(-6.4, -5.6) == ""
+    space = said(-16.1, -5.6)  # a prompt that ends in "Answer: "
     assert "first token" in space and "-16.1" in space and "space" in space
-    [end] = warnings(-6.4, -13.3)  # an instruct model without its chat template
+    end = said(-6.4, -13.3)  # an instruct model without its chat template
     assert "end token" in end and "append_eos" in end
-    assert warnings(-6.4, -13.3, append_eos=False) == []
+    assert said(-6.4, -13.3, append_eos=False) == ""
+    both = said(-16.1, -13.3)
+    assert "-16.1" in both and "-13.3" in both
+    assert [text.count("{warmup: true}") for text in (space, end, both)] == [1, 1, 1]
 
 
 def test_means_of_first_last_and_inner_tokens_are_noted(recipe: Recipe) -> None:

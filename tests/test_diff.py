@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import in_ci
+from conftest import Run, in_ci
 from handmade import commit_handmade
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,6 +85,25 @@ def test_placements_in_figures(tmp_path: Path) -> None:
     assert (found.share_of_a, found.share_of_union) == (1 / 5, 1 / 8)
     # e1's 1 and 4 went to 5 (4 and 1 tokens), e3's 0 to 2; e2's went nowhere: B has none there.
     assert (found.moved, found.mean_distance) == (3, (4 + 1 + 2) / 3)
+    # Before which tokens, of how many in all responses: e1's <eos> of four, its " The" in both,
+    # its " sum", e5's " is", e3's ' "ok"', e2's ".". Their positions 5 and 2 of fixed are after
+    # the last token.
+    assert [(t.token, t.occurrences, t.a, t.b) for t in found.most_paused] == [
+        ("<eos>", 4, 1, 0),
+        (" The", 2, 1, 1),
+        (" sum", 1, 1, 0),
+        (" is", 1, 0, 1),
+        (' "ok"', 1, 1, 0),
+        (".", 1, 1, 0),
+    ]
+
+
+def test_the_most_paused_tokens_stand_side_by_side(root: Path, run: Callable[..., Run]) -> None:
+    """Of four <eos> three has a pause before e5's; of two " The" fixed before e1's."""
+    lines = run("diff", root, "placements/three", "placements/fixed").out.splitlines()
+    rows = [line.split() for line in lines]
+    assert ["'<eos>'", *["1", "of", "4", "(25%)"], *["0", "of", "4", "(0%)"]] in rows
+    assert ["'", "The'", *["0", "of", "2", "(0%)"], *["1", "of", "2", "(50%)"]] in rows
 
 
 def test_the_most_changed_examples_are_shown_with_the_tokens_that_follow(root: Path) -> None:

@@ -247,6 +247,18 @@ def test_surprisal_and_pauses_by_place(version):
     assert found.first_pauses["fixed"][:6] == pytest.approx([6 / 11, 0, 4 / 11, 0, 0, 1 / 11])
 
 
+def test_a_paused_token_has_its_share_of_all_its_occurrences(page):
+    """three stands before e5's end, of four that there are, and fixed before e1's " The", of two;
+    and each placement is told with the run that it was made from.
+    """
+    rows = page.source.replace("</td><td", "</td> <td").splitlines()
+    [end] = [row for row in rows if "&lt;eos&gt;</code></th>" in row]
+    assert '<td class="n">1</td> <td class="n">4, 25%</td>' in end
+    the = [row for row in rows if "␣The</code></th>" in row]
+    assert ['<td class="n">1</td> <td class="n">2, 50%</td>' in row for row in the] == [True]
+    assert any("<td>lowest_logprob</td> <td>base</td>" in row for row in rows)
+
+
 def test_a_chart_has_its_numbers_beside_it_and_drops_no_series_silently():
     series = {f"run{k}": [0.1 * k, None] for k in range(8)}
     chart = lines("Title", "note", "place", ["a", "b"], series)

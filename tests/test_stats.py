@@ -81,13 +81,13 @@ def test_what_a_placement_chose(tmp_path: Path) -> None:
         share_of_tokens=6 / 15,
         mean_logprob=-31.5 / 6,
         share_of_surprisal=31.5 / 38.0625,
-        # Each was chosen once; of six the five with the smallest ids.
+        # Each was chosen once; of six the five with the smallest ids. Four responses end in EOS.
         most_frequent=[
-            TokenCount(EOS, "<eos>", 1),
-            TokenCount(SUM, " sum", 1),
-            TokenCount(FOUR, " 4", 1),
-            TokenCount(QUOTED, ' "ok"', 1),
-            TokenCount(EMOJI_1, " 🙂", 1),
+            TokenCount(EOS, "<eos>", 1, 4),
+            TokenCount(SUM, " sum", 1, 1),
+            TokenCount(FOUR, " 4", 1, 1),
+            TokenCount(QUOTED, ' "ok"', 1, 1),
+            TokenCount(EMOJI_1, " 🙂", 1, 1),
         ],
     )
 
@@ -101,7 +101,10 @@ def test_a_place_after_the_last_token_counts_among_places_and_not_among_tokens(
     assert (chosen.tokens, chosen.share_of_tokens) == (2, 2 / 15)
     assert chosen.mean_logprob == -(0.5 + 0.375) / 2
     assert chosen.share_of_surprisal == (0.5 + 0.375) / 38.0625
-    assert chosen.most_frequent == [TokenCount(THE, " The", 1), TokenCount(IS, " is", 1)]
+    assert chosen.most_frequent == [
+        TokenCount(THE, " The", 1, 2),  # e4 begins with it, too
+        TokenCount(IS, " is", 1, 1),
+    ]
 
 
 def test_all_placements_are_seen_through_one_run(tmp_path: Path) -> None:
@@ -179,8 +182,9 @@ def test_figures_agree_with_a_plain_count(tmp_path: Path, seed: int) -> None:
         assert figures.share_of_surprisal == pytest.approx(surprisal / total, rel=1e-5)
         counts = Counter(t[0] for t in at)
         frequent = sorted(counts, key=lambda id: (-counts[id], id))[:5]
-        assert [(t.token_id, t.count) for t in figures.most_frequent] == [
-            (id, counts[id]) for id in frequent
+        there = Counter(t[0] for *_, tokens in examples for t in tokens)
+        assert [(t.token_id, t.count, t.occurrences) for t in figures.most_frequent] == [
+            (id, counts[id], there[id]) for id in frequent
         ]
         sets.append({(e[0], p) for e in examples for p, _ in placed.get(e[0], [])})
     a, b = sets
@@ -365,7 +369,7 @@ def test_twenty_placements_fit_the_terminal(twenty: Path, width: int) -> None:
     lines = printed(found, width)
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
-    assert "…" not in text[: text.index("most frequent")]  # no name and no figure is cut
+    assert "…" not in text[: text.index("most paused")]  # no name and no figure is cut
 
     # Figures: the twenty by number. One with its name over two lines has its end on the next.
     rows = [line.split() for line in lines if line[:2].strip().isdigit()]
@@ -422,7 +426,7 @@ def test_tokens_are_shown_so_that_none_can_move_the_cursor(tmp_path: Path) -> No
     """e1's token 2 is a newline; e4's, ` [bold]x`, is no markup."""
     three = {"e1": [(2, 1)], "e4": [(1, 1)]}
     lines = printed(placements_stats(make_dataset(tmp_path / "d", three=three)))
-    assert "1 three  '⏎' 1  ' [bold]x' 1" in lines
+    assert "1 three  '⏎' 1 of 1 (100%)  ' [bold]x' 1 of 1 (100%)" in lines
 
 
 @pytest.mark.parametrize("width", range(56, 110, 3))

@@ -195,8 +195,9 @@ def _changes(now: Manifest, before: Manifest | None) -> Changes:
 
 
 def scored_by(manifest: Manifest, run: str) -> dict[str, Any]:
-    """What made the scores of ``run``: ``model``, its ``revision`` or ``weights_sha256``, ``dtype``
-    and ``backend``, as far as they are recorded.
+    """What made the scores of ``run``, as far as it is recorded.
+
+    ``model``, its ``revision`` or ``weights_sha256``, ``dtype``, ``backend`` and ``warmup``.
     """
     provenance = manifest.tables[f"scores/{run}"].provenance
     inputs = provenance.get("inputs", {})
@@ -213,6 +214,7 @@ def scored_by(manifest: Manifest, run: str) -> dict[str, Any]:
         "weights_sha256": identity.get("weights_sha256"),
         "dtype": inputs.get("dtype"),
         "backend": inputs.get("backend"),
+        "warmup": inputs.get("warmup"),
     }
     return {key: value for key, value in found.items() if value is not None}
 

@@ -35,6 +35,7 @@ def run(manifest: Manifest, name: str) -> dict[str, Any]:
         "weights": model.get("weights_sha256"),
         "dtype": inputs.get("dtype"),
         "backend": inputs.get("backend"),
+        "warmed": bool(inputs.get("warmup")),
         "versions": {key: ", ".join(map(str, value)) for key, value in versions.items()},
     }
 

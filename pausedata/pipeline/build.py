@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pausedata.core.progress import Progress, Silent
-from pausedata.pipeline import runs, targets
+from pausedata.pipeline import runs, targets, unseen_format
 from pausedata.pipeline.making import carry_out
 from pausedata.pipeline.planner import (
     CORPUS,
@@ -76,6 +76,7 @@ def build(
             new_tokens = tx.tables["tokens"] if "tokens" in state.changed else None
             every = all_targets(resolved, specs, base, others, tx.pause, new_tokens)
             carry_out(every, state, tx, every=True)
+            unseen_format.warn(tx)
             return tx.commit(
                 command,
                 name=resolved.recipe.name,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Progress, Silent
-from pausedata.pipeline import runs, targets
+from pausedata.pipeline import runs, targets, unseen_format
 from pausedata.pipeline.making import carry_out
 from pausedata.pipeline.planner import CORPUS, State, Target, decide
 from pausedata.pipeline.recipe import Export, Placement
@@ -209,6 +209,7 @@ def _commit(
     assert tx.base is not None
     state = State.of(tx.base, tx.damaged, replace=replace)
     carry_out(command_targets(tx.base, named, others), state, tx)
+    unseen_format.warn(tx)
     return tx.commit(command)
 
 

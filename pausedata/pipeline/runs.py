@@ -353,16 +353,12 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
             )
             reuse = sound = None
     passes = [_pass(spec.with_model(share.model), share, tx, lengths) for share in shares]
-    table = score_step.score(
+    return score_step.score(
         *(tx.staging, spec.name, wanted, tokens, passes, reuse, tx.progress, facts),
         sound=sound,
         lengths=lengths,
         made_by=made_by,
     )
-    rules = tokens.entry.provenance["inputs"].get("scoring", {})
-    for warning in score_step.edge_warnings(table, rules.get("append_eos", False)):
-        tx.progress.warn(warning)
-    return table
 
 
 def _warmed(

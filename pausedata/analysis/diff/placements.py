@@ -15,6 +15,8 @@ from pausedata.core.progress import Progress
 from pausedata.store.dataset import Version, check_shards
 from pausedata.store.tables import list_parts
 
+MOST_PAUSED = 5  # tokens that are named for each of two placements
+
 
 @dataclass(frozen=True)
 class PlacementSide:
@@ -34,6 +36,17 @@ class PausePosition:
     pos: int
     token: str | None
     a: int  # pauses there in A; 0 where A has none
+    b: int
+
+
+@dataclass(frozen=True)
+class PausedToken:
+    """A token, how often it stands in the responses compared, and how often it has pauses."""
+
+    token_id: int
+    token: str | None  # None where ``vocab`` does not have it
+    occurrences: int
+    a: int  # of these with pauses in A
     b: int
 
 
@@ -69,6 +82,7 @@ class PlacementsDiff:
     recounted: int  # kept positions with another number of pauses
     moved: int
     mean_distance: float | None
+    most_paused: list[PausedToken]  # the tokens that A or B pauses most, the most paused first
     most_changed: list[PlacedExample]
 
     def as_json(self) -> dict[str, Any]:
@@ -88,10 +102,14 @@ def diff_placements(
         ["positions_a", "positions_b", "pauses_a", "pauses_b", "kept", "recounted", "differing",
          "moved", "distance"], 0,
     )  # fmt: skip
+    tokens = Rows(a[0].table("tokens"), ["response_ids"])
+    by_id = _ByToken()
     largest = MostChanged(most)
     with progress.step(f"comparing {a[1]} and {b[1]}", joined.compared, "examples") as advance:
         for pair in joined.pairs:
-            block = _Block(*rows.take(pair))
+            one, other = rows.take(pair)
+            by_id.add(tokens.take(pair.shard_a, pair.rows_a), one, other)
+            block = _Block(one, other)
             for name, value in block.figures().items():
                 total[name] += value
             largest.offer(pair, block.change)
@@ -109,7 +127,8 @@ def diff_placements(
         recounted=total["recounted"],
         moved=total["moved"],
         mean_distance=share(total["distance"], total["moved"]),
-        most_changed=_most_changed(a[0], rows, largest),
+        most_paused=by_id.most_paused(a[0]),
+        most_changed=_most_changed(a[0], tokens, rows, largest),
     )
 
 
@@ -175,8 +194,38 @@ def _flat(rows: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray
     return row, position.astype(np.int64), count.astype(np.int64)
 
 
-def _most_changed(version: Version, rows: PairedRows, largest: MostChanged) -> list[PlacedExample]:
-    tokens = Rows(version.table("tokens"), ["response_ids"])
+class _ByToken:
+    """Of each token id: its occurrences, those paused in A, and those paused in B."""
+
+    def __init__(self) -> None:
+        self._counts: NDArray[np.int64] = np.zeros((3, 0), np.int64)
+
+    def add(self, tokens: pa.Table, one: pa.Table, other: pa.Table) -> None:
+        """Count some examples: their tokens, and their positions in A and in B."""
+        starts, ids = list_parts(tokens, "response_ids")
+        found = [ids]
+        for side in (one, other):
+            row, position, _ = _flat(side)
+            within = position < np.diff(starts)[row]  # one after the last token is before none
+            found.append(ids[(starts[row] + position)[within]])
+        size = max(self._counts.shape[1], int(ids.max(initial=-1)) + 1)
+        counts = np.stack([np.bincount(each, minlength=size) for each in found])
+        counts[:, : self._counts.shape[1]] += self._counts
+        self._counts = counts
+
+    def most_paused(self, version: Version) -> list[PausedToken]:
+        """The tokens that A pauses most and those that B does; of equals the smaller id first."""
+        _, a, b = self._counts
+        most = [np.argsort(-side, kind="stable")[:MOST_PAUSED] for side in (a, b)]
+        named = [int(k) for k in np.unique(np.concatenate(most)) if a[k] or b[k]]
+        order = sorted(named, key=lambda k: -max(a[k], b[k]))
+        texts = version.token_texts(order)
+        return [PausedToken(k, texts.get(k), *(int(n) for n in self._counts[:, k])) for k in order]
+
+
+def _most_changed(
+    version: Version, tokens: Rows, rows: PairedRows, largest: MostChanged
+) -> list[PlacedExample]:
     raw: list[tuple[str, dict[int, int], dict[int, int], list[int]]] = []
     for pair in largest.places():
         one, other = rows.take(pair)

@@ -19,11 +19,15 @@ MOST_FREQUENT = 5  # tokens that are named for each placement
 
 @dataclass(frozen=True)
 class TokenCount:
-    """A token and how often it was chosen; ``token`` is None where ``vocab`` does not have it."""
+    """A token and how often it was chosen; ``token`` is None where ``vocab`` does not have it.
+
+    ``occurrences``: how often it stands in the responses, ``count`` of them with pauses before it.
+    """
 
     token_id: int
     token: str | None
     count: int
+    occurrences: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class PlacedTokens:
     share_of_tokens: float | None  # of all response tokens
     mean_logprob: float | None  # at the tokens chosen, nats
     share_of_surprisal: float | None  # of the sum of -log p over all response tokens
-    most_frequent: list[TokenCount]  # the tokens chosen most often
+    most_frequent: list[TokenCount] = field(default_factory=list)  # the tokens chosen most often
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def placements_stats(
     both = np.zeros((len(names), len(names)), np.int64)  # positions that both placements have
     examples = count = 0
     surprisal = 0.0
+    occurrences: NDArray[np.int64] = np.zeros(0, np.int64)  # of each token id
     with progress.step("comparing placements", tables.tokens.entry.rows, "examples") as advance:
         for shard in tables.shards():
             lost = None  # surprisal of each token
@@ -102,11 +107,15 @@ def placements_stats(
             for i, mine in enumerate(packed):
                 for j, other in enumerate(packed):
                     both[i, j] += np.bitwise_count(mine & other).sum(dtype=np.int64)
+            occurrences = _added(occurrences, shard.token_ids)
             examples += len(shard.ids)
             count += len(shard.token_ids)
             advance(len(shard.ids))
     chosen = {
-        name: _chosen(version, name, totals[name], examples, count, surprisal if run else None)
+        name: replace(
+            _chosen(version, name, totals[name], examples, count, surprisal if run else None),
+            most_frequent=list(totals[name].most_frequent(occurrences)),
+        )
         for name in names
     }
     return PlacementsStats(
@@ -149,19 +158,27 @@ class _Totals:
         self.tokens += len(token)
         if surprisal is not None:
             self.surprisal += float(surprisal[token].sum())
-        by_id = np.bincount(shard.token_ids[token], minlength=len(self.by_id))
-        by_id[: len(self.by_id)] += self.by_id
-        self.by_id = by_id
+        self.by_id = _added(self.by_id, shard.token_ids[token])
         # The place after an example's last token is not the one before the next one's first.
         there = np.zeros(len(shard.token_ids) + len(shard.ids), np.bool_)
         there[shard.offsets[row] + row + position] = True
         return np.packbits(there)
 
-    def most_frequent(self) -> Iterator[TokenCount]:
-        """The tokens chosen most often, of equally frequent ones the smaller id first."""
+    def most_frequent(self, occurrences: NDArray[np.int64]) -> Iterator[TokenCount]:
+        """The tokens chosen most often, of equally frequent ones the smaller id first.
+
+        ``occurrences`` are of each token id in all responses.
+        """
         for id in np.argsort(-self.by_id, kind="stable")[: self._most]:
             if self.by_id[id]:
-                yield TokenCount(int(id), None, int(self.by_id[id]))
+                yield TokenCount(int(id), None, int(self.by_id[id]), int(occurrences[id]))
+
+
+def _added(by_id: NDArray[np.int64], token_ids: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Counts by id, with these tokens counted, too."""
+    counts = np.bincount(token_ids, minlength=len(by_id))
+    counts[: len(by_id)] += by_id
+    return counts
 
 
 def _chosen(
@@ -182,7 +199,6 @@ def _chosen(
         share_of_tokens=share(total.tokens, tokens),
         mean_logprob=share(0.0 - total.surprisal, total.tokens) if scored else None,
         share_of_surprisal=share(total.surprisal, surprisal) if scored else None,
-        most_frequent=list(total.most_frequent()),
     )
 
 

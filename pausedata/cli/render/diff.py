@@ -8,6 +8,7 @@ from rich.text import Text
 from pausedata.analysis.diff import PlacementsDiff, RunsDiff, VersionsDiff
 from pausedata.analysis.diff.join import Found
 from pausedata.analysis.diff.placements import PausePosition
+from pausedata.cli.render.stats import making_of, of_occurrences
 from pausedata.cli.render.table import cell, make_table, number
 from pausedata.cli.render.visible import visible
 
@@ -81,6 +82,14 @@ def _placements(diff: PlacementsDiff) -> RenderableType:
                 "to the nearest new one of B in the same example"
             )
         )
+    if diff.most_paused:
+        lines += [Text(""), Text("most paused tokens: how often, of how many in the responses")]
+        table = make_table(["token", "A", "B"], [False, True, True])
+        for each in diff.most_paused:
+            token = f"id {each.token_id}" if each.token is None else f"'{visible(each.token)}'"
+            sides = [of_occurrences(count, each.occurrences) for count in (each.a, each.b)]
+            table.add_row(token, *sides)
+        lines.append(table)
     if diff.most_changed:
         lines += [Text(""), Text("most changed (position: the token that follows, × pauses)")]
     for example in diff.most_changed:
@@ -110,7 +119,7 @@ def _runs(diff: RunsDiff) -> RenderableType:
     lines: list[RenderableType] = []
     for label, side in (("A", diff.a), ("B", diff.b)):
         by = side.scored_by
-        facts = [by[key] for key in ("model", "dtype", "backend") if key in by]
+        facts = [*([by["model"]] if "model" in by else []), *making_of(by)]
         lines.append(
             Text.assemble(
                 f"{label}  ",

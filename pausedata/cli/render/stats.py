@@ -240,13 +240,14 @@ def _placements(stats: PlacementsStats) -> RenderableType:
             "logprob: the mean at the tokens chosen; surprisal, tokens: their share of all", "dim"
         ),
         Text(""),
-        Text("most frequent tokens chosen, and how often"),
+        Text("most paused tokens: how often, of how many in the responses"),
     ]
     for n, (name, chosen) in numbered:
-        said = "  ".join(f"{_token(t.token)} {t.count:,}" for t in chosen.most_frequent)
-        blocks.append(
-            Text.assemble((f"{n:>{width}} {visible(name)}", "bold"), f"  {said or _NONE}")
-        )
+        items = [
+            f"{_token(t.token)} {of_occurrences(t.count, t.occurrences)}"
+            for t in chosen.most_frequent
+        ]
+        blocks.append(_Listed(f"{n:>{width}} {visible(name)}", items or [_NONE]))
     if len(numbered) > 1:
         shares = [list(row.values()) for row in stats.jaccard.values()]
         blocks += [
@@ -297,6 +298,22 @@ class _Sides:
             if console.measure(table, options=wide).maximum <= options.max_width:
                 break
         yield table
+
+
+class _Listed:
+    """A name and what is listed of it, in as many lines as it takes: none breaks in an item."""
+
+    def __init__(self, name: str, items: list[str]) -> None:
+        self._name, self._items = name, items
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = Text(self._name, "bold")
+        for item in self._items:
+            if line.cell_len + 2 + cell_len(item) > options.max_width:
+                yield line
+                line = Text("  ")
+            line.append(f"  {item}", "not bold")
+        yield line
 
 
 class _Matrix:
@@ -378,7 +395,7 @@ def _model(scored_by: dict[str, Any]) -> str:
 
 
 def _made_with(scored_by: dict[str, Any]) -> str:
-    return ", ".join(scored_by[key] for key in ("dtype", "backend") if key in scored_by) or _NONE
+    return ", ".join(making_of(scored_by)) or _NONE
 
 
 def _token(text: str | None) -> str:
@@ -411,6 +428,17 @@ def _share_of_tokens(share: float) -> str:
 
 def _percent(share: float | None) -> str:
     return _NONE if share is None else f"{share:.1%}"
+
+
+def of_occurrences(count: int, occurrences: int) -> str:
+    """How many of a token's occurrences have pauses: ``38 of 40 (95%)``."""
+    return f"{count:,} of {occurrences:,} ({count / max(occurrences, 1):.0%})"
+
+
+def making_of(scored_by: dict[str, Any]) -> list[str]:
+    """How a run was made, beside its model: dtype, backend, and whether it was warmed up."""
+    warmed = ["warmed up"] if scored_by.get("warmup") else []
+    return [*(scored_by[key] for key in ("dtype", "backend") if key in scored_by), *warmed]
 
 
 def hundredths(share: float) -> str:

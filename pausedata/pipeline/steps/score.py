@@ -36,22 +36,9 @@ from pausedata.store.tables import list_parts, schema_of
 
 # What a run's provenance says of how its scores were made, and is true of some of them, too.
 OF_THE_MAKING = (
-    *(
-        "model",
-        "tokenizer",
-        "versions",
-        "rank_ties",
-        "settings",
-        "cross_check",
-        "trained",
-        "warmup",
-    ),
+    *("model", "tokenizer", "warmup", "versions", "rank_ties", "settings", "cross_check"),
+    "trained",
 )
-
-# How much less likely than the rest the first response token, or the appended end token, may be
-# on average, in nats. Beyond it the template is at fault, and pauses go there for nothing. The real
-# SmolLM2 gives gaps of 5 where the template suits it, and of 11 to 15 where it does not.
-EDGE_GAP = 8.0
 
 
 # Settings of an engine that say how it is to run: they move last bits alone, so that mending them
@@ -284,33 +271,6 @@ def keep(
     told = {key: reuse.provenance[key] for key in OF_THE_MAKING if key in reuse.provenance}
     facts = {"inputs": wanted, "made_from": ["tokens"]} | told
     return stage.table(name, schema_of(name), paths, facts)
-
-
-def edge_warnings(run: Table, append_eos: bool) -> list[str]:
-    """What to say where a response's first or end token is far less likely than the rest."""
-    facts = run.entry.provenance
-    inner = facts.get("inner_tokens_mean_logprob")
-    if inner is None:
-        return []
-    said = "{}: the {} token of the responses has a mean log-probability of {:.1f}, those between "
-    said += "{:.1f}: strategies by score put pauses there in most examples, for nothing. {}"
-    first, last = facts["first_token_mean_logprob"], facts["last_token_mean_logprob"]
-    warnings = []
-    if inner - first > EDGE_GAP:
-        todo = (
-            'Does the prompt end in a space? End it in "Answer:" and begin the response with " "; '
-            "or leave it out of placements: eligible: {without: [first]}."
-        )
-        warnings.append(said.format(run.name, "first", first, inner, todo))
-    if append_eos and inner - last > EDGE_GAP:
-        todo = (
-            "A chat model ends turns its own way: give `messages` as the prompt; or leave it out "
-        )
-        todo += (
-            "of placements, eligible: {without: [eos]}, or of tokens, scoring.append_eos: false."
-        )
-        warnings.append(said.format(run.name, "appended end", last, inner, todo))
-    return warnings
 
 
 def _keyed(
