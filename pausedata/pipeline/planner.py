@@ -55,6 +55,7 @@ class StoredRun(Target):
 
     have: int | None = None
     rows: int = 0
+    lost: str = ""  # what is said of scores in damaged shards
     again: str = ""  # the command that scores the rest
 
 
@@ -211,7 +212,7 @@ def _decide_run(run: StoredRun, state: State) -> Step | None:
         told = "if it has scores of all examples that there will be; else those that it has are"
         own = run.name.partition("/")[2]
         return None if is_kept and not there else Step(run, "carry over", f"{told} in kept/{own}")
-    some = f"the scores of {run.have:,} of {run.rows:,} examples"
+    some = f"the scores of {run.have:,} of {run.rows:,} examples{run.lost}"
     if run.have == run.rows and is_kept:
         return Step(run, "drop", "all of it is in scores again") if there else None
     if run.have == run.rows or (is_kept and run.have):
@@ -222,7 +223,7 @@ def _decide_run(run: StoredRun, state: State) -> Step | None:
     new = f"{left:,} example{' is' if left == 1 else 's are'} without scores"
     new += ", and the recipe names no model for this run"
     if not run.have:
-        new = f"none of its scores are of the examples that there are now: {new}"
+        new = f"none of its scores are of the examples that there are now{run.lost}: {new}"
     return Step(run, "drop", f"{new}. Score them with: {run.again}")
 
 

@@ -275,9 +275,12 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
         tx.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
         return spec.load(logs, lengths.longest, tx.progress)
 
+    reuse = find_reusable(tx.root, tx.base, spec.name, wanted, tokens)
+    if reuse is not None:
+        _warn_of_lost(spec.table, reuse, tx)
     table = score_step.score(
         *(tx.staging, spec.name, wanted, tokens, load),
-        *(find_reusable(tx.root, tx.base, spec.name, wanted, tokens), tx.progress, facts),
+        *(reuse, tx.progress, facts),
         sound=tx.damaged_table(spec.table, wanted),
         check=spec.cross_check(lengths.longest),
         lengths=lengths,
@@ -364,7 +367,7 @@ def stored(
             reuse, rows = find_reusable(root, base, run, wanted, tokens), tokens.entry.rows
             assert reuse is not None  # the base version's at least: its tokens are others
             have = rows - sum(1 for _ in reuse.missing(tokens))
-            facts |= {"have": have, "rows": rows}
+            facts |= {"have": have, "rows": rows, "lost": reuse.lost(tokens)}
         reads = ("tokens",)
         runs.append(StoredRun(f"scores/{run}", reads, None, partial(_carry, run, reuse), **facts))
         kept.append(StoredRun(name, reads, None, partial(_keep, run, reuse), **facts))
@@ -389,7 +392,14 @@ def _keep(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Ta
     assert reuse is not None
     tokens, before = tx.tables["tokens"], reuse.provenance["inputs"]
     wanted = before | {"tokens": tokens.entry.content, "scores": reuse.content}
+    _warn_of_lost(f"kept/{run}", reuse, tx)
     return score_step.keep(tx.staging, run, wanted, tokens, reuse)
+
+
+def _warn_of_lost(table: str, reuse: ReusableScores, tx: Transaction) -> None:
+    """Say that scores which were paid for are lost, where they are."""
+    if lost := reuse.lost(tx.tables["tokens"]):
+        tx.progress.warn(f"{table}: the scores of unchanged examples are carried over{lost}")
 
 
 def _command(root: Path, run: str, facts: dict[str, Any]) -> str:
