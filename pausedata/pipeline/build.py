@@ -97,7 +97,8 @@ def check_placements(
     names = dict.fromkeys([*recipe.scoring_runs(), *(base.runs if base else [])])
     tables = [f"scores/{run}" for run in names]
     every = {**others, **recipe.placements}
-    targets.check_references(every, tables, default_run(recipe, base), loaded.label)
+    kept = runs.kept_runs(base) if base else None
+    targets.check_references(every, tables, default_run(recipe, base), loaded.label, kept)
 
 
 def default_run(recipe: Recipe, base: Version | None) -> str | None:

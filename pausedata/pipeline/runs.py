@@ -374,6 +374,19 @@ def stored(
     return [*runs, *kept]
 
 
+def kept_runs(base: Version) -> dict[str, str]:
+    """What to say of each run that is there as ``kept/RUN`` alone, by the table that it lacks."""
+    rows = base.table("tokens").entry.rows
+    found: dict[str, str] = {}
+    for run in base.manifest.names("kept"):
+        entry = base.table(f"kept/{run}").entry
+        found[f"scores/{run}"] = (
+            f"Of run '{run}' the scores of {entry.rows:,} of {rows:,} examples are kept: "
+            f"`{_command(base.root, run, entry.provenance)}` scores the rest."
+        )
+    return found
+
+
 def _carry(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Table:
     """A run of which every example that there is now was scored: no model is needed."""
     assert reuse is not None
