@@ -102,6 +102,13 @@ def test_plan_names_what_build_drops_and_what_is_kept_of_it(grown: Recipe) -> No
     assert "--run other" in outcome.removed["scores/other"]
 
 
+def test_why_examples_change_is_told_once(grown: Recipe) -> None:
+    result = planned(grown, replace=True)
+    assert [step.table for step in result.steps if "source.files: " in step.why] == ["examples"]
+    steps = told(result)
+    assert steps["vocab"] == steps["tokens"] == ("remake", "examples is made anew")
+
+
 def test_the_scores_of_unchanged_examples_are_kept_to_the_last_bit(grown: Recipe) -> None:
     before = logprobs(open_version(grown.out), "scores/other")
     version = grown.build(replace=True).version

@@ -270,7 +270,7 @@ def decide_corpus(corpus: Corpus, state: State) -> list[Step]:
         raise irreparable(corpus, lost, cut)
     if corpus.different or (lost and was != would_be):
         why = "; ".join(corpus.different) or f"damaged, and {cut}"
-        return [Step(target, _remade(target, corpus, lost), why) for target in targets]
+        return [_remade(target, corpus, lost, why) for target in targets]
     kept = f"as in version {state.number}{corpus.unless}"
     return [
         Step(t, "repair", f"damaged; {t.label}") if t.name in lost else Step(t, "keep", kept)
@@ -278,10 +278,15 @@ def decide_corpus(corpus: Corpus, state: State) -> list[Step]:
     ]
 
 
-def _remade(target: Target, corpus: Corpus, lost: Sequence[str]) -> Action:
-    """What becomes of a table when examples change. The vocabulary is the tokenizer's alone."""
+def _remade(target: Target, corpus: Corpus, lost: Sequence[str], why: str) -> Step:
+    """What becomes of a table when examples change: ``why``, which is long, is said of these alone.
+
+    The vocabulary is the tokenizer's alone.
+    """
     same = not any(line.startswith("tokenizer:") for line in corpus.different)
-    return "repair" if target.name == "vocab" and "vocab" in lost and same else "remake"
+    if target.name == "vocab" and "vocab" in lost and same:
+        return Step(target, "repair", f"damaged; {target.label}")
+    return Step(target, "remake", why if target.name == "examples" else "examples is made anew")
 
 
 def irreparable(corpus: Corpus, lost: Iterable[str], why: str) -> UsageError:
