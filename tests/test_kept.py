@@ -102,6 +102,13 @@ def test_plan_names_what_build_drops_and_what_is_kept_of_it(grown: Recipe) -> No
     assert "--run other" in outcome.removed["scores/other"]
 
 
+def test_why_examples_change_is_told_once(grown: Recipe) -> None:
+    result = planned(grown, replace=True)
+    assert [step.table for step in result.steps if "source.files: " in step.why] == ["examples"]
+    steps = told(result)
+    assert steps["vocab"] == steps["tokens"] == ("remake", "examples is made anew")
+
+
 def test_the_scores_of_unchanged_examples_are_kept_to_the_last_bit(grown: Recipe) -> None:
     before = logprobs(open_version(grown.out), "scores/other")
     version = grown.build(replace=True).version
@@ -277,6 +284,44 @@ def test_a_recipe_that_names_the_run_takes_the_kept_scores(
     outcome = grown.build()
     assert sum(counted) == 2 and list(outcome.removed) == ["kept/other"]
     assert whole(grown.out)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"strategy": "lowest_logprob", "run": "other"}, {"strategy": "excess", "reference": "other"}],
+    ids=["the run", "what it is compared with"],
+)
+def test_a_placement_by_a_kept_run_is_told_what_scores_the_rest(
+    grown: Recipe, other: Path, run: Command, keys: dict[str, str]
+) -> None:
+    grown.build(replace=True)
+    spec = Placement(positions=1, **keys)  # type: ignore[arg-type]
+    said = (
+        "no run 'other'. There: 'base'. Of run 'other' the scores of 12 of 14 examples are kept: "
+    )
+    with pytest.raises(UsageError) as refused:
+        place(grown.out, {"new": spec})
+    assert said in str(refused.value)
+    command = str(refused.value).partition(said)[2].removesuffix(" scores the rest.").strip("`")
+    words = command.replace("PATH-OF-other", str(other)).split()
+    assert words[:5] == ["pausedata", "score", str(grown.out), "--run", "other"]
+    grown.data["placements"]["new"] = {"positions": 1, **keys}
+    for act in (planned, lambda recipe: recipe.build()):
+        with pytest.raises(UsageError) as refused:
+            act(grown)
+        assert said in str(refused.value)
+    assert run(*words[1:]).status == 0
+    assert place(grown.out, {"new": spec}).made == ["placements/new"]
+
+
+def test_where_no_other_run_is_there_a_placement_is_told_of_what_is_kept(
+    grown: Recipe, other: Path
+) -> None:
+    grown.build(replace=True)
+    remove(grown.out, ["scores/base"], cascade=True)
+    spec = Placement(strategy="lowest_logprob", positions=1)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"needs a scored run\. There: none\. Of run 'other'"):
+        place(grown.out, {"new": spec})
 
 
 def test_of_a_large_source_plan_says_what_it_depends_on(

@@ -213,6 +213,52 @@ def test_a_run_that_the_recipe_does_not_name_is_said_to_stay_damaged(
     ]
 
 
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [
+        ("placements/append", f"placements/append/{FIRST}"),
+        ("exports/dit-tokenized", "exports/dit-tokenized/train.jsonl"),
+        ("scores/base", f"scores/base/{FIRST}"),
+        ("vocab", "vocab.parquet"),
+    ],
+)
+def test_a_table_that_lacks_a_file_goes_on_as_a_damaged_one(
+    built: Recipe, run: Any, table: str, path: str
+) -> None:
+    """A command that does not need it says so; the recipe's next build makes it again."""
+    (open_version(built.out).folder / path).unlink()
+    ended: Run = run("place", built.out, "more", "--strategy", "append", "--param", "tokens=2")
+    assert ended.status == 1 and "Traceback" not in ended.err
+    assert f"version 1: {path}: missing" in ended.err and f"{table} is still damaged" in ended.err
+    assert open_version(built.out).number == 2 and "more" in open_version(built.out).placements
+    assert verify(open_version(built.out), Silent()) == [f"{path}: missing"]
+    assert built.build().repaired == [table]
+    assert whole(built.out) and verify(open_version(built.out, 1), Silent()) == []
+
+
+def test_a_missing_file_that_another_version_has_is_put_back_by_any_command(
+    built: Recipe, run: Any
+) -> None:
+    place(built.out, {"more": Placement(strategy="append", tokens=2)})  # type: ignore[call-arg]
+    (open_version(built.out).folder / "placements/append" / FIRST).unlink()
+    assert run("rm", built.out, "placements/more").status == 0
+    assert open_version(built.out).number == 3 and whole(built.out)
+    assert verify(open_version(built.out, 2), Silent()) == []
+
+
+def test_a_build_leaves_a_run_that_lacks_a_file_as_it_is(built: Recipe) -> None:
+    """Nobody can score it again here; what else the recipe asks for is made."""
+    built.data["runs"] = {"more": {"model": built.data["model"]}}
+    built.build()
+    del built.data["runs"]
+    (open_version(built.out).folder / "scores/more" / FIRST).unlink()
+    built.data["placements"]["new"] = {"strategy": "append", "tokens": 2}
+    progress = Silent()
+    outcome = built.build(progress=progress)
+    assert (outcome.made, outcome.damaged) == (["placements/new"], ["scores/more"])
+    assert len([line for line in progress.warnings if FIRST in line]) == 1  # once
+
+
 def test_a_recipe_that_cuts_other_shards_says_how_to_repair(built: Recipe) -> None:
     flip(open_version(built.out).folder / "tokens" / FIRST)
     built.data["shard_rows"] = 6

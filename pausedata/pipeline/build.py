@@ -31,11 +31,12 @@ from pausedata.pipeline.resolve import Resolved, resolve
 from pausedata.pipeline.runs import RunSpec
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.pipeline.steps.prepare import Prepared
+from pausedata.pipeline.steps.retokenize import retokenize
 from pausedata.pipeline.transaction import Outcome, Transaction
 from pausedata.store.commit import current_version, prepare_folder
 from pausedata.store.dataset import Table, Version
 from pausedata.store.manifest import PauseEntry
-from pausedata.store.repair import fall_back, mend
+from pausedata.store.repair import fall_back, mend, put_back
 from pausedata.store.staging import when_free
 
 
@@ -74,6 +75,8 @@ def build(
             prepared = _prepare(steps, corpus, resolved, tx)
             note_corpus(state, base, tx.tables, tx.pause)
             new_tokens = tx.tables["tokens"] if "tokens" in state.changed else None
+            if base is not None and new_tokens is not None and "tokens" in damaged:
+                _put_back_tokens(resolved, base, tx)  # by which scores find their examples
             every = all_targets(resolved, specs, base, others, tx.pause, new_tokens)
             carry_out(every, state, tx, every=True)
             unseen_format.warn(tx)
@@ -97,7 +100,8 @@ def check_placements(
     names = dict.fromkeys([*recipe.scoring_runs(), *(base.runs if base else [])])
     tables = [f"scores/{run}" for run in names]
     every = {**others, **recipe.placements}
-    targets.check_references(every, tables, default_run(recipe, base), loaded.label)
+    kept = runs.kept_runs(base) if base else None
+    targets.check_references(every, tables, default_run(recipe, base), loaded.label, kept)
 
 
 def default_run(recipe: Recipe, base: Version | None) -> str | None:
@@ -158,6 +162,16 @@ def note_corpus(
     state.changed |= changed_corpus(base, tables)
     if base is not None and pause != base.manifest.pause:
         state.changed.add(PAUSE)
+
+
+def _put_back_tokens(resolved: Resolved, base: Version, tx: Transaction) -> None:
+    """Put right those damaged shards of ``tokens`` that the stored examples give as they were."""
+    stage = tx.staging.stage("retokenized", recorded(base.manifest.tables["tokens"]))
+    found = retokenize(resolved, base, stage.folder)
+    put_back(tx.root, {(path, sha256): stage.folder / path for path, sha256 in found.items()})
+    tx.staging.drop(stage)
+    for path in found:
+        tx.progress.say(f"{path}: put back, as it was")
 
 
 def _prepare(

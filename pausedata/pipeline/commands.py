@@ -43,7 +43,8 @@ def place(
         base = existing(root)
         others = targets.recorded_placements(base, but=placements)
         every = {**others, **placements}
-        targets.check_references(every, base.manifest.tables, base.default_run)
+        kept = runs.kept_runs(base)
+        targets.check_references(every, base.manifest.tables, base.default_run, kept=kept)
         named = [
             targets.of_placement(name, spec, base.default_run) for name, spec in placements.items()
         ]

@@ -55,6 +55,7 @@ class StoredRun(Target):
 
     have: int | None = None
     rows: int = 0
+    lost: str = ""  # what is said of scores in damaged shards
     again: str = ""  # the command that scores the rest
 
 
@@ -211,7 +212,7 @@ def _decide_run(run: StoredRun, state: State) -> Step | None:
         told = "if it has scores of all examples that there will be; else those that it has are"
         own = run.name.partition("/")[2]
         return None if is_kept and not there else Step(run, "carry over", f"{told} in kept/{own}")
-    some = f"the scores of {run.have:,} of {run.rows:,} examples"
+    some = f"the scores of {run.have:,} of {run.rows:,} examples{run.lost}"
     if run.have == run.rows and is_kept:
         return Step(run, "drop", "all of it is in scores again") if there else None
     if run.have == run.rows or (is_kept and run.have):
@@ -222,7 +223,7 @@ def _decide_run(run: StoredRun, state: State) -> Step | None:
     new = f"{left:,} example{' is' if left == 1 else 's are'} without scores"
     new += ", and the recipe names no model for this run"
     if not run.have:
-        new = f"none of its scores are of the examples that there are now: {new}"
+        new = f"none of its scores are of the examples that there are now{run.lost}: {new}"
     return Step(run, "drop", f"{new}. Score them with: {run.again}")
 
 
@@ -269,7 +270,7 @@ def decide_corpus(corpus: Corpus, state: State) -> list[Step]:
         raise irreparable(corpus, lost, cut)
     if corpus.different or (lost and was != would_be):
         why = "; ".join(corpus.different) or f"damaged, and {cut}"
-        return [Step(target, _remade(target, corpus, lost), why) for target in targets]
+        return [_remade(target, corpus, lost, why) for target in targets]
     kept = f"as in version {state.number}{corpus.unless}"
     return [
         Step(t, "repair", f"damaged; {t.label}") if t.name in lost else Step(t, "keep", kept)
@@ -277,10 +278,15 @@ def decide_corpus(corpus: Corpus, state: State) -> list[Step]:
     ]
 
 
-def _remade(target: Target, corpus: Corpus, lost: Sequence[str]) -> Action:
-    """What becomes of a table when examples change. The vocabulary is the tokenizer's alone."""
+def _remade(target: Target, corpus: Corpus, lost: Sequence[str], why: str) -> Step:
+    """What becomes of a table when examples change: ``why``, which is long, is said of these alone.
+
+    The vocabulary is the tokenizer's alone.
+    """
     same = not any(line.startswith("tokenizer:") for line in corpus.different)
-    return "repair" if target.name == "vocab" and "vocab" in lost and same else "remake"
+    if target.name == "vocab" and "vocab" in lost and same:
+        return Step(target, "repair", f"damaged; {target.label}")
+    return Step(target, "remake", why if target.name == "examples" else "examples is made anew")
 
 
 def irreparable(corpus: Corpus, lost: Iterable[str], why: str) -> UsageError:

@@ -352,6 +352,8 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
                 "the cache, and come out otherwise now: all is scored anew"
             )
             reuse = sound = None
+    if reuse is not None:
+        _warn_of_lost(spec.table, reuse, tx)
     passes = [_pass(spec.with_model(share.model), share, tx, lengths) for share in shares]
     return score_step.score(
         *(tx.staging, spec.name, wanted, tokens, passes, reuse, tx.progress, facts),
@@ -499,11 +501,24 @@ def stored(
             reuse, rows = find_reusable(root, base, run, wanted, tokens), tokens.entry.rows
             assert reuse is not None  # the base version's at least: its tokens are others
             have = rows - sum(1 for _ in reuse.missing(tokens))
-            facts |= {"have": have, "rows": rows}
+            facts |= {"have": have, "rows": rows, "lost": reuse.lost(tokens)}
         reads = ("tokens",)
         runs.append(StoredRun(f"scores/{run}", reads, None, partial(_carry, run, reuse), **facts))
         kept.append(StoredRun(name, reads, None, partial(_keep, run, reuse), **facts))
     return [*runs, *kept]
+
+
+def kept_runs(base: Version) -> dict[str, str]:
+    """What to say of each run that is there as ``kept/RUN`` alone, by the table that it lacks."""
+    rows = base.table("tokens").entry.rows
+    found: dict[str, str] = {}
+    for run in base.manifest.names("kept"):
+        entry = base.table(f"kept/{run}").entry
+        found[f"scores/{run}"] = (
+            f"Of run '{run}' the scores of {entry.rows:,} of {rows:,} examples are kept: "
+            f"`{_command(base.root, run, entry.provenance)}` scores the rest."
+        )
+    return found
 
 
 def _carry(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Table:
@@ -526,7 +541,14 @@ def _keep(run: str, reuse: ReusableScores | None, tx: Transaction, _: Any) -> Ta
     assert reuse is not None
     tokens, before = tx.tables["tokens"], reuse.provenance["inputs"]
     wanted = before | {"tokens": tokens.entry.content, "scores": reuse.content}
+    _warn_of_lost(f"kept/{run}", reuse, tx)
     return score_step.keep(tx.staging, run, wanted, tokens, reuse)
+
+
+def _warn_of_lost(table: str, reuse: ReusableScores, tx: Transaction) -> None:
+    """Say that scores which were paid for are lost, where they are."""
+    if lost := reuse.lost(tx.tables["tokens"]):
+        tx.progress.warn(f"{table}: the scores of unchanged examples are carried over{lost}")
 
 
 def _command(root: Path, run: str, facts: dict[str, Any]) -> str:

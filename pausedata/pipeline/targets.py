@@ -147,12 +147,15 @@ def check_references(
     tables: Iterable[str],
     default_run: str | None,
     recipe: str = "",
+    kept: Mapping[str, str] | None = None,
 ) -> None:
     """UsageError where one of ``placements`` reads what is in neither them nor ``tables``.
 
     Or where one rests on itself. It costs nothing, and comes before hours of scoring. ``recipe``
-    is what errors call the file that they are of.
+    is what errors call the file that they are of; ``kept`` what they say of runs that have scores
+    of some examples alone (`runs.kept_runs`).
     """
+    kept = kept or {}
     at = f"{recipe}: " if recipe else ""
     there = dict.fromkeys([*tables, *(f"placements/{name}" for name in placements)])
     reads: dict[str, list[str]] = {}
@@ -175,9 +178,11 @@ def check_references(
                 runs = [t.split("/", 1)[1] for t in there if t.startswith("scores/")]
                 raise UsageError(
                     f"{where}: '{spec.strategy}' needs a scored run. There: {listing(runs)}."
+                    + "".join(f" {said}" for said in kept.values())
                 )
             if table.partition("/")[0] in KINDS and table not in there:
-                raise UsageError(f"{where}: {missing(table, there)}")
+                told = f" {kept[table]}" if table in kept else ""
+                raise UsageError(f"{where}: {missing(table, there)}{told}")
 
 
 def _refuse_circles(reads: Mapping[str, list[str]], at: str) -> None:

@@ -159,6 +159,22 @@ class Transaction:
                 return finished
         return table
 
+    def _mend_missing(self) -> list[str]:
+        """Put back, from other versions, missing files of tables that nobody looked at so far.
+
+        The tables that stay as they are and still lack a file: the next version lacks it, too.
+        """
+        if self.base is None:
+            return []
+        looked_at = {*self.damaged, *self.made, *self.removed}
+        missing = [
+            name
+            for name, table in self.base.tables.items()
+            if name not in looked_at
+            and not all((table.folder / entry.path).is_file() for entry in table.files())
+        ]
+        return list(repair.mend(self.base, self.progress, missing)) if missing else []
+
     def commit(self, command: str, **header: Any) -> Outcome:
         """Commit what was made, if anything was, as one version."""
         if not self.made and not self.removed:
@@ -189,6 +205,7 @@ class Transaction:
             finish=finish,
             **header,
         )
+        lacking = self._mend_missing()
         committed = commit(self.root, self.base, change, quick_card)
         self.staging.discard([*self.made.values(), *self.repaired.values()])
         lost = [
@@ -204,7 +221,7 @@ class Transaction:
             committed.version,
             made=list(self.made),
             repaired=list(self.repaired),
-            damaged=[n for n in self.damaged if n not in {*self.made, *self.removed}],
+            damaged=[n for n in self.damaged if n not in {*self.made, *self.removed}] + lacking,
             marked=marked,
             kept=self.kept,
             removed=self.removed,

@@ -222,6 +222,8 @@ def _fill(
     for name in sorted(tables, key=_table_order):
         table = tables[name]
         for entry in table.files():
+            if name not in change.tables and not (table.folder / entry.path).is_file():
+                continue  # the parent lost it: the table is as damaged in this version as in that
             copied += files.link_read_only(table.folder / entry.path, staged / entry.path)
 
     def kept(part: str) -> Any:

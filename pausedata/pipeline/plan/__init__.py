@@ -6,6 +6,7 @@ figures: how many rows and tokens, how long, how large.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from contextlib import closing, suppress
 from functools import partial
@@ -43,6 +44,7 @@ from pausedata.pipeline.runs import RunSpec, ScoreRequest
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.steps.prepare import Prepared
+from pausedata.pipeline.steps.retokenize import retokenize
 from pausedata.pipeline.steps.score import Lengths
 from pausedata.store import repair
 from pausedata.store.dataset import Table, Version, open_version
@@ -86,6 +88,8 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="pausedata-plan-") as folder:
         tokens, sample = _plan_corpus(resolved, root, base, replace, state, Path(folder), result)
         new_tokens = tokens if "tokens" in state.changed else None
+        if base is not None and new_tokens is not None and "tokens" in damaged:
+            base = _with_tokens(resolved, base, Path(folder) / "retokenized")
         pause = base.manifest.pause if base else None
         every = all_targets(resolved, specs, base, others, pause, new_tokens)
         steps = list(decide(every, state))
@@ -179,6 +183,15 @@ def _plan_corpus(
     result.rows = {split: rows.out for split, rows in prepared.rows.items()}
     examples, tokens = prepared.tables["examples"], prepared.tables["tokens"]
     return tokens, partial(_sample_of, examples, tokens)
+
+
+def _with_tokens(resolved: Resolved, base: Version, folder: Path) -> Version:
+    """``base``, with those of its damaged tokens that a build would make again read in ``folder``.
+
+    They are what tells which of the scores can be used again.
+    """
+    again = dict.fromkeys(retokenize(resolved, base, folder), folder)
+    return dataclasses.replace(base, elsewhere={**base.elsewhere, **again})
 
 
 def _prepared(
@@ -298,6 +311,7 @@ def _plan_scoring(
     why, action = step.why, step.action
     if reuse is not None:
         why += f"; the scores of {left.reused:,} examples are carried over"
+        why += reuse.lost(tokens)
     if left.staged:
         shards = len(tokens.shards)
         why = f"{left.staged} of {shards} shards were scored by an earlier command; {why}"

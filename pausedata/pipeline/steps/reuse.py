@@ -29,6 +29,7 @@ class ReusableScores:
         self.provenance = scores.entry.provenance
         self._taken: list[Table] = []  # the tables of scores, those first that are asked first
         self._places: dict[bytes, tuple[int, int, int]] = {}  # ids' digest → table, shard, row
+        self._damaged: dict[str, int] = {}  # shards that cannot be read → examples scored in them
         self.add(tokens, scores)
 
     @property
@@ -52,7 +53,9 @@ class ReusableScores:
             )
         damaged = tokens.damaged() | scores.damaged()
         for number, (shard, own) in enumerate(zip(tokens.shards, scores.shards, strict=True)):
-            if not damaged & {shard.path, own.path}:
+            if unreadable := damaged & {shard.path, own.path}:
+                self._damaged.setdefault(max(unreadable), own.rows)
+            else:
                 self._add(scores, number, tokens, shard, own)
         if not self._taken or any(place[0] == len(self._taken) for place in self._places.values()):
             self._taken.append(scores)  # else it has nothing that the others lack
@@ -80,6 +83,20 @@ class ReusableScores:
             for (i, _), scores in zip(rows, read, strict=True):
                 found[i] = scores
         return found
+
+    def lost(self, tokens: Table) -> str:
+        """That some are lost in damaged shards, where examples of ``tokens`` have none; else empty.
+
+        Which examples stand there nobody knows, so that it is said how many at most.
+        """
+        if not self._damaged:
+            return ""
+        most = min(sum(1 for _ in self.missing(tokens)), sum(self._damaged.values()))
+        if not most:
+            return ""
+        first, more = next(iter(self._damaged)), len(self._damaged) - 1
+        which = f"{first} and {more} more are" if more else f"{first} is"
+        return f"; those of up to {most:,} examples cannot be: {which} damaged"
 
     def missing(
         self, tokens: Table, shards: Iterable[ShardEntry] | None = None
