@@ -112,6 +112,14 @@ def test_only_the_shards_that_views_show_may_be_opened(direct: Direct) -> None:
     assert not any("exports" in path for path in allowed)
 
 
+def test_a_name_that_with_makes_opens_no_shard_of_that_path(direct: Direct) -> None:
+    """It holds where it is made; outside of it DuckDB would take the name for a file's."""
+    [[allowed]] = direct.connection.execute("SELECT current_setting('allowed_paths')").fetchall()
+    inside = f'(WITH "{allowed[0]}" AS (SELECT 1) FROM "{allowed[0]}")'
+    with pytest.raises(UsageError, match="a query sees the dataset alone"):
+        answer(direct, f'SELECT count(*) FROM "{allowed[0]}" WHERE 1 IN {inside}')
+
+
 def test_its_rows_come_as_arrow_too(version: Version, direct: Direct) -> None:
     for sql in STORED:
         told = run_sql(Session(version), sql).arrow(as_text=True).read_all()

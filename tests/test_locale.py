@@ -51,6 +51,18 @@ def test_what_is_printed_stays_in_the_locale_s_encoding(tmp_path: Path) -> None:
     assert printed.stdout.decode("ascii").endswith(" \\U0001f642.\n")
 
 
+@pytest.mark.parametrize("width", [{}, {"TTY_COMPATIBLE": "1"}], ids=["a pipe", "a terminal"])
+def test_a_table_s_rule_is_of_what_the_encoding_has(tmp_path: Path, width: dict[str, str]) -> None:
+    make_dataset(tmp_path / "small")
+    query = ["sql", tmp_path / "small", "select count(*) as rows from examples"]
+    for environment, rule in (({"LC_ALL": "C.UTF-8"}, "────"), (ASCII, "----")):
+        printed = pausedata(*query, **environment, **width, NO_COLOR="1")
+        assert printed.stdout.decode().splitlines()[1] == rule
+    wide = [*query[:2], "select prompt, response, prompt as a, response as b from examples limit 1"]
+    printed = pausedata(*wide, **ASCII, TTY_COMPATIBLE="1", NO_COLOR="1", COLUMNS="20")
+    assert printed.stdout.decode().splitlines()[0] == f"-- 1 {'-' * 15}"
+
+
 def test_python_is_started_again_once_at_most() -> None:
     # Who turns UTF-8 mode off on Python's own command line has the last word.
     command = [sys.executable, "-X", "utf8=0", "-m", "pausedata", "--help"]

@@ -128,7 +128,10 @@ class Direct:
                 return None
             if "cte_map" in node:
                 own |= {entry["key"].lower() for entry in node["cte_map"]["map"]}
-        return named & _STORED.keys() if named <= _STORED.keys() | own else None
+        # Where a name of WITH does not hold, DuckDB may take it for a shard's path, and read that.
+        if not named <= _STORED.keys() | own or not all(map(str.isidentifier, own)):
+            return None
+        return named & _STORED.keys()
 
     def _tables_of(self, view: str) -> list[str]:
         if view == "examples":

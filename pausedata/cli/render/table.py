@@ -68,7 +68,7 @@ def print_result(
             names, texts, numeric, widths, hidden = _first_columns(
                 names, texts, numeric, console.width
             )
-        header, rule = _header(names, widths, numeric)
+        header, rule = _header(names, widths, numeric, stream)
         style = "" if console.no_color else "bold"
         console.print(Text(header, style=style), soft_wrap=True)
         stream.write(rule + "\n")
@@ -120,10 +120,10 @@ def _print_all(result: Result, stream: TextIO, numeric: list[bool]) -> int:
         texts = _texts(result, batch, whole=True)
         first, widths = not widths, _widths(names, texts, widths)
         if first:
-            stream.writelines(f"{line}\n" for line in _header(names, widths, numeric))
+            stream.writelines(f"{line}\n" for line in _header(names, widths, numeric, stream))
         stream.writelines(_line(row, widths, numeric) + "\n" for row in texts)
     if not total and names:
-        header = _header(names, _widths(names, []), numeric)
+        header = _header(names, _widths(names, []), numeric, stream)
         stream.writelines(f"{line}\n" for line in header)
     return total
 
@@ -131,9 +131,9 @@ def _print_all(result: Result, stream: TextIO, numeric: list[bool]) -> int:
 def _print_records(names: list[str], rows: list[list[str]], console: Console) -> None:
     """A block for each row, a line for each column, cut to the terminal's width."""
     most = max(3, console.width // 2)
-    own = min(most, max(map(width_of, names)))
+    own, dash = min(most, max(map(width_of, names))), _dash(console.encoding)
     for number, row in enumerate(rows, 1):
-        console.file.write(f"── {number} ".ljust(min(console.width, 40), "─") + "\n")
+        console.file.write(f"{2 * dash} {number} ".ljust(min(console.width, 40), dash) + "\n")
         for name, text in zip(names, row, strict=True):
             room = max(1, console.width - own - len(_GAP))
             line = _padded(name, own, False) + _GAP + _cut(text, room)
@@ -196,9 +196,20 @@ def _fitted(widths: list[int], numeric: list[bool], room: int) -> list[int] | No
     return [w if right else min(w, most) for w, right in zip(widths, numeric, strict=True)]
 
 
-def _header(names: list[str], widths: list[int], numeric: list[bool]) -> tuple[str, str]:
+def _header(
+    names: list[str], widths: list[int], numeric: list[bool], stream: TextIO
+) -> tuple[str, str]:
     whole = sum(widths) + len(_GAP) * (len(widths) - 1)
-    return _line(names, widths, numeric), "─" * whole
+    return _line(names, widths, numeric), _dash(stream.encoding) * whole
+
+
+def _dash(encoding: str | None) -> str:
+    """What a rule is made of: a character that the encoding has bytes for, else it is escaped."""
+    try:
+        "─".encode(encoding or "utf-8")  # a stream in memory has none
+    except UnicodeEncodeError:
+        return "-"
+    return "─"
 
 
 def _line(texts: list[str], widths: list[int], numeric: list[bool]) -> str:
