@@ -304,6 +304,27 @@ def nll(model: Any, row: Example) -> Any:
     return -torch.log_softmax(logits, -1)[torch.arange(len(wanted)), wanted]
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_model_can_be_warmed_for_bfloat16(method: str, tiny: ModelRef, cache: Path) -> None:
+    """By steps that are too small for a bfloat16 to take."""
+    settings = QUICK if method == "lora" else Warmup(rows=32, method="full", lr=3e-3, epochs=8)
+    warmed = warm(tiny, settings, corpus(), dtype="bfloat16", device="cpu")
+    assert warmed.outcome == "warmed"
+    whole = warm(tiny, settings, corpus(), device="cpu")
+    for half, full in zip(warmed.record["folds"], whole.record["folds"], strict=True):
+        assert half["loss_last"] == pytest.approx(full["loss_last"], abs=0.25)
+        assert half["loss_after"] < half["loss_before"] - 1
+
+
+def test_ids_of_another_tokenizer_are_one_clear_error(tiny: ModelRef, cache: Path) -> None:
+    class Strange(Rows):
+        def examples(self, ids: Sequence[str]) -> list[Example]:
+            return [Example([1], np.array([400], np.int32)) for _ in ids]
+
+    with pytest.raises(DataError, match="tiny: a row has token id 400, the model's ids are below"):
+        warm(tiny, QUICK, Strange(corpus().texts), device="cpu")
+
+
 def test_all_weights_can_be_trained_and_the_tokenizer_stays(tiny: ModelRef, cache: Path) -> None:
     from pausedata.models.cache import load_tokenizer
     from pausedata.models.tokenizer import Tokenizer
