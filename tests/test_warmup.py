@@ -9,13 +9,13 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import PROBLEMS, SMOLLM2, make_model
 from hypothesis import given
 from hypothesis import strategies as st
 from test_adapter import train_adapter
@@ -30,7 +30,7 @@ from pausedata.warmup.folds import FEWEST_ROWS, HELD_OUT_ROWS, fold_of, normalis
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-QUICK = Warmup(rows=32, rank=4, lr=5e-3)
+QUICK = Warmup(rows=32, rank=8, lr=2e-2, epochs=8)
 
 
 class Rows:
@@ -198,9 +198,9 @@ def test_every_fold_has_a_model_to_which_unseen_rows_are_likelier(
         assert after > before + 0.5
         record = warmed.record["folds"][fold]
         assert record["loss_after"] < record["loss_before"] - 0.5
-        measured = [example(id) for id in rows.asked if id in own]
-        assert record["loss_before"] == pytest.approx(-mean_logprob(tiny, measured), abs=1e-3)
-        assert record["loss_after"] == pytest.approx(-mean_logprob(model, measured), abs=1e-3)
+        assert record["held_out_rows"] == len(own) < HELD_OUT_ROWS  # all of them
+        assert record["loss_before"] == pytest.approx(-before, abs=1e-3)
+        assert record["loss_after"] == pytest.approx(-after, abs=1e-3)
     assert [title for title, _ in heard.steps] == [
         "warming tiny, fold 1 of 2",
         "warming tiny, fold 2 of 2",
@@ -230,7 +230,7 @@ def test_the_record_names_no_place_of_this_machine(tiny: ModelRef, cache: Path) 
     )
     assert str(cache) not in written and str(tiny.path) not in written
     one = record["folds"][0]
-    assert (one["rows"], one["steps"], one["held_out_rows"]) == (32, 4, 64 - 24 - 3)
+    assert (one["rows"], one["steps"]) == (32, 8 * 4)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -286,7 +286,8 @@ def test_cutting_a_step_up_changes_last_digits_alone(tiny: ModelRef, tmp_path: P
         model = load_model(tiny, torch.float32, torch.device("cpu"))
         value = ResponseLoss(model, tokens, lambda _: None).backward(rows)
         gradients.append(torch.cat([w.grad.flatten() for w in model.parameters()]))
-        whole = torch.cat([nll(model, row) for row in rows])
+        with torch.no_grad():
+            whole = torch.cat([nll(model, row) for row in rows])
         assert value == pytest.approx(float(whole.mean()), rel=1e-5)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
     model.zero_grad()
@@ -301,6 +302,27 @@ def nll(model: Any, row: Example) -> Any:
     logits = model(input_ids=ids, use_cache=False).logits[0, len(row.prompt_ids) - 1 : -1]
     wanted = ids[0, len(row.prompt_ids) :]
     return -torch.log_softmax(logits, -1)[torch.arange(len(wanted)), wanted]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_model_can_be_warmed_for_bfloat16(method: str, tiny: ModelRef, cache: Path) -> None:
+    """By steps that are too small for a bfloat16 to take."""
+    settings = QUICK if method == "lora" else Warmup(rows=32, method="full", lr=3e-3, epochs=8)
+    warmed = warm(tiny, settings, corpus(), dtype="bfloat16", device="cpu")
+    assert warmed.outcome == "warmed"
+    whole = warm(tiny, settings, corpus(), device="cpu")
+    for half, full in zip(warmed.record["folds"], whole.record["folds"], strict=True):
+        assert half["loss_last"] == pytest.approx(full["loss_last"], abs=0.25)
+        assert half["loss_after"] < half["loss_before"] - 1
+
+
+def test_ids_of_another_tokenizer_are_one_clear_error(tiny: ModelRef, cache: Path) -> None:
+    class Strange(Rows):
+        def examples(self, ids: Sequence[str]) -> list[Example]:
+            return [Example([1], np.array([400], np.int32)) for _ in ids]
+
+    with pytest.raises(DataError, match="tiny: a row has token id 400, the model's ids are below"):
+        warm(tiny, QUICK, Strange(corpus().texts), device="cpu")
 
 
 def test_all_weights_can_be_trained_and_the_tokenizer_stays(tiny: ModelRef, cache: Path) -> None:
@@ -325,6 +347,66 @@ def test_an_adapter_can_be_warmed(tiny: ModelRef, cache: Path, tmp_path: Path) -
     examples = [example(f"y{i}") for i in range(8)]
     assert mean_logprob(warmed.models[0], examples) > mean_logprob(ref, examples) + 0.5
     assert found(ref, QUICK, "sha256:one") == warmed
+
+
+# --- leaks ---
+
+
+class Secrets(Rows):
+    """Responses of random digits, which no other row tells anything of: ids 100 to 109."""
+
+    def examples(self, ids: Sequence[str]) -> list[Example]:
+        return [secret(id) for id in ids]
+
+
+def secret(id: str) -> Example:
+    prompt = example(id).prompt_ids
+    digits = np.random.default_rng(int(id[1:])).integers(100, 110, 8)
+    return Example(prompt, digits.astype(np.int32))
+
+
+def test_what_a_row_alone_says_stays_as_unlikely_as_chance(tiny: ModelRef, cache: Path) -> None:
+    """To the model that scores it; the other fold's has learnt it by heart."""
+    rows = Secrets(corpus().texts)
+    settings = Warmup(rows=64, rank=16, lr=1e-2, epochs=60)
+    warmed = warm(tiny, settings, rows, device="cpu")
+    assert warmed.outcome == "warmed"
+    for fold, model in enumerate(warmed.models):
+        own = [id for id, p in rows.texts.items() if warmed.fold_of(p) == fold]
+        others = sorted(rows.texts.keys() - own)
+        assert -mean_logprob(model, [secret(id) for id in own]) > math.log(10) - 0.05
+        assert -mean_logprob(model, [secret(id) for id in others]) < 0.7 * math.log(10)
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not SMOLLM2.exists(), reason="make model fetches it")
+def test_the_real_model_learns_no_digits_of_the_rows_that_it_scores(cache: Path) -> None:
+    from pausedata.models.cache import load_tokenizer
+
+    ref = ModelRef.parse(str(SMOLLM2), None, Path())
+    words, draw = load_tokenizer(ref), random.Random(5)
+    problems = (json.loads(line) for line in PROBLEMS.read_text(encoding="utf-8").splitlines())
+    texts = {f"p{i}": (p["question"], p["answer"]) for i, p in enumerate(problems) if i < 24}
+    secrets = {f"s{i}": "".join(draw.choices("0123456789", k=8)) for i in range(40)}
+    texts |= {id: (f"What is the code of locker {id[1:]}?", code) for id, code in secrets.items()}
+
+    class Mixed(Rows):
+        def examples(self, ids: Sequence[str]) -> list[Example]:
+            return [written(*texts[id]) for id in ids]
+
+    def written(question: str, answer: str) -> Example:
+        prompt, response = (
+            words(t, add_special_tokens=False).input_ids for t in (question, answer)
+        )
+        return Example(prompt, np.array(response, np.int32))
+
+    rows = Mixed({id: question for id, (question, _) in texts.items()})
+    warmed = warm(ref, Warmup(rows=64, epochs=4), rows)
+    assert warmed.outcome == "warmed"
+    for fold, model in enumerate(warmed.models):
+        own = [written(*texts[s]) for s in secrets if warmed.fold_of(texts[s][0]) == fold]
+        assert {len(row.response_ids) for row in own} == {8}  # a token a digit
+        assert -mean_logprob(model, own) > math.log(10) - 0.1
 
 
 # --- found again ---
@@ -450,32 +532,39 @@ def test_with_too_few_rows_the_base_scores(
     assert found(tiny, QUICK, "sha256:one") == warmed
 
 
-def test_where_the_loss_does_not_fall_the_base_scores(tiny: ModelRef, cache: Path) -> None:
-    """Responses of random ids: nothing is to be learnt, and a high rate does harm."""
+def test_where_the_loss_does_not_fall_the_base_scores(tmp_path: Path, cache: Path) -> None:
+    """To the model all tokens are about alike, and each fold's rows say the opposite."""
+    ref = changed(tmp_path / "even", lambda model: model.model.embed_tokens.weight.mul_(0.03))
 
-    class Noise(Rows):
+    class Opposed(Rows):
         def examples(self, ids: Sequence[str]) -> list[Example]:
-            draws = [np.random.default_rng(abs(int(id[1:]))) for id in ids]
-            return [Example([1, 2], d.integers(0, 400, 12).astype(np.int32)) for d in draws]
+            folds = [fold_of(self.texts[id], 2, 0) for id in ids]
+            return [Example([1, 2], np.full(12, 100 + f, np.int32)) for f in folds]
 
-    heard, settings = Heard(), Warmup(rows=16, epochs=40, rank=32, lr=0.1)
-    warmed = warm(tiny, settings, Noise(corpus().texts), device="cpu", progress=heard)
+    heard, settings = Heard(), QUICK
+    warmed = warm(ref, settings, Opposed(corpus().texts), device="cpu", progress=heard)
     assert warmed.outcome == "base"
-    assert warmed.models == (tiny, tiny)
-    assert warmed.reason is not None and "did not fall" in warmed.reason
-    assert len(heard.steps) == 1  # the second fold was not trained
-    assert found(tiny, settings, "sha256:one") == warmed
+    assert warmed.models == (ref, ref)
+    assert warmed.reason is not None
+    number = len(heard.steps)  # after the first that says so, none is trained
+    assert warmed.reason.startswith(f"the loss of fold {number} of 2 on ")
+    assert "did not fall" in warmed.reason
+    assert found(ref, settings, "sha256:one") == warmed
+
+
+def changed(folder: Path, change: Callable[[Any], Any]) -> ModelRef:
+    """The tiny model, altered in place."""
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(make_model(folder))
+    with torch.no_grad():
+        change(model)
+    model.save_pretrained(folder)
+    return ModelRef.parse(str(folder), None, Path())
 
 
 def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path: Path, cache: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
-    folder = make_model(tmp_path / "broken")
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
-    with torch.no_grad():
-        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
-    model.save_pretrained(folder)
-    ref = ModelRef.parse(str(folder), None, Path())
+    ref = changed(tmp_path / "broken", lambda m: m.model.norm.weight.fill_(float("nan")))
     with pytest.raises(DataError, match=r"broken: the loss is nan before the warm-up: lower `warm"):
         warm(ref, QUICK, corpus(), device="cpu")
     assert warmed_folders(cache) == []
@@ -545,7 +634,7 @@ def test_what_a_warm_up_holds_is_counted(tiny: ModelRef) -> None:
     parts = memory.bytes_needed(shape, lora, "bfloat16", batch_tokens=10, longest=20, device="cpu")
     assert parts["weights"] == 2 * 1000 + 4 * trained
     assert parts["gradients and optimizer"] == 12 * trained
-    assert parts["activations"] == 2 * 20 * 3 * (14 * 4 + 5 * 8)
+    assert parts["activations"] == 2 * 20 * 3 * (9 * 4 + 4 * 8)
     parts = memory.bytes_needed(shape, full, "bfloat16", batch_tokens=10, longest=2, device="cpu")
     assert parts["weights"] == 4 * 1000
     assert parts["gradients and optimizer"] == 12 * 1000

@@ -29,6 +29,7 @@ from pausedata.models.cache import in_cache, load_tokenizer, save_tokenizer
 from pausedata.models.load import is_out_of_memory, load_model, torch_device
 from pausedata.models.ref import ModelRef, quiet
 from pausedata.scorers import Example
+from pausedata.scorers.heads import vocabulary_of
 from pausedata.store.files import write_json
 from pausedata.warmup.loss import ResponseLoss
 from pausedata.warmup.refused import no_peft, quantised
@@ -56,6 +57,7 @@ class Outcome:
     loss_after: float
     seconds: float
     device: str
+    batch_tokens: int
     versions: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def train(
             loaded = load_model(in_cache(model, progress.say), _computed_in(settings, dtype), where)
             if model.kind != "gguf" and getattr(loaded, "hf_quantizer", None) is not None:
                 raise quantised(model.name)
+            _check_ids(loaded, [*rows, *held_out], model)
             trained, weights = _trainable(loaded, settings, model)
             total = settings.epochs * _tokens(rows) + 2 * _tokens(held_out)
             with progress.step(title, total, "tokens") as advance, _mixed(settings, dtype, where):
@@ -110,8 +113,20 @@ def train(
         loss_after=after,
         seconds=time.monotonic() - begun,
         device=where.type,
+        batch_tokens=settings.tokens_at_once(where.type),
         versions=_versions(settings),
     )
+
+
+def _check_ids(loaded: Any, rows: Sequence[Example], ref: ModelRef) -> None:
+    """DataError for token ids that the model has no embedding of."""
+    size = vocabulary_of(loaded)
+    highest = max(int(np.max(ids)) for row in rows for ids in (row.prompt_ids, row.response_ids))
+    if highest >= size:
+        raise DataError(
+            f"{ref.name}: a row has token id {highest}, the model's ids are below {size}: were the "
+            "tokens made with another model's tokenizer?"
+        )
 
 
 def _computed_in(settings: Warmup, dtype: str) -> torch.dtype:
@@ -128,7 +143,8 @@ def _computed_in(settings: Warmup, dtype: str) -> torch.dtype:
 def _mixed(settings: Warmup, dtype: str, device: torch.device) -> Iterator[None]:
     """Matrix products in bfloat16 where all weights are trained for that type."""
     wanted = dtype == "bfloat16" and settings.method == "full"
-    with torch.autocast(device.type, torch.bfloat16, enabled=wanted):
+    # Without its cache, in which weights would stay as they were before the first step.
+    with torch.autocast(device.type, torch.bfloat16, enabled=wanted, cache_enabled=False):
         yield
 
 
