@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import Recipe, start
+from conftest import Recipe, commands, start
 
 FOLDER = "telling-folder-kx81"
 USER = "telling-user-kx82"
@@ -222,24 +222,27 @@ def test_what_leaks_is_found(tmp_path: Path) -> None:
 def test_commands_are_recorded_without_folders(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str, recorded: str
 ) -> None:
-    from pausedata.cli.common import command_line
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["pausedata", *shlex.split(given)])
-    assert command_line() == recorded
+    assert typed(monkeypatch, shlex.split(given)) == recorded
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> str:
+    """What is recorded of a command that was typed so."""
+    from pausedata.cli import app, common
+
+    monkeypatch.setattr(common.settings, "commands", commands(app))  # as where one runs
+    monkeypatch.setattr("sys.argv", ["pausedata", *words])
+    return common.command_line()
 
 
 def test_a_path_that_starts_from_the_recipe_is_known_by_the_files_beside_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from pausedata.cli.common import command_line
-
     (tmp_path / "recipes" / "mine" / "tiny").mkdir(parents=True)
     (tmp_path / "recipes" / "r.yaml").touch()
     monkeypatch.chdir(tmp_path)
     words = ["build", "recipes/r.yaml", "--set", "model.id=mine/tiny"]
-    monkeypatch.setattr("sys.argv", ["pausedata", *words])
-    assert command_line() == "build r.yaml --set model.id=tiny"
+    assert typed(monkeypatch, words) == "build r.yaml --set model.id=tiny"
 
 
 def test_a_local_folder_of_the_hub_has_no_revision(recipe: Recipe, run: Callable[..., Any]) -> None:
