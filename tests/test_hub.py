@@ -563,7 +563,7 @@ def test_trouble_that_lasts_is_told_and_breaks_nothing(
     head = repo(hub).head
     headers = {"Retry-After": "100000"} if status == 429 else {}
     hub.fault(method, path, status=status, headers=headers, times=99)
-    done = machine.run("push", pushed, REPO)
+    done = machine.run_without_waiting("push", pushed, REPO)
     assert done.status == 1 or status == 404
     assert re.search(told, done.err), done.err
     assert repo(hub).head == head and whole_there(hub, pushed)
@@ -701,7 +701,7 @@ def test_a_pull_says_that_the_hub_does_not_answer(
     """And not that a file is missing, as huggingface_hub has it."""
     hub.fault("HEAD", "/resolve/.*/scores/base/", status=503, times=999)
     hub.fault("GET", "/resolve/.*/scores/base/", status=503, times=999)
-    done = machine.run("pull", REPO, tmp_path / "a")
+    done = machine.run_without_waiting("pull", REPO, tmp_path / "a")
     assert done.status == 1 and "the Hub cannot answer for org/corpus now" in done.err
 
 
