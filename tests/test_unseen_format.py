@@ -170,14 +170,21 @@ def test_which_strategies_are_looked_at(name: str, values: dict[str, Any], alone
     assert by_score_alone(place_step.inputs(strategy, parameters, "base", contents)) is alone
 
 
-def test_a_warmed_run_is_told_to_take_more_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("warmup", "told"),
+    [
+        ({"outcome": "warmed"}, ["after its warm-up", "scoring.warmup.rows"]),
+        ({"outcome": "base", "reason": "fold 1 of 2 has 6 rows"}, ["scored as it is", "6 rows"]),
+    ],
+)
+def test_whose_warm_up_was_asked_for_is_not_told_to_ask_for_one(
+    tmp_path: Path, warmup: dict[str, Any], told: list[str]
+) -> None:
     table = dataset(tmp_path / "d").table("scores/base")
-    facts = {"inputs": {"run": "base", "warmup": {"rows": 256}}}
-    entry = table.entry.model_copy(update={"provenance": facts})
+    entry = table.entry.model_copy(update={"provenance": {"warmup": warmup}})
     run = Table(table.name, entry, table.folder)
     said = warning(run, [Piled("placements/dit", 20, [Pile(" is", 10, 10, 10)])], [])
-    assert "after its warm-up" in said and "scoring.warmup.rows" in said
-    assert "warmup: true" not in said
+    assert all(words in said for words in told) and "warmup: true" not in said
 
 
 def test_a_text_cannot_move_the_cursor(tmp_path: Path) -> None:

@@ -114,9 +114,13 @@ def edges(run: Table, append_eos: bool) -> list[Edge]:
 def warning(run: Table, piled: Sequence[Piled], edges: Sequence[Edge]) -> str:
     """What stands out with ``run`` and the placements by it, and what to do: two lines."""
     found = [*_counts(piled), *(edge.found for edge in edges)]
-    if run.entry.provenance.get("inputs", {}).get("warmup"):
+    warmup = run.entry.provenance.get("warmup") or {}
+    if warmup.get("outcome") == "warmed":
         why = "the format is still new to the model, after its warm-up"
         todo = "Give the warm-up more rows: scoring.warmup.rows."
+    elif warmup:
+        why = "the format is new to the model, which scored as it is"
+        todo = f"Its warm-up came to nothing: {warmup['reason']}."
     else:
         why = "the format is new to the model"
         todo = "Let it train on some of the rows before it scores: scoring: {warmup: true}, or "
