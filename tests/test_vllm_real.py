@@ -124,8 +124,11 @@ def staged(root: Path) -> dict[str, int]:
 
 
 def test_scores_equal_transformers_and_so_do_positions(tmp_path: Path) -> None:
+    """With a warm-up, so that two models score in turn, each in an engine of its own."""
     data = GSM8K if GSM8K.is_file() else PROBLEMS
-    recipe, root = write_recipe(tmp_path, 64, data, cross_check=8), tmp_path / "out"
+    warmup = {"rows": 16, "rank": 4}
+    recipe = write_recipe(tmp_path, 48, data, cross_check=8, warmup=warmup)
+    root = tmp_path / "out"
     process = start("build", recipe)
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
@@ -142,13 +145,17 @@ def test_scores_equal_transformers_and_so_do_positions(tmp_path: Path) -> None:
     assert facts["versions"]["vllm"] == ["0.32.0"]
     assert facts["inputs"]["backend"] == "vllm" and facts["inputs"]["dtype"] == "float32"
 
+    assert facts["warmup"]["outcome"] == "warmed"
+
     words = ["--run", "tf", "--backend", "transformers", "--model", str(SMOLLM2)]
+    words += [f"--warmup-param={key}={value}" for key, value in warmup.items()]
     process = start("score", root, *words)
     assert process.wait(timeout=900) == 0, process.communicate()
     process = start(
         "place", root, "tf", "--strategy", "lowest_logprob", "--param", "positions=5", "--run", "tf"
     )
     assert process.wait(timeout=100) == 0, process.communicate()
+    assert open_version(root).table("scores/tf").entry.provenance["warmup"] == facts["warmup"]
     ours, our_ranks = scores_of(root, "base")
     theirs, their_ranks = scores_of(root, "tf")
     largest = max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -106,15 +107,18 @@ class RunSpec:
             shown=("tokens", "model"),
         )
 
-    def cross_check(self, longest: int) -> CrossCheck | None:
-        """How the scores are checked; None where transformers itself gives them."""
+    def cross_check(self, longest: int, models: int = 1) -> CrossCheck | None:
+        """How scores are checked, of one of ``models`` that share the run.
+
+        None where transformers itself gives them.
+        """
         if self.backend not in CROSS_CHECKED:
             return None
         return CrossCheck(
             self.model,
             self.dtype,
             self.backend,
-            self.scoring.cross_check,
+            math.ceil(self.scoring.cross_check / models),
             lambda: self.try_out(longest),
         )
 
@@ -354,7 +358,9 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
             reuse = sound = None
     if reuse is not None:
         _warn_of_lost(spec.table, reuse, tx)
-    passes = [_pass(spec.with_model(share.model), share, tx, lengths) for share in shares]
+    passes = [
+        _pass(spec.with_model(share.model), share, len(shares), tx, lengths) for share in shares
+    ]
     return score_step.score(
         *(tx.staging, spec.name, wanted, tokens, passes, reuse, tx.progress, facts),
         sound=sound,
@@ -385,8 +391,10 @@ def _warmed(
     return warming.Folds(warmed, tokens, texts).shares(), warmed.record
 
 
-def _pass(spec: RunSpec, share: Share, tx: Transaction, lengths: Lengths) -> CheckedPass:
-    """Scoring the rows of ``share``, whose model ``spec`` has."""
+def _pass(
+    spec: RunSpec, share: Share, models: int, tx: Transaction, lengths: Lengths
+) -> CheckedPass:
+    """Scoring the rows of ``share``, whose model, one of so many, ``spec`` has."""
 
     def load(logs: Path) -> Scorer:  # called where a score is missing
         if spec.why and not any(table.startswith("scores/") for table in tx.made):  # once
@@ -395,7 +403,7 @@ def _pass(spec: RunSpec, share: Share, tx: Transaction, lengths: Lengths) -> Che
         tx.progress.say(f"loading {spec.model.name} ({spec.dtype}, {spec.backend})")
         return spec.load(logs, lengths.longest, tx.progress)
 
-    return CheckedPass(load, share.mask, spec.cross_check(lengths.longest))
+    return CheckedPass(load, share.mask, spec.cross_check(lengths.longest, models))
 
 
 def warm_up(spec: RunSpec, of: str, tables: Mapping[str, Table], progress: Progress) -> Warmed:
