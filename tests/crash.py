@@ -34,7 +34,7 @@ from pausedata.pipeline import resolve
 from pausedata.pipeline.build import build
 from pausedata.pipeline.commands import export, place, remove, score
 from pausedata.pipeline.recipe import Export, Placement, load_recipe
-from pausedata.pipeline.runs import ScoreRequest
+from pausedata.pipeline.score_request import ScoreRequest
 from pausedata.store.dataset import open_version
 from pausedata.store.gc import collect, plan_gc
 from pausedata.store.pointer import read_pointer

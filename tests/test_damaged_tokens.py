@@ -14,7 +14,7 @@ from test_plan_damage import damage
 from pausedata.analysis.verify import verify
 from pausedata.core.progress import Silent
 from pausedata.pipeline.commands import score
-from pausedata.pipeline.runs import ScoreRequest
+from pausedata.pipeline.score_request import ScoreRequest
 from pausedata.scorers.transformers import TransformersScorer
 from pausedata.store.dataset import open_version
 

@@ -20,7 +20,7 @@ from pausedata.core.progress import Silent
 from pausedata.pipeline.commands import place, remove, score
 from pausedata.pipeline.plan import Plan, plan_score
 from pausedata.pipeline.recipe import Placement
-from pausedata.pipeline.runs import ScoreRequest
+from pausedata.pipeline.score_request import ScoreRequest
 from pausedata.pipeline.transaction import Transaction
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.tables import schema_of

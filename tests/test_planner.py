@@ -21,7 +21,7 @@ from pausedata.core.progress import Silent
 from pausedata.pipeline.commands import place, remove, score
 from pausedata.pipeline.plan import Plan, plan, plan_score
 from pausedata.pipeline.recipe import Placement, load_recipe
-from pausedata.pipeline.runs import ScoreRequest
+from pausedata.pipeline.score_request import ScoreRequest
 from pausedata.pipeline.transaction import Outcome
 from pausedata.scorers import Scores
 from pausedata.store.dataset import open_version

@@ -25,7 +25,7 @@ from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
 from pausedata.pipeline.commands import place, score
 from pausedata.pipeline.recipe import Placement
-from pausedata.pipeline.runs import ScoreRequest
+from pausedata.pipeline.score_request import ScoreRequest
 from pausedata.store.dataset import open_version
 from pausedata.training import PlacedRows, PlacingCollator, RefreshPlacement, UnplacedRows
 

@@ -18,12 +18,12 @@ from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
 from pausedata.models.ref import ModelRef
 from pausedata.models.tokenizer import Tokenizer
-from pausedata.pipeline import resolve, runs
+from pausedata.pipeline import resolve
 from pausedata.pipeline.commands import score
 from pausedata.pipeline.plan import plan_score
 from pausedata.pipeline.recipe import Model
 from pausedata.pipeline.resolve import find_model, recorded_pins
-from pausedata.pipeline.runs import ScoreRequest
+from pausedata.pipeline.score_request import ScoreRequest, of_command
 from pausedata.scorers.transformers import TransformersScorer
 from pausedata.store.dataset import Version, open_version
 from pausedata.store.staging import Pins
@@ -389,15 +389,15 @@ def test_the_model_may_be_left_out_where_the_recorded_one_is_on_the_hub(tmp_path
     version = commit_handmade(tmp_path / "d")
     commit = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
     on_hub = {"id": "org/model", "revision": commit, "dtype": "bfloat16"}
-    spec, _ = runs.of_command(tmp_path / "d", recorded(version, on_hub), "again", ScoreRequest())
+    spec, _ = of_command(tmp_path / "d", recorded(version, on_hub), "again", ScoreRequest())
     assert (spec.model.name, spec.model.revision) == ("org/model", commit)
     assert (spec.dtype, spec.backend) == ("bfloat16", "transformers")
     asked = ScoreRequest(dtype="float32", device="cpu", batch_tokens=7)
-    spec, _ = runs.of_command(tmp_path / "d", recorded(version, on_hub), "again", asked)
+    spec, _ = of_command(tmp_path / "d", recorded(version, on_hub), "again", asked)
     assert (spec.dtype, spec.scoring.device, spec.scoring.batch_tokens) == ("float32", "cpu", 7)
     folder = {"id": "tiny", "weights_sha256": "0" * 64, "dtype": "float32"}
     with pytest.raises(UsageError, match=r"run 'again': give its model with --model: of a folder"):
-        runs.of_command(tmp_path / "d", recorded(version, folder), "again", ScoreRequest())
+        of_command(tmp_path / "d", recorded(version, folder), "again", ScoreRequest())
 
 
 def test_the_base_of_an_adapter_is_pinned_like_a_model_of_the_hub(

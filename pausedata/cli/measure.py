@@ -170,7 +170,7 @@ def measure(
 
     from pausedata.measure.run import MeasureOptions
     from pausedata.measure.run import measure as find
-    from pausedata.pipeline.runs import check_dtype
+    from pausedata.pipeline.score_request import check_dtype
     from pausedata.store.dataset import check_output
 
     check_dtype(dtype)

@@ -24,7 +24,7 @@ from pausedata.cli.common import (
 from pausedata.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from pausedata.pipeline.runs import ScoreRequest
+    from pausedata.pipeline.score_request import ScoreRequest
 
 
 @command
@@ -124,7 +124,7 @@ def score(
     Example: pausedata score build/gsm8k --run warmed --model models/base --warmup
     """
     from pausedata.pipeline.recipe import parse_set
-    from pausedata.pipeline.runs import ScoreRequest
+    from pausedata.pipeline.score_request import ScoreRequest
 
     checked_name(run, "a run")
     asked = ScoreRequest(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pausedata.core.progress import Progress, Silent
-from pausedata.pipeline import runs, targets, unseen_format
+from pausedata.pipeline import runs, stored_runs, targets, unseen_format
 from pausedata.pipeline.making import carry_out
 from pausedata.pipeline.planner import (
     CORPUS,
@@ -100,7 +100,7 @@ def check_placements(
     names = dict.fromkeys([*recipe.scoring_runs(), *(base.runs if base else [])])
     tables = [f"scores/{run}" for run in names]
     every = {**others, **recipe.placements}
-    kept = runs.kept_runs(base) if base else None
+    kept = stored_runs.kept_runs(base) if base else None
     targets.check_references(every, tables, default_run(recipe, base), loaded.label, kept)
 
 
@@ -142,7 +142,7 @@ def all_targets(
     named += [targets.of_export(name, spec, pause) for name, spec in recipe.exports.items()]
     return [
         *scored,
-        *(runs.stored(base.root, base, scored, new_tokens) if base else []),
+        *(stored_runs.stored(base.root, base, scored, new_tokens) if base else []),
         *targets.with_the_rest(named, base, others, pause),
     ]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Progress, Silent
-from pausedata.pipeline import runs, targets, unseen_format
+from pausedata.pipeline import runs, stored_runs, targets, unseen_format
 from pausedata.pipeline.making import carry_out
 from pausedata.pipeline.planner import CORPUS, State, Target, decide
 from pausedata.pipeline.recipe import Export, Placement
-from pausedata.pipeline.runs import ScoreRequest
+from pausedata.pipeline.score_request import ScoreRequest, of_command
 from pausedata.pipeline.steps.tokenizer import tokenizer_of
 from pausedata.pipeline.transaction import Outcome, Transaction
 from pausedata.store.commit import current_version
@@ -43,7 +43,7 @@ def place(
         base = existing(root)
         others = targets.recorded_placements(base, but=placements)
         every = {**others, **placements}
-        kept = runs.kept_runs(base)
+        kept = stored_runs.kept_runs(base)
         targets.check_references(every, base.manifest.tables, base.default_run, kept=kept)
         named = [
             targets.of_placement(name, spec, base.default_run) for name, spec in placements.items()
@@ -71,7 +71,7 @@ def score(
 
     def make() -> Outcome:
         base = existing(root)
-        spec, tokenizers = runs.of_command(root, base, name, asked)
+        spec, tokenizers = of_command(root, base, name, asked)
         with _transaction(base, progress, [spec.table]) as tx:
             named = [spec.found_damaged(tx.damaged).target(tokenizers)]
             others = targets.recorded_placements(base)
@@ -85,7 +85,7 @@ def warm_up(
 ) -> Warmed:
     """The models that would score the run ``name``, warmed up; nothing of the dataset changes."""
     base = existing(root)
-    spec, tokenizers = runs.of_command(root, base, name, asked)
+    spec, tokenizers = of_command(root, base, name, asked)
     progress = progress or Silent()
     who = f"run '{name}'"
     runs.check_tokenizer(who, spec.model, tokenizers, base.tables, progress)
@@ -222,7 +222,7 @@ def command_targets(
     placed = [target for target in named if target.kind != "scores"]
     return [
         *scored,
-        *runs.stored(base.root, base, scored, None),
+        *stored_runs.stored(base.root, base, scored, None),
         *targets.with_the_rest(placed, base, others, base.manifest.pause),
     ]
 

@@ -90,7 +90,7 @@ def with_the_rest(
     others: Mapping[str, Placement],
     pause: PauseEntry | None,
 ) -> list[Target]:
-    """``named`` placements and exports, and all else that is there and no run (`runs.stored`).
+    """``named`` placements and exports, and all else that is there but for runs.
 
     What nobody names stays, and follows what it is made from. ``others`` are those of its
     placements that can be made again (`recorded_placements`).
@@ -153,7 +153,7 @@ def check_references(
 
     Or where one rests on itself. It costs nothing, and comes before hours of scoring. ``recipe``
     is what errors call the file that they are of; ``kept`` what they say of runs that have scores
-    of some examples alone (`runs.kept_runs`).
+    of some examples alone (`stored_runs.kept_runs`).
     """
     kept = kept or {}
     at = f"{recipe}: " if recipe else ""

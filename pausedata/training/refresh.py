@@ -15,7 +15,7 @@ import torch
 from pausedata import strategies
 from pausedata.core.errors import UsageError, listing
 from pausedata.core.progress import Progress
-from pausedata.pipeline import runs, targets
+from pausedata.pipeline import stored_runs, targets
 from pausedata.pipeline.commands import existing
 from pausedata.pipeline.making import carry_out
 from pausedata.pipeline.planner import State, Target
@@ -79,7 +79,7 @@ def refresh(
         rest = targets.with_the_rest([named], base, others, base.manifest.pause)
         # A remake: training that was cut off comes by here again, with other last bits perhaps.
         state = State.of(base, replace=True)
-        carry_out([run, *runs.stored(root, base, [run], None), *rest], state, tx)
+        carry_out([run, *stored_runs.stored(root, base, [run], None), *rest], state, tx)
         return tx.commit(f"refresh {moment.run}").version, name
 
 

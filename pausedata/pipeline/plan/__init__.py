@@ -15,7 +15,7 @@ from pathlib import Path
 from pausedata.core.errors import DataError, UnreachableError
 from pausedata.core.progress import Progress, Silent
 from pausedata.models.ref import ModelRef
-from pausedata.pipeline import runs, targets, warming
+from pausedata.pipeline import runs, stored_runs, targets, warming
 from pausedata.pipeline.build import (
     all_targets,
     check_placements,
@@ -40,7 +40,8 @@ from pausedata.pipeline.planner import (
 )
 from pausedata.pipeline.recipe import LoadedRecipe
 from pausedata.pipeline.resolve import Resolved, resolve_offline
-from pausedata.pipeline.runs import RunSpec, ScoreRequest
+from pausedata.pipeline.runs import RunSpec
+from pausedata.pipeline.score_request import ScoreRequest, of_command
 from pausedata.pipeline.steps import prepare as prepare_step
 from pausedata.pipeline.steps import score as score_step
 from pausedata.pipeline.steps.prepare import Prepared
@@ -115,7 +116,7 @@ def plan_score(root: Path, name: str, asked: ScoreRequest, *, replace: bool = Fa
     base = open_version(root)
     result = Plan(str(root), f"version {base.number}")
     tokens = base.table("tokens")
-    spec, tokenizers = runs.of_command(root, base, name, asked, pin=False)
+    spec, tokenizers = of_command(root, base, name, asked, pin=False)
     result.backend, result.backend_why = spec.backend, spec.why
     base, damaged = repair.find_damage(base, mended(base, [spec.table]))
     spec = spec.found_damaged(damaged)
@@ -303,7 +304,7 @@ def _plan_scoring(
     """How much of a run is to be scored, and why not more."""
     wanted = spec.inputs(tokens.entry.content)
     sound = base.table(spec.table) if base is not None and step.action == "repair" else None
-    reuse = runs.find_reusable(root, base, spec.name, wanted, tokens)
+    reuse = stored_runs.find_reusable(root, base, spec.name, wanted, tokens)
     made_by = []
     if spec.warmup is not None and (warmed := spec.find_warmed(wanted["warmup"]["of"])):
         made_by = warming.hashes(warmed.record)
