@@ -200,7 +200,12 @@ def keys_of(schema: dict[str, Any], definition: str | None) -> list[str]:
 
 @pytest.mark.parametrize(
     ("definition", "heading"),
-    [("Source", "### `source`"), ("Model", "### `model`"), ("Scoring", "### `scoring`")],
+    [
+        ("Source", "### `source`"),
+        ("Model", "### `model`"),
+        ("Scoring", "### `scoring`"),
+        ("Warmup", "### `scoring.warmup`"),
+    ],
 )
 def test_recipe_page_has_every_key_of_a_part(definition: str, heading: str) -> None:
     text = section(read("docs/recipe.md"), heading)

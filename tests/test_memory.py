@@ -316,6 +316,7 @@ def test_a_dry_run_tells_units_batches_devices_and_memory(
         "devices": ["cpu"],
         "memory_there": 24 * GIB,
         "cross_check": 0,
+        "warmup": None,
     }
     config = json.loads((Path(recipe.data["model"]["id"]) / "config.json").read_text())
     assert parts["output head"] == 4 * config["vocab_size"] * config["hidden_size"]

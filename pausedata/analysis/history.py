@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pausedata.analysis.provenance import gate
+from pausedata.analysis.provenance import gate, warmup
 from pausedata.core.errors import DataError
 from pausedata.store.choice import describe_choice
 from pausedata.store.dataset import Version, read_version
@@ -197,9 +197,11 @@ def _changes(now: Manifest, before: Manifest | None) -> Changes:
 def scored_by(manifest: Manifest, run: str) -> dict[str, Any]:
     """What made the scores of ``run``, as far as it is recorded.
 
-    ``model``, its ``revision`` or ``weights_sha256``, ``dtype``, ``backend`` and ``warmup``.
+    ``model``, its ``revision`` or ``weights_sha256``, ``dtype``, ``backend``, and ``warmup``: in
+    words, that it was warmed up, or why it scored as it is though a warm-up was asked for.
     """
-    provenance = manifest.tables[f"scores/{run}"].provenance
+    entry = manifest.tables[f"scores/{run}"]
+    provenance = entry.provenance
     inputs = provenance.get("inputs", {})
     identity: dict[str, Any] = {}
     for said in (inputs.get("model"), provenance.get("model")):
@@ -214,7 +216,7 @@ def scored_by(manifest: Manifest, run: str) -> dict[str, Any]:
         "weights_sha256": identity.get("weights_sha256"),
         "dtype": inputs.get("dtype"),
         "backend": inputs.get("backend"),
-        "warmup": inputs.get("warmup"),
+        "warmup": warmup(entry),
     }
     return {key: value for key, value in found.items() if value is not None}
 
@@ -235,7 +237,7 @@ def _origin(manifest: Manifest, name: str) -> str:
         scored = scored_by(manifest, own)
         weights = scored.get("weights_sha256")
         model = scored.get("model") or (f"weights {weights[:12]}" if weights else "")
-        how = ", ".join(scored[key] for key in ("dtype", "backend") if key in scored)
+        how = ", ".join(scored[key] for key in ("dtype", "backend", "warmup") if key in scored)
         return f"{model} ({how})" if model and how else model or how
     if kind == "placements" and "strategy" in inputs:
         run = f" of {inputs['run']}" if inputs.get("run") else ""

@@ -35,9 +35,19 @@ def run(manifest: Manifest, name: str) -> dict[str, Any]:
         "weights": model.get("weights_sha256"),
         "dtype": inputs.get("dtype"),
         "backend": inputs.get("backend"),
-        "warmed": bool(inputs.get("warmup")),
+        "warmup": warmup(manifest.tables[f"scores/{name}"]),
         "versions": {key: ", ".join(map(str, value)) for key, value in versions.items()},
     }
+
+
+def warmup(entry: TableEntry) -> str | None:
+    """How the model of a run came to score, in words; None where no warm-up was asked for."""
+    asked, found = entry.provenance.get("inputs", {}).get("warmup"), entry.provenance.get("warmup")
+    if not asked:
+        return None
+    if isinstance(found, dict) and found.get("outcome") == "base":
+        return f"as it is: {found.get('reason') or 'its warm-up did not help'}"
+    return "warmed up"
 
 
 def length_limit(manifest: Manifest) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from pausedata import exporters
 from pausedata.analysis.verify_exports import export_problems
+from pausedata.analysis.verify_warmups import warmup_problems
 from pausedata.core.errors import PausedataError, listing
 from pausedata.core.progress import Advance, Progress
 from pausedata.store.content import ContentHash
@@ -101,6 +102,9 @@ def _tables(version: Version, damaged: Mapping[str, str], progress: Progress) ->
             yield f"{name}: the manifest has no such table"
             return
     yield from _row_counts(version)
+    for name, table in tables.items():
+        if name.startswith(("scores/", "kept/")):
+            yield from warmup_problems(name, table.entry)
     checks = _RowChecks(version, damaged)
     here = [table for table in tables.values() if not table.absent]
     if version.absent:

@@ -40,7 +40,10 @@ model:
   # revision: null
   # dtype: float32
 
-# scoring:                   # null where no placement needs scores
+scoring:                     # null where no placement needs scores
+  # The model trains on some of the rows first, and scores the others: so pauses go where the
+  # reasoning is hard, not where the format is new. false for a model that knows the format.
+  warmup: true
 #   backend: auto
 #   run: base
 #   max_length: 2048         # prompt, response and EOS

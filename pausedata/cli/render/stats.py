@@ -395,7 +395,8 @@ def _model(scored_by: dict[str, Any]) -> str:
 
 
 def _made_with(scored_by: dict[str, Any]) -> str:
-    return ", ".join(making_of(scored_by)) or _NONE
+    facts = [fact.partition(":")[0] for fact in making_of(scored_by)]  # why is too long for a table
+    return ", ".join(facts) or _NONE
 
 
 def _token(text: str | None) -> str:
@@ -437,8 +438,7 @@ def of_occurrences(count: int, occurrences: int) -> str:
 
 def making_of(scored_by: dict[str, Any]) -> list[str]:
     """How a run was made, beside its model: dtype, backend, and whether it was warmed up."""
-    warmed = ["warmed up"] if scored_by.get("warmup") else []
-    return [*(scored_by[key] for key in ("dtype", "backend") if key in scored_by), *warmed]
+    return [scored_by[key] for key in ("dtype", "backend", "warmup") if key in scored_by]
 
 
 def hundredths(share: float) -> str:
