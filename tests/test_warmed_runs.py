@@ -350,8 +350,8 @@ def test_warm_up_alone_leaves_the_adapters(
     )
     assert ended.status == 0
     folders = [Path(line) for line in ended.out.splitlines()]
-    assert len(folders) == 2 and all((f / "adapter_config.json").is_file() for f in folders)
-    assert sorted(p.name for p in keep.iterdir()) == ["fold-1", "fold-2"]
+    assert folders == [keep / "fold-1", keep / "fold-2"]
+    assert all((folder / "adapter_config.json").is_file() for folder in folders)
     assert open_version(warmed.out).number == before
 
 

@@ -142,6 +142,10 @@ def score(
         only_warm=warmup_only,
     )
     if warmup_only:
+        if dry_run:
+            raise UsageError(
+                "--warmup-only and --dry-run: give one. --dry-run alone tells of the warm-up, too."
+            )
         _only_warm(dataset, run, asked, json)
         return
     if dry_run:
@@ -181,10 +185,9 @@ def _only_warm(dataset: Path, run: str, asked: ScoreRequest, json: bool) -> None
     from pausedata.pipeline.commands import warm_up
 
     if_stopped("the folds that are done are kept")
-    warmed = warm_up(dataset, run, asked, progress=progress())
-    folders = [str(model.path) for model in warmed.models if warmed.outcome == "warmed"]
+    warmed, folders = warm_up(dataset, run, asked, progress=progress())
     if json:
-        print_json({"folders": folders, "warmup": warmed.record})
+        print_json({"folders": list(map(str, folders)), "warmup": warmed.record})
         return
     for folder in folders:
         print(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Progress, Silent
-from pausedata.pipeline import runs, stored_runs, targets, unseen_format
+from pausedata.pipeline import runs, stored_runs, targets, unseen_format, warming
 from pausedata.pipeline.making import carry_out
 from pausedata.pipeline.planner import CORPUS, State, Target, decide
 from pausedata.pipeline.recipe import Export, Placement
@@ -82,15 +82,19 @@ def score(
 
 def warm_up(
     root: Path, name: str, asked: ScoreRequest, *, progress: Progress | None = None
-) -> Warmed:
-    """The models that would score the run ``name``, warmed up; nothing of the dataset changes."""
+) -> tuple[Warmed, list[Path]]:
+    """The models that would score the run ``name``, warmed up, and where they are.
+
+    Nothing of the dataset changes.
+    """
     base = existing(root)
     spec, tokenizers = of_command(root, base, name, asked)
     progress = progress or Silent()
     who = f"run '{name}'"
     runs.check_tokenizer(who, spec.model, tokenizers, base.tables, progress)
     wanted = spec.inputs(base.table("tokens").entry.content)
-    return runs.warm_up(spec, wanted["warmup"]["of"], base.tables, progress)
+    warmed = runs.warm_up(spec, wanted["warmup"]["of"], base.tables, progress)
+    return warmed, warming.folders(warmed)
 
 
 def export(

@@ -298,6 +298,5 @@ def warm_up(spec: RunSpec, of: str, tables: Mapping[str, Table], progress: Progr
             f"run '{spec.name}': the models that were warmed up for its scores are gone from the "
             "cache, and so are the rows that they were trained on. Give --replace to score anew."
         )
-    if (folder := warming.kept_at(spec.warmup)) is not None:
-        warmup.keep(warmed, folder)
+    warming.folders(warmed)
     return warmed

@@ -144,3 +144,15 @@ def kept_at(settings: Warmup) -> Path | None:
 def find(model: ModelRef, settings: Warmup, dtype: str, of: str) -> Warmed | None:
     """The warmed models for tokens of the content hash ``of``, where they were made before."""
     return warmup.found(model, settings, of, dtype=dtype, kept=kept_at(settings))
+
+
+def folders(warmed: Warmed) -> list[Path]:
+    """Where the warmed models are: in the cache or, copied now, in the folder to keep them in.
+
+    None where the model scores as it is.
+    """
+    if (folder := kept_at(warmed.settings)) is not None:
+        return warmup.keep(warmed, folder)
+    if warmed.outcome == "base":
+        return []
+    return [model.path for model in warmed.models if model.path is not None]

@@ -54,6 +54,15 @@ class WarmedModels:
             places.append(kept_folder(self.kept, fold))
         return next((m for place in places if (m := self._read(place, fold)) is not None), None)
 
+    def check_kept(self) -> None:
+        """UsageError where the folder ``kept`` holds something else than this warm-up's models."""
+        if self.kept is None:
+            return
+        for fold in range(self.settings.folds):
+            place = kept_folder(self.kept, fold)
+            if place.exists() and made_from(place) != self._origin(fold):
+                raise in_the_way(place)
+
     def make(
         self, fold: int, train: Callable[[Path], dict[str, Any]], need: int, say: Say
     ) -> FoldModel:
@@ -116,6 +125,14 @@ class WarmedModels:
             "corpus": self.content,
             "fold": fold + 1,
         }
+
+
+def in_the_way(place: Path) -> UsageError:
+    """The error where a model is to be kept and something else is."""
+    return UsageError(
+        f"warmup.keep: {place} is there already, and is not of this warm-up: remove it, or name "
+        "another folder."
+    )
 
 
 def kept_folder(folder: Path, fold: int) -> Path:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pausedata.core.errors import UsageError
 from pausedata.core.progress import Progress, Silent, ignore_message
 from pausedata.models.cache import converted, missing_bytes
 from pausedata.models.kept import Say, made_from
@@ -22,7 +21,7 @@ from pausedata.warmup import memory
 from pausedata.warmup.folds import FEWEST_ROWS, Sample
 from pausedata.warmup.refused import no_peft, quantised
 from pausedata.warmup.settings import Warmup
-from pausedata.warmup.store import FoldModel, WarmedModels, kept_folder
+from pausedata.warmup.store import FoldModel, WarmedModels, in_the_way, kept_folder
 
 _BESIDE_WEIGHTS = 64 << 20  # bytes: tokenizer, configuration, records
 
@@ -94,6 +93,7 @@ def warm(
     _check_model(model, settings)
     base = _trainable(model, progress.say)
     where = WarmedModels(model, base, settings, corpus.content, dtype, kept)
+    where.check_kept()
     made = [where.find(fold) for fold in range(settings.folds)]
     warmed = _warmed(where, made)
     if warmed is None:
@@ -144,10 +144,7 @@ def keep(warmed: Warmed, folder: Path) -> list[Path]:
         if place.exists():
             if made_from(place) == made_from(model.path):
                 continue
-            raise UsageError(
-                f"warmup.keep: {place} is there already, and is not of this warm-up: remove it, "
-                "or name another folder."
-            )
+            raise in_the_way(place)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = new_folder(folder, ".fold-")
         try:
