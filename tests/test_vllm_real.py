@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import PROBLEMS, ROOT, SHARED, SMOLLM2, start
+from conftest import PROBLEMS, ROOT, SMOLLM2, start
 
 import pausedata
 from pausedata.scorers.agreement import BOUNDS
@@ -30,16 +30,15 @@ from pausedata.store.tables import list_parts
 
 pytestmark = pytest.mark.vllm
 
-GSM8K = SHARED / "gsm8k_train.jsonl"
 BOUND = BOUNDS["float32"].largest
 
 
-def write_recipe(folder: Path, rows: int, data: Path = PROBLEMS, **scoring: Any) -> Path:
+def write_recipe(folder: Path, rows: int, **scoring: Any) -> Path:
     """A recipe over real word problems."""
     recipe = {
         "format": "pausedata-recipe/1",
         "name": "real",
-        "source": {"files": [str(data)], "limit": rows},
+        "source": {"files": [str(PROBLEMS)], "limit": rows},
         "prompt": "Question: {{ question }}\nAnswer:",
         "response": " {{ answer }}",
         "model": {"id": str(SMOLLM2)},
@@ -125,9 +124,8 @@ def staged(root: Path) -> dict[str, int]:
 
 def test_scores_equal_transformers_and_so_do_positions(tmp_path: Path) -> None:
     """With a warm-up, so that two models score in turn, each in an engine of its own."""
-    data = GSM8K if GSM8K.is_file() else PROBLEMS
     warmup = {"rows": 16, "rank": 4}
-    recipe = write_recipe(tmp_path, 48, data, cross_check=8, warmup=warmup)
+    recipe = write_recipe(tmp_path, 72, cross_check=8, warmup=warmup)
     root = tmp_path / "out"
     process = start("build", recipe)
     out, err = process.communicate(timeout=900)
