@@ -211,6 +211,47 @@ def test_without_its_models_everything_is_scored_again(
     assert len(trained) == 2 and sum(scored) == ROWS + 6
 
 
+def edit_a_trained_row(recipe: Recipe) -> None:
+    """Another question for a row that a model trained on."""
+    record = record_of(open_version(recipe.out))
+    assert sum(fold["rows"] for fold in record["folds"]) >= ROWS - 2  # nearly all, by one or other
+    rows = problems(ROWS)
+    for row in rows[7:12]:
+        row["question"] = "Hello. " + row["question"]
+    write_rows(recipe.folder / "rows.jsonl", rows)
+
+
+def other_prompts(recipe: Recipe) -> None:
+    """Another prompt for all rows, which may put each in the other fold."""
+    recipe.data["prompt"] = "Problem: {{ question }}\nSolution:"
+
+
+@pytest.mark.parametrize("change", [edit_a_trained_row, other_prompts])
+def test_what_was_trained_on_and_has_changed_is_never_scored_by_who_trained_on_it(
+    warmed: Recipe, trained: list[str], change: Callable[[Recipe], None]
+) -> None:
+    before = record_of(open_version(warmed.out))
+    change(warmed)
+    told = planned(warmed, replace=True).runs[0].warmup
+    assert told is not None and not told.cached
+    after = warmed.build(replace=True).version
+    assert len(trained) == 2 and record_of(after)["corpus"] != before["corpus"]
+
+
+def test_a_corpus_that_was_too_small_is_warmed_up_when_it_grows(
+    recipe: Recipe, cache: Path, trained: list[str]
+) -> None:
+    recipe.data["scoring"] = {"warmup": QUICK}
+    told = planned(recipe).runs[0].warmup
+    assert told is not None and "16 are needed" in told.figure()
+    assert record_of(recipe.build().version)["outcome"] == "base" and trained == []
+    write_rows(recipe.folder / "rows.jsonl", problems(ROWS))
+    told = planned(recipe, replace=True).runs[0].warmup
+    assert told is not None and not told.cached and told.reason is None
+    assert record_of(recipe.build(replace=True).version)["outcome"] == "warmed"
+    assert len(trained) == 2
+
+
 @pytest.mark.parametrize("with_models", [True, False])
 def test_damaged_scores_come_out_as_they_were(
     warmed: Recipe, trained: list[str], scored: list[int], cache: Path, with_models: bool
@@ -367,9 +408,26 @@ def test_where_the_models_are_kept_is_recorded_by_its_name_alone(
     assert "carried over" in why(planned(recipe, replace=True), "scores/base")
 
 
+@pytest.mark.parametrize("flag", ["--dry-run", "--replace", "--no-warmup"])
+def test_warm_up_alone_takes_no_flag_of_scoring(warmed: Recipe, run: Command, flag: str) -> None:
+    refused = run("score", warmed.out, "--run", "base", "--warmup-only", flag)
+    assert refused.status == 2 and "--warmup-only scores nothing" in refused.err
+
+
+def test_a_folder_to_keep_models_in_that_cannot_be_written_is_told_before_training(
+    tmp_path: Path, model_folder: Path, cache: Path, trained: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    recipe = of_sixty(tmp_path, model_folder, warmup=QUICK | {"keep": str(tmp_path / "file")})
+    with pytest.raises(UsageError, match="file is no folder that can be written: name another"):
+        recipe.build()
+    assert trained == []
+
+
 @pytest.mark.parametrize(
     ("warmup", "told"),
     [
+        ({"rows": 3}, "scoring.warmup.rows: should be at least 16, not 3."),
         ({"row": 5}, "scoring.warmup.row'. Did you mean 'rows'?"),
         ({"folds": 1}, "scoring.warmup.folds: "),
         ({"lr": 0}, "scoring.warmup.lr: "),
@@ -380,7 +438,7 @@ def test_what_is_wrong_is_named(recipe: Recipe, warmup: Any, told: str) -> None:
     recipe.data["scoring"] = {"warmup": warmup}
     with pytest.raises(UsageError) as error:
         load_recipe(recipe.write())
-    assert told in str(error.value)
+    assert told in str(error.value) and "more)" not in str(error.value)
 
 
 def test_a_server_is_refused_in_a_recipe(recipe: Recipe) -> None:

@@ -142,9 +142,10 @@ def score(
         only_warm=warmup_only,
     )
     if warmup_only:
-        if dry_run:
+        if dry_run or replace or warmup is False:
             raise UsageError(
-                "--warmup-only and --dry-run: give one. --dry-run alone tells of the warm-up, too."
+                "--warmup-only scores nothing: leave out --dry-run, which alone tells of the "
+                "warm-up, too, --replace and --no-warmup."
             )
         _only_warm(dataset, run, asked, json)
         return

@@ -103,6 +103,7 @@ def find_invalid(error: ValidationError, model: type[BaseModel], values: Any) ->
     if deepest != keys:
         keys, key = deepest, ".".join(str(step) for step in deepest)
     alternatives = [p for k, p in related if k == deepest]
+    more = len(problems) - len(related)
     return Invalid("wrong", key, _message(alternatives), _nearest_choice(alternatives), more)
 
 

@@ -67,7 +67,6 @@ def build(
         others = targets.recorded_placements(base, but=resolved.recipe.placements)
         check_placements(loaded, base, others)
         state = State.of(base, damaged)
-        specs = runs.of_recipe(resolved, base, damaged)
         corpus = corpus_of(resolved, root, base, examples_differ(resolved, base), replace)
         steps = decide_corpus(corpus, state)
         with Transaction(root, base, progress, damaged) as tx:
@@ -77,6 +76,7 @@ def build(
             new_tokens = tx.tables["tokens"] if "tokens" in state.changed else None
             if base is not None and new_tokens is not None and "tokens" in damaged:
                 _put_back_tokens(resolved, base, tx)  # by which scores find their examples
+            specs = runs.of_recipe(resolved, base, damaged, new_tokens)
             every = all_targets(resolved, specs, base, others, tx.pause, new_tokens)
             carry_out(every, state, tx, every=True)
             unseen_format.warn(tx)

@@ -50,6 +50,7 @@ class RunSpec:
     warmup: Warmup | None = None
     before: Mapping[str, Any] = field(default_factory=dict)
     is_damaged: bool = False
+    tokens: Table | None = None  # that there will be, where known and not what they were
 
     @property
     def table(self) -> str:
@@ -71,7 +72,10 @@ class RunSpec:
             return wanted
         return wanted | {
             "warmup": warming.pinned(
-                *(self.warmup, wanted, self.before, self.find_warmed), damaged=self.is_damaged
+                *(self.warmup, wanted, self.before),
+                damaged=self.is_damaged,
+                is_there=lambda of: self.find_warmed(of) is not None,
+                goes_on=lambda of: warming.can_go_on(self.find_warmed(of), self.tokens),
             )
         }
 
@@ -84,9 +88,9 @@ class RunSpec:
         """The run, when it is known which tables have files that no version has whole."""
         return replace(self, is_damaged=self.table in tables)
 
-    def with_model(self, model: ModelRef) -> RunSpec:
-        """The run as another model scores it, as it is."""
-        return replace(self, model=model, warmup=None)
+    def with_model(self, model: ModelRef, *, is_first: bool) -> RunSpec:
+        """The run as another model scores it, as it is; the first says why its backend is that."""
+        return replace(self, model=model, warmup=None, why=self.why if is_first else None)
 
     def target(self, tokenizers: Tokenizers) -> Target:
         """The run as what is to be made."""
@@ -153,9 +157,15 @@ class RunSpec:
 
 
 def of_recipe(
-    resolved: Resolved, base: Version | None, damaged: Container[str] = ()
+    resolved: Resolved,
+    base: Version | None,
+    damaged: Container[str] = (),
+    tokens: Table | None = None,
 ) -> list[RunSpec]:
-    """The runs that a recipe names, the main one first; ``damaged`` are tables of ``base``."""
+    """The runs that a recipe names, the main one first; ``damaged`` are tables of ``base``.
+
+    ``tokens`` are those that there will be, where they are known and not what they were.
+    """
     scoring = resolved.recipe.scoring
     if scoring is None:
         return []
@@ -170,6 +180,7 @@ def of_recipe(
             warming.settings_of(resolved.recipe.warmup_of(name)),
             scored_from(base, name),
             f"scores/{name}" in damaged,
+            tokens,
         )
         for name, model in resolved.recipe.scoring_runs().items()
     ]
@@ -229,7 +240,8 @@ def _make(spec: RunSpec, tokenizers: Tokenizers, tx: Transaction, wanted: dict[s
     if reuse is not None:
         warn_of_lost(spec.table, reuse, tx)
     passes = [
-        _pass(spec.with_model(share.model), share, len(shares), tx, lengths) for share in shares
+        _pass(spec.with_model(share.model, is_first=k == 0), share, len(shares), tx, lengths)
+        for k, share in enumerate(shares)
     ]
     return score_step.score(
         *(tx.staging, spec.name, wanted, tokens, passes, reuse, tx.progress, facts),

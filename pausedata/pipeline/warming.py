@@ -21,7 +21,7 @@ from pausedata.store.dataset import Table
 from pausedata.store.manifest import ShardEntry
 from pausedata.warmup import Warmed, Warmup
 
-FoundWarmed = Callable[[str], Warmed | None]  # for a content hash of tokens: what is in the cache
+IsThere = Callable[[str], bool]  # of the content hash of the tokens that were trained on
 
 
 def settings_of(given: bool | Warmup | None) -> Warmup | None:
@@ -41,24 +41,46 @@ def pinned(
     settings: Warmup,
     wanted: Mapping[str, Any],
     before: Mapping[str, Any],
-    found: FoundWarmed,
     *,
     damaged: bool,
+    is_there: IsThere,
+    goes_on: IsThere,
 ) -> dict[str, Any]:
     """What decides a warm-up: its settings, and ``of``, the tokens that its rows are drawn from.
 
     ``wanted`` is what else the run is to be made from, ``before`` what the run that is there was
-    made from. A corpus that grew keeps its warm-up as long as the warmed models are in the cache:
-    else old scores and new ones would be of different models. Where nothing is to be scored they
-    need not be.
+    made from. A corpus that grew keeps its warm-up as long as the warmed models can go on, which
+    ``goes_on`` says: else old scores and new ones would be of different models. Where nothing is to
+    be scored these need not even be there (``is_there``).
     """
     identity, tokens = settings.identity(), wanted["tokens"]
     of = before.get("warmup", {}).get("of")
     same = but_tokens(dict(before)) == but_tokens({**wanted, "warmup": identity | {"of": of}})
     if of is None or not same:
         return identity | {"of": tokens}
-    is_whole = before.get("tokens") == tokens and not damaged
-    return identity | {"of": of if of == tokens or is_whole or found(of) else tokens}
+    if before.get("tokens") == tokens:
+        stays = of == tokens or not damaged or is_there(of)
+    else:
+        stays = goes_on(of)
+    return identity | {"of": of if stays else tokens}
+
+
+def can_go_on(warmed: Warmed | None, tokens: Table | None) -> bool:
+    """Whether models that were warmed up on an earlier corpus may score ``tokens``.
+
+    Only where all rows that they trained on are still there, as they were: a row whose prompt
+    changed may be in another fold now, and would be scored by the model that trained on it. Where
+    the model scored as it is, more rows may change that. ``tokens`` None: not known yet.
+    """
+    if warmed is None or warmed.outcome == "base":
+        return False
+    if tokens is None:
+        return True
+    left = set(warmed.rows)
+    for shard in _first_split(tokens):
+        for example in examples_of(tokens.read(shard, ["prompt_ids", "response_ids"])):
+            left.discard(example.digest().hex())
+    return not left
 
 
 @dataclass(frozen=True)
@@ -75,14 +97,14 @@ class FirstSplit:
 
     def prompts(self) -> Iterator[tuple[str, str]]:
         """Id and prompt of each row."""
-        for shard in self._of(self.texts):
+        for shard in _first_split(self.texts):
             rows = self.texts.read(shard, ["id", "prompt"])
             yield from zip(rows["id"].to_pylist(), rows["prompt"].to_pylist(), strict=True)
 
     def examples(self, ids: Sequence[str]) -> list[Example]:
         """The token ids of some rows, in the order of ``ids``."""
         left, found = set(ids), dict[str, Example]()
-        for shard in self._of(self.tokens):
+        for shard in _first_split(self.tokens):
             own = self.tokens.read(shard, ["id"])["id"].to_pylist()
             chosen = [row for row, id in enumerate(own) if id in left]
             if chosen:
@@ -92,9 +114,10 @@ class FirstSplit:
                 )
         return [found[id] for id in ids]
 
-    def _of(self, table: Table) -> list[ShardEntry]:
-        first = next(iter(table.splits()), None)
-        return [shard for shard in table.shards if shard.split == first]
+
+def _first_split(table: Table) -> list[ShardEntry]:
+    first = next(iter(table.splits()), None)
+    return [shard for shard in table.shards if shard.split == first]
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ class Warmup(BaseModel):
         description="padded tokens at once; a step is always 8 rows, cut up by this",
     )
     seed: int = Field(default=0, ge=0, le=NO_LIMIT)
-    keep: str | None = Field(default=None, description="a folder for the warmed models")
+    keep: str | None = Field(
+        default=None, min_length=1, description="a folder for the warmed models"
+    )
 
     @property
     def learning_rate(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,18 +18,24 @@ from pausedata.store.files import digest, write_json
 from pausedata.warmup.settings import Warmup
 
 RECORD = "warmup.json"  # what the training did, beside what came of it
+ROWS = "rows.json"  # the digests of the rows that it trained on
 _METHOD = 1  # of how it trains, beyond the settings: another number trains anew
+
+
+Trained = tuple[dict[str, Any], list[str]]
 
 
 @dataclass(frozen=True)
 class FoldModel:
     """A fold's model as it was made: its record, and the folder that it is in.
 
-    ``model`` is None where the fold had too few rows, and nothing was trained.
+    ``model`` is None where the fold had too few rows, and nothing was trained; ``rows`` are the
+    digests (`Example.digest`, in hex) of those that it trained on.
     """
 
     record: dict[str, Any]
     model: ModelRef | None
+    rows: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -58,25 +65,33 @@ class WarmedModels:
         """UsageError where the folder ``kept`` holds something else than this warm-up's models."""
         if self.kept is None:
             return
+        try:
+            self.kept.mkdir(parents=True, exist_ok=True)
+            writable = os.access(self.kept, os.W_OK)
+        except OSError:
+            writable = False
+        if not writable:
+            raise UsageError(
+                f"warmup.keep: {self.kept} is no folder that can be written: name another."
+            )
         for fold in range(self.settings.folds):
             place = kept_folder(self.kept, fold)
             if place.exists() and made_from(place) != self._origin(fold):
                 raise in_the_way(place)
 
-    def make(
-        self, fold: int, train: Callable[[Path], dict[str, Any]], need: int, say: Say
-    ) -> FoldModel:
+    def make(self, fold: int, train: Callable[[Path], Trained], need: int, say: Say) -> FoldModel:
         """The fold's model, which ``train`` writes to the folder it is given, of ``need`` bytes.
 
-        ``train`` gives the record, without the hash of the weights. NoCacheError where the cache
-        cannot take it.
+        ``train`` gives the record, without the hash of the weights, and the digests of the rows; no
+        rows where nothing was trained. NoCacheError where the cache cannot take it.
         """
         place = self._place(fold)
 
         def write(folder: Path) -> None:
-            record = train(folder)
-            if any(folder.iterdir()):
+            record, rows = train(folder)
+            if rows:
                 record["weights_sha256"] = self._ref(folder, fold).identity()["weights_sha256"]
+                write_json(folder / ROWS, rows)
             write_json(folder / RECORD, record)
 
         origin = self._origin(fold)
@@ -99,9 +114,10 @@ class WarmedModels:
                 return FoldModel(record, None)
             model = self._ref(folder, fold)
             whole = model.identity()["weights_sha256"] == record["weights_sha256"]
-        except (OSError, ValueError, AttributeError, UsageError):
+            rows = frozenset(json.loads((folder / ROWS).read_text(encoding="utf-8")))
+        except (OSError, ValueError, AttributeError, TypeError, UsageError):
             return None
-        return FoldModel(record, model) if whole else None
+        return FoldModel(record, model, rows) if whole else None
 
     def _ref(self, folder: Path, fold: int) -> ModelRef:
         name = f"{self.model.name}-warmup-{fold + 1}"

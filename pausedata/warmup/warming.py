@@ -21,7 +21,7 @@ from pausedata.warmup import memory
 from pausedata.warmup.folds import FEWEST_ROWS, Sample
 from pausedata.warmup.refused import no_peft, quantised
 from pausedata.warmup.settings import Warmup
-from pausedata.warmup.store import FoldModel, WarmedModels, in_the_way, kept_folder
+from pausedata.warmup.store import FoldModel, Trained, WarmedModels, in_the_way, kept_folder
 
 _BESIDE_WEIGHTS = 64 << 20  # bytes: tokenizer, configuration, records
 
@@ -61,6 +61,7 @@ class Warmed:
     settings: Warmup
     record: dict[str, Any]
     reason: str | None = None
+    rows: frozenset[str] = frozenset()  # the digests of all that was trained on, in hex
 
     def fold_of(self, prompt: str) -> int:
         """The index in ``models`` of the one that scores the rows with this prompt, of any split.
@@ -99,6 +100,8 @@ def warm(
     if warmed is None:
         work = _Work(where, corpus, device, progress)
         for fold in work.order():
+            if made[fold] is not None:
+                work.tell_found(fold)
             made[fold] = made[fold] or work.make(fold)
             warmed = _warmed(where, made)
             if warmed is not None:  # where the base scores, the other folds need no model
@@ -172,12 +175,16 @@ class _Work:
         """The folds, one with too few rows first: then none has to be trained."""
         return sorted(range(len(self._samples)), key=lambda fold: self._lack(fold) is None)
 
+    def tell_found(self, fold: int) -> None:
+        """Say that a fold's model was trained before."""
+        self._progress.say(f"warm-up, {self._name(fold)}: trained before, and kept")
+
     def make(self, fold: int) -> FoldModel:
         """Train one fold's model, or record why there is none."""
         lack = self._lack(fold)
         if lack is not None:
             record = self._record(fold) | {"reason": lack}
-            return self._where.make(fold, lambda _: record, 0, self._progress.say)
+            return self._where.make(fold, lambda _: (record, []), 0, self._progress.say)
         shape = model_shape(self._where.base)
         half = self._where.dtype != "float32" and self._where.settings.method == "full"
         weights = memory.trained_parameters(shape, self._where.settings) if shape else 0
@@ -195,7 +202,7 @@ class _Work:
             return f"{name} has no rows of its own, on which to see whether training helps"
         return None
 
-    def _train(self, fold: int, out: Path) -> dict[str, Any]:
+    def _train(self, fold: int, out: Path) -> Trained:
         """Train a fold's model into the folder ``out``; what is recorded of it."""
         from pausedata.warmup.train import train
 
@@ -216,7 +223,7 @@ class _Work:
             title=f"warming {where.model.name}, {name}",
             progress=self._progress,
         )
-        self._progress.detail(
+        self._progress.say(
             f"warm-up, {name}: loss on {_rows(len(held_out))} held out {outcome.loss_before:.3f} "
             f"before, {outcome.loss_after:.3f} after"
         )
@@ -226,7 +233,7 @@ class _Work:
                 f"the loss of {name} on {_rows(len(held_out))} held out did not fall "
                 f"({outcome.loss_before:.3f} before, {outcome.loss_after:.3f} after)"
             )
-        return record
+        return record, [row.digest().hex() for row in rows]
 
     def _record(self, fold: int) -> dict[str, Any]:
         sample: Sample = self._samples[fold]
@@ -278,7 +285,8 @@ def _warmed(where: WarmedModels, made: Sequence[FoldModel | None]) -> Warmed | N
         "corpus": where.content,
         "folds": [one.record for one in there],
     }
-    return Warmed(record["outcome"], tuple(models), where.settings, record, reason)
+    rows = frozenset[str]().union(*(one.rows for one in there))
+    return Warmed(record["outcome"], tuple(models), where.settings, record, reason, rows)
 
 
 def _rows(count: int) -> str:

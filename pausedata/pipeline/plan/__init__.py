@@ -92,6 +92,7 @@ def plan(
         if base is not None and new_tokens is not None and "tokens" in damaged:
             base = _with_tokens(resolved, base, Path(folder) / "retokenized")
         pause = base.manifest.pause if base else None
+        specs = runs.of_recipe(resolved, base, damaged, new_tokens)
         every = all_targets(resolved, specs, base, others, pause, new_tokens)
         steps = list(decide(every, state))
         _plan_steps(steps, {spec.table: spec for spec in specs}, root, base, tokens, result)
@@ -287,7 +288,7 @@ def _plan_unknown(step: Step, spec: RunSpec, base: Version | None, result: Plan)
     first = next(iter(result.rows.values()), None)
     rows = sum(result.rows.values()) if None not in result.rows.values() else 0  # type: ignore[misc]
     each = total / rows if total and rows else None
-    warmup = forecast_warmup(spec, False, first, each, None)
+    warmup = forecast_warmup(spec, None, first, each, None)
     limit = spec.scoring.max_length
     result.runs.append(forecast(spec, total, None, limit, warmup=warmup, sure=sure))
 
@@ -305,9 +306,8 @@ def _plan_scoring(
     wanted = spec.inputs(tokens.entry.content)
     sound = base.table(spec.table) if base is not None and step.action == "repair" else None
     reuse = stored_runs.find_reusable(root, base, spec.name, wanted, tokens)
-    made_by = []
-    if spec.warmup is not None and (warmed := spec.find_warmed(wanted["warmup"]["of"])):
-        made_by = warming.hashes(warmed.record)
+    warmed = spec.find_warmed(wanted["warmup"]["of"]) if spec.warmup is not None else None
+    made_by = warming.hashes(warmed.record) if warmed is not None else []
     left = score_step.left(root, spec.name, wanted, tokens, lengths, reuse, sound, made_by)
     why, action = step.why, step.action
     if reuse is not None:
@@ -323,7 +323,7 @@ def _plan_scoring(
         units = lengths.units(left.shards)
         first = sum(s.rows for s in tokens.shards if s.split == tokens.shards[0].split)
         each = (lengths.prompts + lengths.responses) / max(tokens.entry.rows, 1)
-        warmup = forecast_warmup(spec, bool(made_by), first, each, lengths.longest)
+        warmup = forecast_warmup(spec, warmed, first, each, lengths.longest)
         longest = lengths.longest
         result.runs.append(forecast(spec, left.tokens, units, longest, warmup=warmup))
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pausedata.core.system_memory import readable
 from pausedata.pipeline.runs import RunSpec
 from pausedata.scorers import memory
+from pausedata.warmup import Warmed
 from pausedata.warmup import memory as warmup_memory
+from pausedata.warmup.folds import FEWEST_ROWS
 
 # Backends whose scores are checked against those of transformers.
 _CHECKED = ("vllm", "server")
@@ -18,7 +20,8 @@ _CHECKED = ("vllm", "server")
 class WarmupForecast:
     """What comes before the scoring of a run: its model is fine-tuned, once a fold.
 
-    ``rows``: that each fold's model trains on at most; ``work``: all of it, in tokens that are
+    ``rows``: that each fold's model trains on, about, or at most; ``reason``: why the model scores
+    as it is, where that is known; ``work``: all of it, in tokens that are
     scored in the same time, None where nothing says how long rows are; 0 where the models are in
     the cache (``cached``). ``memory``: bytes by what takes them.
     """
@@ -27,15 +30,18 @@ class WarmupForecast:
     rows: int
     method: str
     cached: bool
+    reason: str | None
     work: int | None
     memory: dict[str, int] | None
 
     def figure(self) -> str:
         """In a line, for people."""
+        if self.reason is not None:
+            return f"none, the model scores as it is: {self.reason}"
         if self.cached:
             return f"{self.folds} models, {self.method}, in the cache"
         needs = f", about {readable(sum(self.memory.values()))} of memory" if self.memory else ""
-        return f"{self.folds} models, {self.method}, each on at most {self.rows:,} rows{needs}"
+        return f"{self.folds} models, {self.method}, each on {self.rows:,} rows at most{needs}"
 
 
 @dataclass(frozen=True)
@@ -90,24 +96,33 @@ class Forecast:
 
 
 def forecast_warmup(
-    spec: RunSpec, cached: bool, rows: int | None, tokens_a_row: float | None, longest: int | None
+    spec: RunSpec,
+    warmed: Warmed | None,
+    rows: int | None,
+    tokens_a_row: float | None,
+    longest: int | None,
 ) -> WarmupForecast | None:
     """What warming a run's model up takes, on ``rows`` of so many tokens; None without a warm-up.
 
-    UsageError for a model that does not fit.
+    ``warmed`` is what the cache has of it. UsageError for a model that does not fit.
     """
     if spec.warmup is None:
         return None
-    needs, work = None, 0
-    if not cached:
+    settings, needs, work = spec.warmup, None, 0
+    most, reason = settings.rows, warmed.reason if warmed is not None else None
+    if warmed is None and rows is not None:
+        most = min(most, rows * (settings.folds - 1) // settings.folds)
+        if most < FEWEST_ROWS:
+            reason = f"a fold has about {most} rows to train on, and {FEWEST_ROWS} are needed"
+    if warmed is None and reason is None:
         needs = warmup_memory.check(
             spec.model, spec.warmup, spec.dtype, spec.scoring.device, longest
         )
         work = None
         if rows is not None and tokens_a_row is not None:
             work = warmup_memory.scoring_tokens(spec.warmup, tokens_a_row, rows)
-    settings = spec.warmup
-    return WarmupForecast(settings.folds, settings.rows, settings.method, cached, work, needs)
+    cached = warmed is not None
+    return WarmupForecast(settings.folds, most, settings.method, cached, reason, work, needs)
 
 
 def forecast(

@@ -68,13 +68,13 @@ class ReusableScores:
         place, table = _rows_of(scores, own, rows), len(self._taken)
         for i, example in enumerate(examples_of(rows)):
             if (row := place[i]) is not None:
-                self._places.setdefault(_key(example), (table, number, row))
+                self._places.setdefault(example.digest(), (table, number, row))
 
     def find(self, examples: list[Example]) -> list[Scores | None]:
         """The stored scores of each example, or None where its ids were never scored."""
         wanted: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for i, example in enumerate(examples):
-            place = self._places.get(_key(example))
+            place = self._places.get(example.digest())
             if place is not None:
                 wanted.setdefault(place[:2], []).append((i, place[2]))
         found: list[Scores | None] = [None] * len(examples)
@@ -109,11 +109,11 @@ class ReusableScores:
 
     def forget(self, example: Example) -> None:
         """Let the example be scored anew."""
-        self._places.pop(_key(example), None)
+        self._places.pop(example.digest(), None)
 
     def has(self, example: Example) -> bool:
         """Whether the example's ids were scored before."""
-        return _key(example) in self._places
+        return example.digest() in self._places
 
 
 def _rows_of(scores: Table, own: ShardEntry, rows: pa.Table) -> list[int | None]:
@@ -152,11 +152,3 @@ def examples_of(rows: pa.Table) -> list[Example]:
 
 def _optional(values: list[Any] | None, dtype: Any) -> np.ndarray[Any, Any] | None:
     return None if values is None else np.array(values, dtype)
-
-
-def _key(example: Example) -> bytes:
-    prompt, response = (
-        np.asarray(ids, "<i4") for ids in (example.prompt_ids, example.response_ids)
-    )
-    head = len(prompt).to_bytes(8, "little")
-    return hashlib.sha256(head + prompt.tobytes() + response.tobytes()).digest()[:16]
