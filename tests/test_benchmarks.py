@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -141,3 +142,17 @@ def test_export_prints_the_ratios_to_duckdb_and_to_a_loop(tmp_path: Path) -> Non
     assert re.search(r"ratio to DuckDB \d+\.\d\d, to the loop \d+\.\d", out)
     assert re.search(r"peak memory \d+ MiB for a tenth of them, \d+ MiB for all", out)
     assert not list(tmp_path.iterdir())
+
+
+def test_warmup_prints_every_line_and_makes_none_again(tmp_path: Path, model_folder: Path) -> None:
+    source = ROOT / "recipes" / "data" / "word_problems.jsonl"
+    words = ("--quick", "--model", model_folder, "--source", source, "--folder", tmp_path)
+    out = benchmark("warmup", *words)
+    scored = re.findall(r"^\| (.*?) \| -\d+\.\d\d \| \d+% \| \d+% \| [01]\.\d\d \|", out, re.M)
+    assert len(scored) == 5 and scored[0] == "the model as it is"
+    # The reference shares every place with itself.
+    assert re.search(r"^\| the reference: full, 16 rows \|.*\| 1\.00 \|", out, re.MULTILINE)
+    assert "training" not in json.loads((tmp_path / "gsm8k-quick" / "base.json").read_text())
+    again = benchmark("warmup", *words)
+    assert "step" not in again
+    assert re.findall(r"^\| .*", again, re.MULTILINE) == re.findall(r"^\| .*", out, re.MULTILINE)
