@@ -20,10 +20,10 @@ _CHECKED = ("vllm", "server")
 class WarmupForecast:
     """What comes before the scoring of a run: its model is fine-tuned, once a fold.
 
-    ``rows``: that each fold's model trains on, about, or at most; ``reason``: why the model scores
-    as it is, where that is known; ``work``: all of it, in tokens that are
-    scored in the same time, None where nothing says how long rows are; 0 where the models are in
-    the cache (``cached``). ``memory``: bytes by what takes them.
+    ``rows``: that each fold's model trains on, at most; ``reason``: why the model scores as it is,
+    where that is known; ``work``: all of it, in tokens that are scored in the same time, None where
+    nothing says how long rows are, 0 where the models are in the cache (``cached``). ``memory``:
+    bytes by what takes them.
     """
 
     folds: int
