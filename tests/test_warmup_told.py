@@ -53,14 +53,24 @@ def dataset(
     return root
 
 
+LOSSES = [{"rows": 256, "loss_before": 1.5, "loss_after": 1.0}, {"rows": 256}]
+LOSSES[1] |= {"loss_before": 1.25, "loss_after": 0.75}
+MEASURED = RECORD | {
+    "folds": [fold | more for fold, more in zip(RECORD["folds"], LOSSES, strict=True)]
+}
+UNEVEN = MEASURED | {"folds": [MEASURED["folds"][0] | {"rows": 40}, MEASURED["folds"][1]]}
+
+
 @pytest.mark.parametrize(
     ("inputs", "record", "said"),
     [
+        (INPUTS, MEASURED, "warmed up: 2 x 256 rows, held-out loss 1.38 to 0.88"),
+        (INPUTS, UNEVEN, "warmed up: 40 and 256 rows, held-out loss 1.38 to 0.88"),
         (INPUTS, RECORD, "warmed up"),
         (INPUTS, BASE, f"as it is: {FEW}"),
         (None, None, None),
     ],
-    ids=["warmed", "base", "none"],
+    ids=["warmed", "uneven", "unmeasured", "base", "none"],
 )
 def test_people_are_told_how_a_run_was_scored(
     tmp_path: Path,
@@ -77,8 +87,10 @@ def test_people_are_told_how_a_run_was_scored(
     card = quick_card(open_version(root).manifest)
     end = f", {said}." if said else "."
     assert f"revision `abc`, float32, by transformers{end}\n" in card
-    assert ("no row was scored by a model that trained on it" in card) == (said == "warmed up")
-    assert how.partition(": fold")[0] in " ".join(run("stats", root).out.split())
+    assert ("no row was scored by a model that trained on it" in card) == (
+        said is not None and said.startswith("warmed up")
+    )
+    assert how.partition(":")[0] in " ".join(run("stats", root).out.split())
     scored_by = json.loads(run("stats", root, "--json").out)["runs"]["base"]["scored_by"]
     assert scored_by.get("warmup") == said
     assert run("report", root, "-o", tmp_path / "report.html").status == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import Any
 
 from pausedata.core.network import is_repo
@@ -47,7 +48,19 @@ def warmup(entry: TableEntry) -> str | None:
         return None
     if isinstance(found, dict) and found.get("outcome") == "base":
         return f"as it is: {found.get('reason') or 'its warm-up did not help'}"
-    return "warmed up"
+    return f"warmed up{_training(found)}"
+
+
+def _training(record: object) -> str:
+    """``: 2 x 256 rows, held-out loss 1.32 to 0.78``: of each fold, and the mean over folds."""
+    folds = record.get("folds") if isinstance(record, dict) else None
+    keys = ("rows", "loss_before", "loss_after")
+    known = [tuple(fold.get(key) for key in keys) for fold in folds or []]
+    if not known or any(value is None for fold in known for value in fold):
+        return ""
+    rows, before, after = zip(*known, strict=True)
+    each = f"{len(rows)} x {rows[0]:,}" if len(set(rows)) == 1 else " and ".join(map(str, rows))
+    return f": {each} rows, held-out loss {mean(before):.2f} to {mean(after):.2f}"
 
 
 def length_limit(manifest: Manifest) -> dict[str, Any] | None:
