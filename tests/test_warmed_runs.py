@@ -358,6 +358,37 @@ def test_another_split_is_scored_and_never_trained_on(
 # --- score, by command ---
 
 
+@pytest.mark.parametrize("with_models", [True, False])
+def test_what_is_kept_of_a_run_goes_on_with_its_models(
+    warmed: Recipe,
+    model_folder: Path,
+    run: Command,
+    cache: Path,
+    trained: list[str],
+    scored: list[int],
+    with_models: bool,
+) -> None:
+    """A run that the recipe does not name, when the corpus has grown."""
+    asked = ("score", warmed.out, "--run", "other", "--model", model_folder)
+    given = [f"--warmup-param={key}={value}" for key, value in QUICK.items()]
+    assert run(*asked, *given).status == 0
+    before = record_of(open_version(warmed.out), "other")
+    write_rows(warmed.folder / "rows.jsonl", problems(ROWS + 6))
+    warmed.build(replace=True)
+    assert "kept/other" in open_version(warmed.out).manifest.tables
+    scored.clear()
+    if not with_models:
+        shutil.rmtree(cache)
+        refused = run(*asked)
+        assert refused.status == 2 and "made otherwise (warmup.of: " in refused.err
+        asked = (*asked, "--replace")
+    assert run(*asked).status == 0
+    after = record_of(open_version(warmed.out), "other")
+    assert (after == before) is with_models
+    assert sum(scored) == (6 if with_models else ROWS + 6)
+    assert len(trained) == (0 if with_models else 2)
+
+
 def test_score_warms_up_only_where_it_is_asked_to(
     warmed: Recipe, model_folder: Path, run: Command, trained: list[str]
 ) -> None:

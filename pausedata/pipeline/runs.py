@@ -50,7 +50,7 @@ class RunSpec:
     warmup: Warmup | None = None
     before: Mapping[str, Any] = field(default_factory=dict)
     is_damaged: bool = False
-    tokens: Table | None = None  # that there will be, where known and not what they were
+    tokens: Table | None = None  # that there will be, where that is known
 
     @property
     def table(self) -> str:

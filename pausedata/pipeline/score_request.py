@@ -14,7 +14,7 @@ from pausedata.pipeline.recipe import Model, Scoring, check_warmup
 from pausedata.pipeline.resolve import Tokenizers, find_model, recorded_pins
 from pausedata.pipeline.runs import RunSpec
 from pausedata.pipeline.steps import score as score_step
-from pausedata.pipeline.stored_runs import stored_scores
+from pausedata.pipeline.stored_runs import scored_from, stored_scores
 from pausedata.scorers.address import check_address
 from pausedata.store.dataset import Version
 from pausedata.store.staging import Pins
@@ -94,7 +94,13 @@ def of_command(
     warmup = _warmup_of(name, asked, before, recipe)
     if not asked.only_warm:
         check_warmup(backend, warmup is not None, "--warmup")
-    return RunSpec(name, ref, dtype, backend, scoring, why, warmup, before), tokenizers
+    made_from, tokens = scored_from(version, name), version.table("tokens")
+    spec = RunSpec(
+        *(name, ref, dtype, backend, scoring, why, warmup),
+        before=made_from,
+        tokens=tokens,
+    )
+    return spec, tokenizers
 
 
 def _warmup_of(

@@ -23,9 +23,12 @@ from pausedata.store.repair import find_damage
 
 
 def scored_from(base: Version | None, run: str) -> dict[str, Any]:
-    """What the scores of a run that is there were made from."""
+    """What the scores of a run that is there were made from; ``tokens`` only where it has all."""
     scores = stored_scores(base, run) if base is not None else None
-    return recorded(scores.entry) if scores is not None else {}
+    if scores is None:
+        return {}
+    all_of = {} if scores.name.startswith("scores/") else {"tokens": None}
+    return recorded(scores.entry) | all_of
 
 
 def find_reusable(
