@@ -254,6 +254,7 @@ def test_the_same_settings_give_the_same_bits_and_touch_no_random_numbers(
     assert len({fold["weights_sha256"] for fold in records[0]["folds"]}) == 2
 
 
+@pytest.mark.processes
 def test_another_process_hashes_an_adapter_alike(tiny: ModelRef, cache: Path) -> None:
     """PEFT keeps the names of layers in a set, whose order is the process's own."""
     first = warm(tiny, QUICK, corpus(), device="cpu").record
@@ -386,7 +387,7 @@ def test_the_real_model_learns_no_digits_of_the_rows_that_it_scores(cache: Path)
     ref = ModelRef.parse(str(SMOLLM2), None, Path())
     words, draw = load_tokenizer(ref), random.Random(5)
     problems = (json.loads(line) for line in PROBLEMS.read_text(encoding="utf-8").splitlines())
-    texts = {f"p{i}": (p["question"], p["answer"]) for i, p in enumerate(problems) if i < 24}
+    texts = {f"p{i}": (p["question"], p["answer"]) for i, p in enumerate(problems) if i < 8}
     secrets = {f"s{i}": "".join(draw.choices("0123456789", k=8)) for i in range(40)}
     texts |= {id: (f"What is the code of locker {id[1:]}?", code) for id, code in secrets.items()}
 
@@ -401,7 +402,7 @@ def test_the_real_model_learns_no_digits_of_the_rows_that_it_scores(cache: Path)
         return Example(prompt, np.array(response, np.int32))
 
     rows = Mixed({id: question for id, (question, _) in texts.items()})
-    warmed = warm(ref, Warmup(rows=64, epochs=4), rows)
+    warmed = warm(ref, Warmup(rows=64, epochs=3), rows)
     assert warmed.outcome == "warmed"
     for fold, model in enumerate(warmed.models):
         own = [written(*texts[s]) for s in secrets if warmed.fold_of(texts[s][0]) == fold]
