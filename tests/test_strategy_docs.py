@@ -338,7 +338,7 @@ def test_schema_lets_a_plug_in_say_what_it_likes() -> None:
          "Did you mean 'limit'?"),
         ({"source": {"files": 3}}, "r: source.files: should be a list, not 3."),
         ({"source": {"files": ["x"], "split": "a b"}}, "r: source.split: a split name is letters, "
-         "digits and '_', with single dots between (given: 'a b'). (and 1 more)"),
+         "digits and '_', with single dots between (given: 'a b')."),
         ({"prompt": {"messages_column": "m", "turns": "lst"}, "response": None},
          "r: prompt.turns: should be 'last' or 'each', not 'lst'. Did you mean 'last'?"),
         ({"prompt": {"messages": [{"role": "user", "contnt": "x"}]}},
