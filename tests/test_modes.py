@@ -33,7 +33,7 @@ pytestmark = pytest.mark.processes
 
 FIRST, SECOND, GROUP = 61_001, 61_002, 61_000  # ids that need no account
 # Where commands are killed: in a function, and the how manieth call of it.
-CONVERTING = ("pausedata.models.cache", "_save_tokenizer", 2)  # its weights are there already
+CONVERTING = ("pausedata.models.cache", "save_tokenizer", 2)  # its weights are there already
 SCORING = ("pausedata.pipeline.steps.scoring", "ScoringWork._keep", 2)
 EXPORTING = ("pausedata.store.staging", "Stage.write", 2)
 COMMITTING = ("pausedata.store.files", "sync_tree", 1)
