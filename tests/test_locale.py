@@ -21,6 +21,7 @@ def pausedata(*words: str | Path, **environment: str) -> subprocess.CompletedPro
     return subprocess.run([sys.executable, "-m", "pausedata", *words], env=env, capture_output=True)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("environment", [ASCII, {"LC_ALL": "C.UTF-8"}], ids=["ASCII", "UTF-8"])
 def test_a_folder_with_a_name_that_is_not_ascii(
     tmp_path: Path, environment: dict[str, str]
