@@ -145,7 +145,8 @@ def test_ids_with_one_text_are_counted_together(
     root = dataset(tmp_path / "d").root
     warnings(root, dit=LOWEST)
     version = open_version(root)
-    found = paused_texts(*(version.table(n) for n in ("tokens", "placements/dit", "vocab")))
+    tokens, dit, vocab_table = (version.table(n) for n in ("tokens", "placements/dit", "vocab"))
+    found = paused_texts(tokens, [dit], vocab_table)["placements/dit"]
     at = found.texts.index(" The")
     assert (found.occurrences[at], found.places_before[at], found.pauses_before[at]) == (20, 6, 6)
     assert (found.examples, found.pauses, len(found.texts)) == (10, 20, len(vocab) - 1)

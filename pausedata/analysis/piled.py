@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pausedata.store.aligned import AlignedShard, AlignedTables, Places
 from pausedata.store.dataset import Table
-from pausedata.store.tables import list_parts
 
 # Pauses pile up before a text that takes more than a tenth of them, …
 SHARE_OF_PAUSES = 0.1
@@ -71,26 +72,43 @@ class PausedTexts:
         ]
 
 
-def paused_texts(tokens: Table, placement: Table, vocab: Table) -> PausedTexts:
-    """Count both in one pass over the shards, which hold the same examples."""
+def paused_texts(
+    tokens: Table, placements: Sequence[Table], vocab: Table
+) -> dict[str, PausedTexts]:
+    """Count occurrences and pauses for each of ``placements``, by its name, in one pass."""
     texts, text_of = _texts(vocab)
-    occurrences, places, pauses = (np.zeros(len(texts) + 1, np.int64) for _ in range(3))
-    examples = all_pauses = 0
-    for shard, placed in zip(tokens.shards, placement.shards, strict=True):
-        starts, ids = list_parts(tokens.read(shard, ["response_ids"]), "response_ids")
-        text = text_of[np.minimum(ids, len(text_of) - 1)]
-        rows = placement.read(placed, ["position", "count"])
-        offsets, position = list_parts(rows, "position")
-        _, count = list_parts(rows, "count")
-        example = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        within = position < np.diff(starts)[example]
-        before = text[(starts[example] + position)[within]]
+    occurrences = np.zeros(len(texts) + 1, np.int64)
+    totals = {table.name: _Totals(len(occurrences)) for table in placements}
+    for shard in AlignedTables(tokens, placements).shards():
+        text = text_of[np.minimum(shard.token_ids, len(text_of) - 1)]
         occurrences += np.bincount(text, minlength=len(occurrences))
-        places += np.bincount(before, minlength=len(places))
-        pauses += np.bincount(before, count[within], minlength=len(pauses)).astype(np.int64)
-        examples += int((np.diff(offsets) > 0).sum())
-        all_pauses += int(count.sum(dtype=np.int64))
-    return PausedTexts(texts, occurrences[:-1], places[:-1], pauses[:-1], examples, all_pauses)
+        for name, total in totals.items():
+            total.add(shard, shard.places(name.removeprefix("placements/")), text)
+    return {
+        name: PausedTexts(
+            texts,
+            occurrences[:-1],
+            *(total.places[:-1], total.pauses[:-1], total.examples, total.all_pauses),
+        )
+        for name, total in totals.items()
+    }
+
+
+class _Totals:
+    """What adds up over the shards of one placement; by text, the last for tokens without one."""
+
+    def __init__(self, texts: int) -> None:
+        self.places, self.pauses = (np.zeros(texts, np.int64) for _ in range(2))
+        self.examples = self.all_pauses = 0
+
+    def add(self, shard: AlignedShard, placed: Places, text: Counts) -> None:
+        """Count a shard, whose tokens have these texts: [tokens]."""
+        within, token = shard.before(placed)
+        self.places += np.bincount(text[token], minlength=len(self.places))
+        pauses = np.bincount(text[token], placed.count[within], minlength=len(self.pauses))
+        self.pauses += pauses.astype(np.int64)
+        self.examples += int((placed.each > 0).sum())
+        self.all_pauses += int(placed.count.sum(dtype=np.int64))
 
 
 def _texts(vocab: Table) -> tuple[list[str], Counts]:

@@ -58,8 +58,7 @@ def warn(tx: Transaction) -> None:
     Only runs and placements that ``tx`` made are looked at.
     """
     piled = _piled(tx)
-    tokens = tx.tables["tokens"].entry.provenance.get("inputs", {})
-    append_eos = tokens.get("scoring", {}).get("append_eos", False)
+    append_eos = _inputs(tx.tables["tokens"]).get("scoring", {}).get("append_eos", False)
     made = [name for name in tx.made if name.startswith("scores/")]
     for name in dict.fromkeys([*made, *piled]):
         run = tx.tables[name]
@@ -71,15 +70,25 @@ def warn(tx: Transaction) -> None:
 
 def _piled(tx: Transaction) -> dict[str, list[Piled]]:
     """The placements made now whose pauses pile up, by the table of the run that they read."""
+    placed = [
+        table
+        for name, table in tx.made.items()
+        if name.startswith("placements/") and by_score_alone(_inputs(table))
+    ]
+    if not placed:
+        return {}
     by_run: dict[str, list[Piled]] = {}
-    for name, table in tx.made.items():
-        inputs = table.entry.provenance.get("inputs", {})
-        if name.startswith("placements/") and by_score_alone(inputs):
-            counted = paused_texts(tx.tables["tokens"], table, tx.tables["vocab"])
-            if texts := counted.piled():
-                piled = Piled(name, counted.pauses, texts)
-                by_run.setdefault(f"scores/{inputs['run']}", []).append(piled)
+    counted = paused_texts(tx.tables["tokens"], placed, tx.tables["vocab"])
+    for table in placed:
+        found = counted[table.name]
+        if texts := found.piled():
+            piled = Piled(table.name, found.pauses, texts)
+            by_run.setdefault(f"scores/{_inputs(table)['run']}", []).append(piled)
     return by_run
+
+
+def _inputs(table: Table) -> dict[str, Any]:
+    return table.entry.provenance.get("inputs", {})
 
 
 def by_score_alone(inputs: dict[str, Any]) -> bool:

@@ -44,17 +44,21 @@ class Places:
 
 
 class AlignedTables:
-    """``tokens`` of a version, with some of its runs and placements beside it."""
+    """``tokens``, with some runs and placements beside it."""
 
-    def __init__(
-        self, version: Version, runs: Iterable[str] = (), placements: Iterable[str] = ()
-    ) -> None:
-        """UsageError where there is no such run or placement."""
-        self.tokens = version.table("tokens")
-        names = [f"scores/{run}" for run in runs] + [f"placements/{name}" for name in placements]
-        self.others = {name: version.table(name) for name in names}
+    def __init__(self, tokens: Table, others: Iterable[Table] = ()) -> None:
+        self.tokens = tokens
+        self.others = {table.name: table for table in others}
         for table in self.others.values():
             check_shards(table, self.tokens)
+
+    @classmethod
+    def of(
+        cls, version: Version, runs: Iterable[str] = (), placements: Iterable[str] = ()
+    ) -> AlignedTables:
+        """Those of a version; UsageError where there is no such run or placement."""
+        names = [f"scores/{run}" for run in runs] + [f"placements/{name}" for name in placements]
+        return cls(version.table("tokens"), [version.table(name) for name in names])
 
     def shards(self, prompts: bool = False) -> Iterator[AlignedShard]:
         """The shards in order; ``prompts``: count the prompts' tokens, too."""
@@ -118,6 +122,14 @@ class AlignedShard:
         if ((position < 0) | (position > self.lengths[row])).any():
             raise _damaged(shard, "a position lies beyond its response")
         return Places(each, row, position, count)
+
+    def before(self, places: Places) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which places stand before a token, not after the last; and the indices of these tokens.
+
+        [places], and of those that do [tokens].
+        """
+        within = places.position < self.lengths[places.row]
+        return within, (self.offsets[places.row] + places.position)[within]
 
     def _read(self, table: Table, columns: list[str]) -> tuple[ShardEntry, pa.Table]:
         """The shard of another table, and its rows; DataError where they are of other examples."""

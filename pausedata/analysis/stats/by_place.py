@@ -35,7 +35,7 @@ class ByPlace:
 def by_place(version: Version, progress: Progress | None = None) -> ByPlace:
     """Count shard by shard; DataError where the tables of ``version`` do not fit together."""
     progress = progress or Silent()
-    tables = AlignedTables(version, version.runs, version.placements)
+    tables = AlignedTables.of(version, version.runs, version.placements)
     there = _Sums()
     lost = {run: _Sums() for run in version.runs}
     paused = {placement: _Sums() for placement in version.placements}

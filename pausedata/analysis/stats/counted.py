@@ -40,7 +40,7 @@ def stats(version: Version, run: str | None = None, progress: Progress | None = 
     """
     progress = progress or Silent()
     recorded = manifest_stats(version, run)
-    tables = AlignedTables(version, recorded.runs, recorded.placements)
+    tables = AlignedTables.of(version, recorded.runs, recorded.placements)
     splits = list(dict.fromkeys([*recorded.splits, *tables.tokens.splits()]))
     sizes = {split: np.zeros(3, np.int64) for split in splits}  # examples, tokens, of responses
     scored = {name: {split: _ScoreTotals() for split in splits} for name in recorded.runs}

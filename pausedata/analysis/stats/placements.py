@@ -49,7 +49,7 @@ class PlacedTokens:
     share_of_tokens: float | None  # of all response tokens
     mean_logprob: float | None  # at the tokens chosen, nats
     share_of_surprisal: float | None  # of the sum of -log p over all response tokens
-    most_frequent: list[TokenCount] = field(default_factory=list)  # the tokens chosen most often
+    most_frequent: list[TokenCount]  # the tokens chosen most often
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def placements_stats(
     progress = progress or Silent()
     run = run or version.default_run
     names = version.placements
-    tables = AlignedTables(version, [run] if run else [], names)
+    tables = AlignedTables.of(version, [run] if run else [], names)
     totals = {name: _Totals(name, most_frequent) for name in names}
     both = np.zeros((len(names), len(names)), np.int64)  # positions that both placements have
     examples = count = 0
@@ -112,9 +112,8 @@ def placements_stats(
             count += len(shard.token_ids)
             advance(len(shard.ids))
     chosen = {
-        name: replace(
-            _chosen(version, name, totals[name], examples, count, surprisal if run else None),
-            most_frequent=list(totals[name].most_frequent(occurrences)),
+        name: _chosen(
+            version, name, totals[name], examples, occurrences, surprisal if run else None
         )
         for name in names
     }
@@ -150,8 +149,7 @@ class _Totals:
         """
         places = shard.places(self._placement)
         row, position = places.row, places.position
-        within = position < shard.lengths[row]
-        token = (shard.offsets[row] + position)[within]
+        _, token = shard.before(places)
         self.examples += int((places.each > 0).sum())
         self.places += len(position)
         self.pauses += int(places.count.sum(dtype=np.int64))
@@ -182,9 +180,15 @@ def _added(by_id: NDArray[np.int64], token_ids: NDArray[np.int32]) -> NDArray[np
 
 
 def _chosen(
-    version: Version, name: str, total: _Totals, examples: int, tokens: int, surprisal: float | None
+    version: Version,
+    name: str,
+    total: _Totals,
+    examples: int,
+    occurrences: NDArray[np.int64],
+    surprisal: float | None,
 ) -> PlacedTokens:
-    made = placement_stats(version, name, examples)
+    """What a placement chose of all tokens, whose ``occurrences`` are by id."""
+    made, tokens = placement_stats(version, name, examples), int(occurrences.sum())
     scored = surprisal is not None
     return PlacedTokens(
         strategy=made.strategy,
@@ -199,6 +203,7 @@ def _chosen(
         share_of_tokens=share(total.tokens, tokens),
         mean_logprob=share(0.0 - total.surprisal, total.tokens) if scored else None,
         share_of_surprisal=share(total.surprisal, surprisal) if scored else None,
+        most_frequent=list(total.most_frequent(occurrences)),
     )
 
 

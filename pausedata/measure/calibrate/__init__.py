@@ -122,7 +122,7 @@ def calibrate(
     name = run or version.default_run
     if name is None:
         raise UsageError("no run is there to calibrate on: `pausedata score` makes one.")
-    tables = AlignedTables(version, [name])
+    tables = AlignedTables.of(version, [name])
     where = held_out.choose(tables.tokens.splits(), split, seed)
     vocabulary = version.table("vocab").entry.rows + 1
     fitted, held = Counts(vocabulary), Counts(vocabulary)
