@@ -94,7 +94,7 @@ def warm_up(
     runs.check_tokenizer(who, spec.model, tokenizers, base.tables, progress)
     wanted = spec.inputs(base.table("tokens").entry.content)
     warmed = runs.warm_up(spec, wanted["warmup"]["of"], base.tables, progress)
-    return warmed, warming.folders(warmed)
+    return warmed, warming.keep(warmed)
 
 
 def export(

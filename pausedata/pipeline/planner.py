@@ -314,6 +314,7 @@ def _refuse_later(target: Target, there: TableEntry, wanted: Inputs) -> None:
 
     Scoring it again as this release would is dear, and would lose what that one added.
     """
+    # Of what this release knows only a warm-up is no input of every run.
     unknown = set(recorded(there)) - set(wanted) - {"warmup"}
     if target.kind == "scores" and unknown:
         raise UsageError(

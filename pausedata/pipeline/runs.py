@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,20 @@ class RunSpec:
             "warmup": warming.pinned(
                 *(self.warmup, wanted, self.before),
                 damaged=self.is_damaged,
-                is_there=lambda of: self.find_warmed(of) is not None,
-                goes_on=lambda of: warming.can_go_on(self.find_warmed(of), self.tokens),
+                is_there=lambda: self._pinned is not None,
+                goes_on=lambda: self._can_go_on,
             )
         }
+
+    @cached_property
+    def _pinned(self) -> Warmed | None:
+        """The models that were warmed up for the scores that are there, if they are here."""
+        return self.find_warmed(self.before["warmup"]["of"])
+
+    @cached_property
+    def _can_go_on(self) -> bool:
+        """Whether they may score ``tokens``; which reads all of these: found out once."""
+        return warming.can_go_on(self._pinned, self.tokens)
 
     def find_warmed(self, of: str) -> Warmed | None:
         """The models that were warmed up on tokens of the content hash ``of``, if they are here."""
@@ -265,10 +275,11 @@ def _warmed(
     Where no score is missing none is warmed up: what is recorded is that of ``before``.
     """
     tokens, texts = tx.tables["tokens"], tx.tables["examples"]
-    made_by = warming.hashes(before)
-    left = score_step.left(tx.root, spec.name, wanted, tokens, lengths, reuse, sound, made_by)
-    if before is not None and not left.tokens:
-        return [Share(spec.model, None)], before
+    if before is not None:
+        made_by = warming.hashes(before)
+        left = score_step.left(tx.root, spec.name, wanted, tokens, lengths, reuse, sound, made_by)
+        if not left.tokens:
+            return [Share(spec.model, None)], before
     warmed = warm_up(spec, wanted["warmup"]["of"], tx.tables, tx.progress)
     return warming.Folds(warmed, tokens, texts).shares(), warmed.record
 
@@ -310,5 +321,5 @@ def warm_up(spec: RunSpec, of: str, tables: Mapping[str, Table], progress: Progr
             f"run '{spec.name}': the models that were warmed up for its scores are gone from the "
             "cache, and so are the rows that they were trained on. Give --replace to score anew."
         )
-    warming.folders(warmed)
+    warming.keep(warmed)
     return warmed

@@ -21,8 +21,6 @@ from pausedata.store.dataset import Table
 from pausedata.store.manifest import ShardEntry
 from pausedata.warmup import Warmed, Warmup
 
-IsThere = Callable[[str], bool]  # of the content hash of the tokens that were trained on
-
 
 def settings_of(given: bool | Warmup | None) -> Warmup | None:
     """What a recipe, or a command, says of a warm-up; None where there is to be none."""
@@ -43,8 +41,8 @@ def pinned(
     before: Mapping[str, Any],
     *,
     damaged: bool,
-    is_there: IsThere,
-    goes_on: IsThere,
+    is_there: Callable[[], bool],
+    goes_on: Callable[[], bool],
 ) -> dict[str, Any]:
     """What decides a warm-up: its settings, and ``of``, the tokens that its rows are drawn from.
 
@@ -59,9 +57,9 @@ def pinned(
     if of is None or not same:
         return identity | {"of": tokens}
     if before.get("tokens") == tokens:
-        stays = of == tokens or not damaged or is_there(of)
+        stays = of == tokens or not damaged or is_there()
     else:
-        stays = goes_on(of)
+        stays = goes_on()
     return identity | {"of": of if stays else tokens}
 
 
@@ -169,10 +167,10 @@ def find(model: ModelRef, settings: Warmup, dtype: str, of: str) -> Warmed | Non
     return warmup.found(model, settings, of, dtype=dtype, kept=kept_at(settings))
 
 
-def folders(warmed: Warmed) -> list[Path]:
-    """Where the warmed models are: in the cache or, copied now, in the folder to keep them in.
+def keep(warmed: Warmed) -> list[Path]:
+    """Copy the warmed models to the folder to keep them in, where there is one; where they are.
 
-    None where the model scores as it is.
+    Nowhere where the model scores as it is.
     """
     if (folder := kept_at(warmed.settings)) is not None:
         return warmup.keep(warmed, folder)

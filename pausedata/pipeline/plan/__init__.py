@@ -80,8 +80,7 @@ def plan(
         (progress or Silent()).warn(line)
     resolved, result.unknown = resolve_offline(loaded, root, base, update=update)
     result.backend, result.backend_why = resolved.backend, resolved.backend_why
-    specs = runs.of_recipe(resolved, base, damaged)
-    models = [resolved.model, *(spec.model for spec in specs)]
+    models = [resolved.model, *resolved.runs.values()]
     result.fetches = fetches.fetches(resolved.source, models)  # before rows of it are looked at
     others = targets.recorded_placements(base, but=loaded.recipe.placements)
     check_placements(loaded, base, others)
@@ -285,10 +284,7 @@ def _plan_unknown(step: Step, spec: RunSpec, base: Version | None, result: Plan)
     result.steps.append(_told(step, list(step.target.shown)))
     # Of a run that is there all scores may be carried over: which is known when tokens are.
     sure = base is None or spec.name not in base.runs
-    first = next(iter(result.rows.values()), None)
-    rows = sum(result.rows.values()) if None not in result.rows.values() else 0  # type: ignore[misc]
-    each = total / rows if total and rows else None
-    warmup = forecast_warmup(spec, None, first, each, None)
+    warmup = forecast_warmup(spec, None, result.rows_of_first_split, result.tokens_each, None)
     limit = spec.scoring.max_length
     result.runs.append(forecast(spec, total, None, limit, warmup=warmup, sure=sure))
 
@@ -321,10 +317,9 @@ def _plan_scoring(
     result.tokens_to_score = (result.tokens_to_score or 0) + left.tokens
     if left.tokens:
         units = lengths.units(left.shards)
-        first = sum(s.rows for s in tokens.shards if s.split == tokens.shards[0].split)
-        each = (lengths.prompts + lengths.responses) / max(tokens.entry.rows, 1)
-        warmup = forecast_warmup(spec, warmed, first, each, lengths.longest)
         longest = lengths.longest
+        of_split, each = result.rows_of_first_split, result.tokens_each
+        warmup = forecast_warmup(spec, warmed, of_split, each, longest)
         result.runs.append(forecast(spec, left.tokens, units, longest, warmup=warmup))
 
 
@@ -372,10 +367,8 @@ def _estimate_warmup(result: Plan) -> None:
 
 def _measure_time(loaded: LoadedRecipe, result: Plan, progress: Progress) -> None:
     """The time by a trial instead of by what is known of the model and the machine."""
-    total = (result.prompt_tokens or 0) + (result.response_tokens or 0)
-    rows = sum(count or 0 for count in result.rows.values())
     guess = result.seconds / (result.tokens_to_score or 1) if result.seconds else None
-    found = measure(loaded, total / rows if rows else 0.0, guess, progress)
+    found = measure(loaded, result.tokens_each or 0.0, guess, progress)
     left = {run.run: run.tokens or 0 for run in result.runs}
     result.seconds = sum(
         found.seconds[run] / tokens * left.get(run, 0)

@@ -50,6 +50,18 @@ class Plan:
     tokenizer: dict[str, str] | None = None  # how it was found to give the stored ids
     unknown: list[str] = field(default_factory=list)
 
+    @property
+    def rows_of_first_split(self) -> int | None:
+        """Those that a warm-up may train on; None where nobody knows."""
+        return next(iter(self.rows.values()), None)
+
+    @property
+    def tokens_each(self) -> float | None:
+        """Of prompt and response together, on average; None where nobody knows."""
+        total = (self.prompt_tokens or 0) + (self.response_tokens or 0)
+        rows = sum(count or 0 for count in self.rows.values())
+        return total / rows if total and rows else None
+
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return asdict(self)
