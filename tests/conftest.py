@@ -238,6 +238,29 @@ def built(recipe: Recipe, built_once: Path) -> Recipe:
     return recipe
 
 
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many examples each call of a model is given, from here on."""
+    from pausedata.scorers.transformers import TransformersScorer
+
+    found: list[int] = []
+    score = TransformersScorer.score
+    monkeypatch.setattr(
+        TransformersScorer,
+        "score",
+        lambda self, examples, *rest: found.append(len(examples)) or score(self, examples, *rest),
+    )
+    return found
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("PAUSEDATA_CACHE", str(folder))
+    return folder
+
+
 class Run:
     """What a command printed and how it ended."""
 

@@ -15,7 +15,6 @@ from pausedata.analysis.verify import verify
 from pausedata.core.progress import Silent
 from pausedata.pipeline.commands import score
 from pausedata.pipeline.score_request import ScoreRequest
-from pausedata.scorers.transformers import TransformersScorer
 from pausedata.store.dataset import open_version
 
 SHARD = "train-00001-of-00003.parquet"
@@ -34,19 +33,6 @@ class Heard(Silent):
 
 
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples each call of a model is given."""
-    found: list[int] = []
-    score = TransformersScorer.score
-    monkeypatch.setattr(
-        TransformersScorer,
-        "score",
-        lambda self, examples, *rest: found.append(len(examples)) or score(self, examples, *rest),
-    )
-    return found
-
-
-@pytest.fixture
 def grown(built: Recipe, rows: list[dict[str, Any]]) -> Recipe:
     """A dataset with a damaged shard of tokens, whose source has a row more than it had."""
     damage(built.out, f"tokens/{SHARD}")
@@ -55,7 +41,7 @@ def grown(built: Recipe, rows: list[dict[str, Any]]) -> Recipe:
 
 
 def test_it_is_made_again_from_the_examples_and_no_score_is_lost(
-    grown: Recipe, scored: list[int]
+    grown: Recipe, counted: list[int]
 ) -> None:
     before = {path: path.read_bytes() for path in grown.out.rglob("*") if path.is_file()}
     told = planned(grown, replace=True)
@@ -63,7 +49,7 @@ def test_it_is_made_again_from_the_examples_and_no_score_is_lost(
     assert "the scores of 12 examples are carried over" in why(told, "scores/base")
     progress = Heard()
     outcome = grown.build(replace=True, progress=progress)
-    assert sum(scored) == 1
+    assert sum(counted) == 1
     assert f"tokens/{SHARD}: put back, as it was" in progress.said
     assert not outcome.marked
     assert verify(open_version(grown.out), Silent()) == []
@@ -71,15 +57,15 @@ def test_it_is_made_again_from_the_examples_and_no_score_is_lost(
 
 
 def test_a_chat_s_tokens_come_out_as_they_were_too(
-    recipe: Recipe, rows: list[dict[str, Any]], scored: list[int]
+    recipe: Recipe, rows: list[dict[str, Any]], counted: list[int]
 ) -> None:
     recipe.data["prompt"] = {"messages": [{"role": "user", "content": "{{ question }}"}]}
     recipe.build()
     damage(recipe.out, f"tokens/{SHARD}")
     write_rows(recipe.folder / "rows.jsonl", [*NEW, *rows])
-    scored.clear()
+    counted.clear()
     recipe.build(replace=True)
-    assert sum(scored) == 1
+    assert sum(counted) == 1
 
 
 def without_the_examples(recipe: Recipe, _: Any = None) -> None:
@@ -94,7 +80,7 @@ def by_other_libraries(_: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("spoil", [without_the_examples, by_other_libraries])
 def test_where_it_cannot_be_made_again_both_say_which_scores_are_lost(
-    grown: Recipe, scored: list[int], spoil: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    grown: Recipe, counted: list[int], spoil: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(grown, monkeypatch)
     said = f"those of up to 4 examples cannot be: tokens/{SHARD} is damaged"
@@ -102,7 +88,7 @@ def test_where_it_cannot_be_made_again_both_say_which_scores_are_lost(
     assert f"the scores of 8 examples are carried over; {said}" in why(told, "scores/base")
     progress = Silent()
     grown.build(replace=True, progress=progress)
-    assert sum(scored) == 5
+    assert sum(counted) == 5
     assert any(said in line for line in progress.warnings if line.startswith("scores/base: "))
 
 
@@ -123,7 +109,7 @@ def test_of_a_run_that_no_recipe_names_both_say_so_too(
 
 
 def test_a_damaged_shard_that_costs_nothing_is_not_told_of(
-    grown: Recipe, rows: list[dict[str, Any]], scored: list[int]
+    grown: Recipe, rows: list[dict[str, Any]], counted: list[int]
 ) -> None:
     """The examples that are left all have scores in other shards."""
     without_the_examples(grown)
@@ -131,5 +117,5 @@ def test_a_damaged_shard_that_costs_nothing_is_not_told_of(
     assert "cannot be" not in why(planned(grown, replace=True), "scores/base")
     progress = Silent()
     grown.build(replace=True, progress=progress)
-    assert sum(scored) == 0
+    assert sum(counted) == 0
     assert not any(line.startswith("scores/base: ") for line in progress.warnings)

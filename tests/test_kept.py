@@ -13,7 +13,6 @@ import pytest
 from conftest import Recipe, Run, make_model, write_rows
 from planning import planned
 
-from pausedata import scorers
 from pausedata.analysis.verify import verify
 from pausedata.core.errors import UsageError
 from pausedata.core.progress import Silent
@@ -54,22 +53,6 @@ def grown(scored: Recipe, rows: list[dict[str, Any]]) -> Recipe:
     return scored
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples each call of a model is given, from here on."""
-    found: list[int] = []
-    load = scorers.load_scorer
-
-    def counting(*args: Any, **kwargs: Any) -> Any:
-        scorer = load(*args, **kwargs)
-        score = scorer.score
-        scorer.score = lambda examples, *more: found.append(len(examples)) or score(examples, *more)
-        return scorer
-
-    monkeypatch.setattr(scorers, "load_scorer", counting)
-    return found
-
-
 def told(result: Plan) -> dict[str, tuple[str, str]]:
     return {step.table: (step.action, step.why) for step in result.steps}
 
@@ -78,7 +61,7 @@ def whole(root: Path) -> bool:
     return verify(open_version(root), Silent()) == []
 
 
-def logprobs(version: Version, table: str) -> dict[str, list[float]]:
+def logprobs(version: Version, table: str = "scores/base") -> dict[str, list[float]]:
     """The scores of each example of a table, by its id."""
     found: dict[str, list[float]] = {}
     stored = version.table(table)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import Recipe, Run, problems, tiny_recipe, write_rows
 from planning import actions, planned, why
+from test_kept import logprobs
 from test_plan_damage import damage
 
 from pausedata.analysis.verify import verify
@@ -28,14 +29,6 @@ pytest.importorskip("peft")
 Command = Callable[..., Run]
 QUICK = {"rows": 32, "rank": 4, "lr": 5e-3, "epochs": 2}
 ROWS = 60
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("PAUSEDATA_CACHE", str(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +58,6 @@ def of_sixty(folder: Path, model_folder: Path, **scoring: Any) -> Recipe:
 
 
 @pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many examples each call of a model is given, from here on."""
-    found: list[int] = []
-    score = TransformersScorer.score
-    monkeypatch.setattr(
-        TransformersScorer,
-        "score",
-        lambda self, examples, *rest: found.append(len(examples)) or score(self, examples, *rest),
-    )
-    return found
-
-
-@pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which folds are trained, from here on."""
     from pausedata.warmup import train
@@ -88,13 +68,6 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         train, "train", lambda *a, title, **k: found.append(title) or fit(*a, title=title, **k)
     )
     return found
-
-
-def logprobs(version: Version, run: str = "base") -> dict[str, list[float]]:
-    """The log-probabilities of each example, by its id."""
-    table = version.table(f"scores/{run}")
-    rows = [table.read(shard, ["id", "logprob"]).to_pylist() for shard in table.shards]
-    return {row["id"]: row["logprob"] for shard in rows for row in shard}
 
 
 def record_of(version: Version, run: str = "base") -> dict[str, Any]:
@@ -161,12 +134,12 @@ def test_the_corpus_becomes_likelier_and_the_record_says_how_much(
 
 
 def test_the_same_again_makes_nothing(
-    warmed: Recipe, trained: list[str], scored: list[int], cache: Path
+    warmed: Recipe, trained: list[str], counted: list[int], cache: Path
 ) -> None:
     shutil.rmtree(cache)  # where nothing is to be scored, no model is needed
     assert set(actions(planned(warmed)).values()) == {"keep"}
     assert not warmed.build().committed
-    assert trained == [] and scored == []
+    assert trained == [] and counted == []
 
 
 def test_a_plan_tells_of_it(
@@ -182,7 +155,7 @@ def test_a_plan_tells_of_it(
 
 
 def test_a_corpus_that_grows_keeps_its_warm_up(
-    warmed: Recipe, trained: list[str], scored: list[int]
+    warmed: Recipe, trained: list[str], counted: list[int]
 ) -> None:
     before = open_version(warmed.out)
     write_rows(warmed.folder / "rows.jsonl", problems(ROWS + 6))
@@ -191,7 +164,7 @@ def test_a_corpus_that_grows_keeps_its_warm_up(
     told = result.runs[0].warmup
     assert told is not None and told.cached and told.work == 0
     after = warmed.build(replace=True).version
-    assert trained == [] and sum(scored) == 6
+    assert trained == [] and sum(counted) == 6
     assert logprobs(after).items() >= logprobs(before).items()
     assert record_of(after) == record_of(before)
     inputs = [v.table("scores/base").entry.provenance["inputs"] for v in (before, after)]
@@ -200,7 +173,7 @@ def test_a_corpus_that_grows_keeps_its_warm_up(
 
 
 def test_without_its_models_everything_is_scored_again(
-    warmed: Recipe, trained: list[str], scored: list[int], cache: Path
+    warmed: Recipe, trained: list[str], counted: list[int], cache: Path
 ) -> None:
     write_rows(warmed.folder / "rows.jsonl", problems(ROWS + 6))
     shutil.rmtree(cache)
@@ -208,7 +181,7 @@ def test_without_its_models_everything_is_scored_again(
     assert "carried over" not in why(result, "scores/base")
     assert result.tokens_to_score == (result.prompt_tokens or 0) + (result.response_tokens or 0)
     warmed.build(replace=True)
-    assert len(trained) == 2 and sum(scored) == ROWS + 6
+    assert len(trained) == 2 and sum(counted) == ROWS + 6
 
 
 def edit_a_trained_row(recipe: Recipe) -> None:
@@ -254,7 +227,7 @@ def test_a_corpus_that_was_too_small_is_warmed_up_when_it_grows(
 
 @pytest.mark.parametrize("with_models", [True, False])
 def test_damaged_scores_come_out_as_they_were(
-    warmed: Recipe, trained: list[str], scored: list[int], cache: Path, with_models: bool
+    warmed: Recipe, trained: list[str], counted: list[int], cache: Path, with_models: bool
 ) -> None:
     before = open_version(warmed.out).table("scores/base").entry
     damage(warmed.out, before.shards[1].path)
@@ -263,7 +236,7 @@ def test_damaged_scores_come_out_as_they_were(
     assert actions(planned(warmed))["scores/base"] == "repair"
     outcome = warmed.build()
     assert outcome.repaired == ["scores/base"] and not outcome.committed
-    assert sum(scored) == 20 and len(trained) == (0 if with_models else 2)
+    assert sum(counted) == 20 and len(trained) == (0 if with_models else 2)
 
 
 def test_after_a_kill_no_fold_is_trained_twice(
@@ -365,7 +338,7 @@ def test_what_is_kept_of_a_run_goes_on_with_its_models(
     run: Command,
     cache: Path,
     trained: list[str],
-    scored: list[int],
+    counted: list[int],
     with_models: bool,
 ) -> None:
     """A run that the recipe does not name, when the corpus has grown."""
@@ -376,7 +349,7 @@ def test_what_is_kept_of_a_run_goes_on_with_its_models(
     write_rows(warmed.folder / "rows.jsonl", problems(ROWS + 6))
     warmed.build(replace=True)
     assert "kept/other" in open_version(warmed.out).manifest.tables
-    scored.clear()
+    counted.clear()
     if not with_models:
         shutil.rmtree(cache)
         refused = run(*asked)
@@ -385,7 +358,7 @@ def test_what_is_kept_of_a_run_goes_on_with_its_models(
     assert run(*asked).status == 0
     after = record_of(open_version(warmed.out), "other")
     assert (after == before) is with_models
-    assert sum(scored) == (6 if with_models else ROWS + 6)
+    assert sum(counted) == (6 if with_models else ROWS + 6)
     assert len(trained) == (0 if with_models else 2)
 
 

@@ -91,14 +91,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     return ModelRef.parse(str(folder), None, Path())
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("PAUSEDATA_CACHE", str(folder))
-    return folder
-
-
 def warmed_folders(cache: Path) -> list[Path]:
     return sorted(p for p in (cache / "warmups").iterdir() if not p.name.startswith("."))
 
