@@ -59,6 +59,10 @@ batches, workers or machine, and not on the other examples, unless a strategy sa
 at all of a split first.
 - No strategy loads a model. What each reads stands with it: of scores, those of one run (`run`, \
 by default `scoring.run`).
+- Places are **known before** where the prompt and the tokens before a token decide whether a \
+pause stands before it. Where they are not, the places tell something of the tokens, and the \
+[gate](gate.md#what-the-places-tell) takes that off the gain. `eligible` rules that read the \
+token's text make them unknown.
 - A parameter that is null by default is not recorded where it is left out.
 """
 COMMON = """\
@@ -140,6 +144,8 @@ each. What is not that, or would split a character, is an error that names the p
 - With `fit(batches, parameters)` a strategy sees all of a split before any of it is placed: \
 `batches()` gives its batches, as often as it is called. The dictionary that it returns is \
 recorded, and is there as `batch.fitted`.
+- `known_before` says whether the prompt and the tokens before a token decide whether a pause \
+stands before it: true, false (by default), or a function of the parameters.
 - The manifest records the package and its version with the placement. Where the package is not \
 installed, datasets that it had a part in are read, verified and exported as ever; the placement \
 alone cannot be made again.
@@ -164,10 +170,15 @@ def render() -> str:
 
 def _contents(described: list[dict[str, Any]]) -> str:
     rows = [
-        [f"[`{about['name']}`](#{about['name']})", about["summary"], reads_in_words(about["reads"])]
+        [
+            f"[`{about['name']}`](#{about['name']})",
+            about["summary"],
+            reads_in_words(about["reads"]),
+            about["known_before"],
+        ]
         for about in described
     ]
-    return _table(["strategy", "places pauses", "reads"], rows)
+    return _table(["strategy", "places pauses", "reads", "known before"], rows)
 
 
 def _common(described: list[dict[str, Any]]) -> str:
@@ -204,7 +215,8 @@ def _section(about: dict[str, Any], examples: list[Worked]) -> str:
     parts.append(f"{about['formula']}\n")
     if about["source"]:
         parts.append(f"Source: {about['source']}.\n")
-    parts.append(f"Reads {reads_in_words(about['reads'])}.\n")
+    known = f"Places known before the token: {about['known_before']}."
+    parts.append(f"Reads {reads_in_words(about['reads'])}. {known}\n")
     own = [option for option in about["options"] if not option["common"]]
     if own:
         parts.append(_options(own))

@@ -208,7 +208,10 @@ def test_rules_come_from_the_recipe_and_the_command_line_goes_over_them(
     run: Start, model_folder: Path, trained: Path, tmp_path: Path
 ) -> None:
     gate = {"min_gain": -50, "min_examples": 2, "max_token_overhead": 9}
-    recipe = tiny_recipe(tmp_path, model_folder, problems(30), gate=gate)
+    rows = [
+        row | {"question": f"({k}) {row['question']}"} for k in range(3) for row in problems(50)
+    ]
+    recipe = tiny_recipe(tmp_path, model_folder, rows, gate=gate)
     assert run("build", recipe.write()).status == 0
     words = ("measure", recipe.out, "--model", trained, "--placement", "dit", "--json")
     told = json.loads(run(*words).out)
@@ -224,7 +227,7 @@ def test_groups_are_told_and_judged_each_and_written_as_an_eligibility_rule(
     measure: Start, dataset: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "eligible.json"
-    gate = ("--gate", "per_group=true", "--gate", "min_examples=3", "--gate", "min_gain=-50")
+    gate = ("--gate", "per_group=true", "--gate", "min_examples=18", "--gate", "min_gain=-50")
     done = measure("--json", "--group-by", "subject", *gate, "--eligibility", file)
     told = json.loads(done.out)
     meta = {
@@ -238,7 +241,8 @@ def test_groups_are_told_and_judged_each_and_written_as_an_eligibility_rule(
     sizes = {name: part["examples"] for name, part in told["groups"].items()}
     assert sum(sizes.values()) == told["examples"]
     for name, part in told["groups"].items():
-        assert part["verdict"] == ("go" if sizes[name] >= 3 else "not-enough-data"), name
+        assert part["verdict"] == ("go" if sizes[name] >= 18 else "not-enough-data"), name
+    assert max(sizes.values()) >= 18 > min(sizes.values())
     rule = read_eligibility(file)
     assert (rule.group_by, rule.default) == ("subject", "pause")
     assert rule.groups == dict.fromkeys(sizes, "pause")
@@ -255,7 +259,9 @@ def test_a_group_that_does_not_gain_is_told_to_go_without() -> None:
 
     groups = {"sets": part("no-go"), "sums": part("go"), "few": part("not-enough-data")}
     found = Measurement(
-        *("d", 1, "dit", {"id": "m"}, None, HeldOut("test", None), 9, 0, 0, 0.95, "subject", None),
+        *("d", 1, "dit", [{"id": "m"}], [], [], HeldOut("test", None), 9, 0, 0, 0.95, "subject"),
+        cluster=None,
+        rules=None,
         whole=part("go"),
         groups=groups,
     )
@@ -300,9 +306,10 @@ def test_what_was_measured_before_a_stop_is_not_measured_again(
 
 
 def test_help_that_is_ruled_out_ends_the_measuring(measure: Start, small_parts: list[int]) -> None:
-    gate = ("--gate", "min_gain=50")  # nothing gains so much
+    # Nothing gains so much.
+    gate = ("--gate", "min_gain=50", "--gate", "min_examples=20")
     told = json.loads(measure("--json", *gate).out)
-    # Of thirty, in parts of four: after the twentieth example, the least that is judged.
+    # Of thirty, in parts of four: not before the twentieth example, the least that is judged.
     assert told["stopped_early"] is True and 20 <= told["ruled_out_after"] <= told["examples"] < 30
     assert small_parts == list(range(0, told["examples"], 4))
     assert f"is ruled out, after {told['ruled_out_after']} examples" in told["reasons"][0]
@@ -314,7 +321,8 @@ def test_help_that_is_ruled_out_ends_the_measuring(measure: Start, small_parts: 
 def test_a_group_that_may_still_gain_keeps_the_measuring_going(
     measure: Start, small_parts: list[int]
 ) -> None:
-    words = ("--json", "--no-record", "--gate", "min_gain=50", "--group-by", "subject")
+    gate = ("--gate", "min_gain=50", "--gate", "min_examples=18")
+    words = ("--json", "--no-record", *gate, "--group-by", "subject")
     alone = json.loads(measure(*words).out)
     assert alone["stopped_early"] is True
     # Of "sums" alone there are enough to judge: it goes on until that group is ruled out too.
@@ -380,6 +388,78 @@ def test_bad_input_is_told_in_a_line(
         assert done.status == 2, done.err
         assert said in done.err
         assert "Traceback" not in done.err
+    assert open_version(dataset).number == 1
+
+
+def test_several_trainings_are_averaged_and_their_spread_makes_the_gain_less_sure(
+    measure: Start, trained: Path, tmp_path: Path
+) -> None:
+    other = prepared(make_model(tmp_path / "raw", seed=5), tmp_path / "other")
+    gate = ("--gate", "min_examples=20", "--gate", "min_gain=-9", "--no-record", "--json")
+    one = json.loads(measure(*gate).out)
+    assert one["seeds"]["margin"] is None and "one training of each" in one["not_covered"][0]
+    both = json.loads(measure(*gate, "--model", other).out)
+    assert [model["id"] for model in both["models"]] == ["model", "other"]
+    # Each is its own baseline, so that the gain is the mean of what each gains by the pauses.
+    alone = json.loads(measure(*gate, model=other).out)
+    assert both["gain"] == pytest.approx((one["gain"] + alone["gain"]) / 2)
+    gains, plains = both["seeds"]["models"], both["seeds"]["baselines"]
+    assert np.mean(gains) == pytest.approx(both["gain"]) and np.mean(plains) == pytest.approx(0)
+    # Student's t of two degrees of freedom: 4.303.
+    spread = np.sqrt(np.var(gains) + np.var(plains))  # of two each: half the sum of squares
+    assert both["seeds"]["margin"] == pytest.approx(4.302653 * spread, rel=1e-4)
+    assert both["not_covered"] == [] and "other seeds of 2 and 2 trainings" in both["reasons"][0]
+
+
+def test_what_two_models_differ_by_that_were_trained_alike_is_no_gain(
+    measure: Start, dataset: Path, trained: Path, tmp_path: Path
+) -> None:
+    other = prepared(make_model(tmp_path / "raw", seed=5), tmp_path / "other")
+    words = ("--gate", "min_examples=20", "--gate", "min_gain=-9", "--json", "--baseline", trained)
+    told = json.loads(measure(*words, "--no-record").out)
+    assert told["verdict"] == "go"  # far more than -9
+    told = json.loads(measure(*words, "--name", "seen", "--same-as", other).out)
+    rows = open_version(dataset).table("gates/seen")
+    ids = set(rows.read(rows.shards[0])["id"].to_pylist())
+    plain, same = (
+        {r["id"]: r for r in by_hand(model, dataset, "dit", pauses=False) if r["id"] in ids}
+        for model in (trained, other)
+    )
+    by_luck = sum(same[id]["without"].sum() - plain[id]["without"].sum() for id in ids)
+    by_luck /= sum(row["tokens"] for row in plain.values())
+    assert told["seeds"]["same_as"] == pytest.approx([by_luck], abs=1e-5)
+    assert told["verdict"] == "not-enough-data"
+    assert "models differ that were trained alike (--same-as)" in told["reasons"][0]
+    done = measure("--same-as", other)
+    assert done.status == 2 and "compared with --baseline, which is not given" in done.err
+
+
+def test_examples_of_a_cluster_are_one_draw(measure: Start, dataset: Path) -> None:
+    words = ("--json", "--no-record", "--gate", "min_examples=20")
+    alone = json.loads(measure(*words).out)
+    told = json.loads(measure(*words, "--cluster", "subject").out)
+    assert told["gain"] == pytest.approx(alone["gain"]) and told["examples"] == 30
+    assert told["units"] == 4 and alone["units"] == 30
+    assert told["gain_interval"] is None  # of four draws nothing is ruled out
+    assert "4 clusters of examples were measured, and 20 are needed" in told["reasons"][0]
+    done = measure("--cluster", "subjetc")
+    assert done.status == 2 and "--cluster: no column 'subjetc' was kept" in done.err
+
+
+def test_a_model_that_gives_no_numbers_is_an_error_that_names_the_example(
+    measure: Start, trained: Path, dataset: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    broken = Path(shutil.copytree(trained, tmp_path / "broken"))
+    weights = load_file(broken / "model.safetensors")
+    name = next(name for name in weights if "mlp" in name)
+    weights[name] = torch.full_like(weights[name], float("nan"))
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    done = measure("--json", *GATE, model=broken)
+    assert done.status == 1 and done.out == ""
+    assert "example " in done.err and "a log-probability of nan" in done.err
     assert open_version(dataset).number == 1
 
 

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 def measure(
     dataset: DatasetPath,
     model: Annotated[
-        str,
-        typer.Option("--model", help="The trained model: a Hub id, a folder or a .gguf file."),
+        list[str],
+        typer.Option(
+            "--model",
+            help="The trained model: a Hub id, a folder or a .gguf file. Several: of other seeds.",
+        ),
     ],
     placement: Annotated[
         str,
@@ -40,16 +43,34 @@ def measure(
         ),
     ],
     baseline: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--baseline",
-            help="What it is compared with, without pauses; by default the model itself.",
+            help="What it is compared with, without pauses; by default the model itself. Several: "
+            "of other seeds.",
+        ),
+    ] = None,
+    same_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--same-as",
+            metavar="MODEL",
+            help="Differs from the baseline by its seed alone: what these two differ by does not "
+            "count as a gain.",
         ),
     ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(
             "--group-by", metavar="COLUMN", help="Also by group: a column of the source, kept."
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="COLUMN",
+            help="Examples with the same value count as one draw: they are like one another.",
         ),
     ] = None,
     split: Annotated[
@@ -61,12 +82,7 @@ def measure(
     examples: Annotated[
         int | None, typer.Option("--examples", min=1, help="At most so many, chosen by --seed.")
     ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the order of examples, and the bootstrap.")
-    ] = 0,
-    resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="How often the bootstrap draws.")
-    ] = 2000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of examples.")] = 0,
     gate: Annotated[
         list[str] | None,
         typer.Option(
@@ -160,6 +176,9 @@ def measure(
     Example: pausedata measure build/gsm8k --model trained/dit --placement dit \
     --baseline trained/none --gate min_gain=0.01 --gate max_token_overhead=0.05
 
+    Example: pausedata measure build/gsm8k --placement dit --model trained/dit-0 \
+    --model trained/dit-1 --baseline trained/none-0 --baseline trained/none-1
+
     Example: pausedata measure build/gsm8k --model trained/dit --placement dit \
     --baseline trained/none --generate --task gsm8k --threshold 0.3
 
@@ -174,6 +193,8 @@ def measure(
     from pausedata.store.dataset import check_output
 
     check_dtype(dtype)
+    if same_as and not baseline:
+        raise UsageError("--same-as: it is compared with --baseline, which is not given.")
     rules = _rules(dataset, recipe, gate)
     if name is not None:
         checked_name(name, "a gate")
@@ -186,6 +207,8 @@ def measure(
                 "or `gate:` in the recipe."
             )
         check_output(eligibility)
+    if rules is not None and rules.min_accuracy_gain is not None and not generate:
+        raise UsageError("min_accuracy_gain is of answers: give --generate and --task too.")
     generating = None
     if generate:
         from pausedata.measure.answers import TASKS
@@ -201,16 +224,17 @@ def measure(
     if answers is not None:
         check_output(answers)
     asked = MeasureOptions(
-        model=model,
+        models=model,
         placement=placement,
-        baseline=baseline,
+        baselines=baseline or (),
+        same_as=same_as or (),
         dtype=dtype,
         device=device,
         split=split,
         group_by=group_by,
         examples=examples,
         seed=seed,
-        resamples=resamples,
+        cluster=cluster,
         rules=rules,
         to_the_end=to_the_end,
         record=(name or placement) if record and (rules or name) else None,

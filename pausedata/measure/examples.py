@@ -17,7 +17,7 @@ from pausedata.core.held_out import HeldOut
 from pausedata.core.progress import Progress
 from pausedata.exporters.sequences import insert_pauses
 from pausedata.scorers import Example
-from pausedata.store.dataset import Version, check_shards
+from pausedata.store.dataset import Table, Version, check_shards
 
 NO_GROUP = "(none)"  # of an example that has no such column, or null in it
 MOST_GROUPS = 1000
@@ -35,6 +35,8 @@ class ExamplePair:
     is_after: NDArray[np.bool_]  # [response tokens of without]: right after a pause
     response: str = ""
     meta: str = "{}"
+    entropy: NDArray[np.float32] | None = None  # [response tokens of without], nats; if stored
+    cluster: str | None = None  # whose examples are like one another
 
     def __len__(self) -> int:
         """Tokens of the longer one."""
@@ -58,12 +60,14 @@ def choose(
     seed: int = 0,
     most: int | None = None,
     group_by: str | None = None,
+    cluster: str | None = None,
     texts: bool = False,
     progress: Progress,
 ) -> HeldOutExamples:
     """The held-out examples of ``version``, at most ``most``, with the pauses of ``placement``.
 
-    ``group_by``: a column kept in ``meta``. With ``texts``, responses and meta too.
+    ``group_by`` and ``cluster``: columns kept in ``meta``; a cluster's examples stand together.
+    With ``texts``, responses and meta too. Entropies are of the placement's own run, if it has any.
     UsageError for a placement, split or column that is not there.
     """
     tokens, placed = version.table("tokens"), version.table(f"placements/{placement}")
@@ -81,7 +85,8 @@ def choose(
         )
     wanted = order[:most]
     pause = version.manifest.pause.id
-    needs_examples = texts or group_by is not None
+    needs_examples = texts or group_by is not None or cluster is not None
+    entropies = _entropies(version, placement)
     found: dict[int, ExamplePair] = {}
     first = 0
     with progress.step("reading examples", len(wanted), "examples") as advance:
@@ -99,18 +104,45 @@ def choose(
                         .take(take)
                         .to_pylist()
                     )
-                for row, pair in zip(mine.tolist(), _pairs(ids, places, pause, told), strict=True):
+                unsure: list[Any] = [None] * len(mine)
+                if entropies is not None:
+                    read = entropies.read(entropies.shards[number], ["entropy"]).take(take)
+                    unsure = list(read.column("entropy"))
+                made = _pairs(ids, places, pause, told, unsure)
+                for row, pair in zip(mine.tolist(), made, strict=True):
                     found[row] = pair
                 advance(len(mine))
             first += shard.rows
     pairs = [found[row] for row in wanted.tolist()]
     if group_by is not None:
-        pairs = _grouped(pairs, group_by)
+        names = _of_column(pairs, group_by, "--group-by")
+        if len(set(names)) > MOST_GROUPS:
+            raise UsageError(
+                f"--group-by {group_by}: it has {len(set(names)):,} values in {len(names):,} "
+                f"examples. Choose a column with fewer, {MOST_GROUPS} at most."
+            )
+        pairs = [replace(pair, group=name) for pair, name in zip(pairs, names, strict=True)]
+    if cluster is not None:
+        names = _of_column(pairs, cluster, "--cluster")
+        pairs = [replace(pair, cluster=name) for pair, name in zip(pairs, names, strict=True)]
+        first_seen = {name: k for k, name in reversed([*enumerate(names)])}
+        pairs.sort(key=lambda pair: first_seen[str(pair.cluster)])
     return HeldOutExamples(where, len(order), pairs)
 
 
+def _entropies(version: Version, placement: str) -> Table | None:
+    """The run that the placement was made from, if it has entropies; else the dataset's own."""
+    run = version.placed_from(placement) or version.default_run
+    table = f"scores/{run}"
+    return version.table(table) if run is not None and table in version.manifest.tables else None
+
+
 def _pairs(
-    tokens: pa.Table, placement: pa.Table, pause_id: int, told: list[dict[str, Any]]
+    tokens: pa.Table,
+    placement: pa.Table,
+    pause_id: int,
+    told: list[dict[str, Any]],
+    entropies: list[Any],
 ) -> Iterator[ExamplePair]:
     sequences = insert_pauses(tokens, placement, pause_id)
     offsets = sequences.offsets
@@ -120,6 +152,7 @@ def _pairs(
         prompt, response = ids[is_prompt], ids[~is_prompt]
         is_pause = sequences.is_pause[mine][~is_prompt]
         after = np.concatenate([[False], is_pause[:-1]])[~is_pause]
+        found = entropies[k]
         yield ExamplePair(
             id,
             None,
@@ -128,25 +161,20 @@ def _pairs(
             is_pause,
             after,
             **told[k],
+            entropy=found.values.to_numpy() if found is not None and found.is_valid else None,
         )
 
 
-def _grouped(pairs: list[ExamplePair], column: str) -> list[ExamplePair]:
-    """The pairs with their groups."""
+def _of_column(pairs: list[ExamplePair], column: str, option: str) -> list[str]:
+    """What each of the pairs has in a column that was kept."""
     metas = [json.loads(pair.meta) for pair in pairs]
     there = sorted({key for meta in metas for key in meta})
     if column not in there:
         raise UsageError(
-            f"--group-by: no column '{column}' was kept.{nearest(column, there)} "
+            f"{option}: no column '{column}' was kept.{nearest(column, there)} "
             f"There: {listing(there)}. (`source.keep` in the recipe chooses.)"
         )
-    names = [_name(meta.get(column)) for meta in metas]
-    if len(set(names)) > MOST_GROUPS:
-        raise UsageError(
-            f"--group-by {column}: it has {len(set(names)):,} values in {len(names):,} examples. "
-            f"Choose a column with fewer, {MOST_GROUPS} at most."
-        )
-    return [replace(pair, group=name) for pair, name in zip(pairs, names, strict=True)]
+    return [_name(meta.get(column)) for meta in metas]
 
 
 def _name(value: Any) -> str:

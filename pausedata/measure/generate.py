@@ -14,7 +14,7 @@ from pausedata.core.errors import DataError, UsageError
 from pausedata.measure import answers
 from pausedata.measure.answers import GradedAnswer
 from pausedata.measure.examples import ExamplePair
-from pausedata.measure.figures import RESAMPLES, ratio_intervals
+from pausedata.measure.sequential import interval
 from pausedata.models.cache import in_cache, load_tokenizer
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
@@ -264,8 +264,6 @@ def summary(
     records: Sequence[Record],
     *,
     confidence: float = 0.95,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Accuracies, their difference with its interval, and what the pauses cost, for programs."""
     if not records:
@@ -278,11 +276,8 @@ def summary(
         )
     }
     gained = columns["right_with"] - columns["right_without"]
-    ones = np.ones(len(records))
     further = columns["seconds_with"] - columns["seconds_without"]
-    interval, latency = ratio_intervals(
-        [(gained, ones), (further, columns["seconds_without"])], confidence, seed, resamples
-    )
+    latency = interval(further, columns["seconds_without"], confidence)
     reasons: dict[str, dict[str, int]] = {}
     for which in ("with", "without"):
         said = [record[f"reason_{which}"] for record in records]
@@ -292,7 +287,7 @@ def summary(
         "accuracy_with": float(columns["right_with"].mean()),
         "accuracy_without": float(columns["right_without"].mean()),
         "accuracy_gain": float(gained.mean()),
-        "accuracy_gain_interval": interval,
+        "accuracy_gain_interval": interval(gained, np.ones(len(records)), confidence),
         "tokens_with": float(columns["tokens_with"].mean()),
         "tokens_without": float(columns["tokens_without"].mean()),
         "pauses": float(columns["pauses"].mean()),

@@ -2,98 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from pausedata.measure.figures import Figures
 from pausedata.measure.measured import Measured
-from pausedata.measure.sequential import RunningTest
+from pausedata.measure.sequential import Interval, signs
 from pausedata.pipeline.rules import Rules
 
 Verdict = Literal["go", "no-go", "not-enough-data"]
+Said = tuple[Verdict, str]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, with what speaks for it: a sentence for each rule."""
+    """A verdict, with what speaks for it, a sentence for each rule; and what it does not cover."""
 
     verdict: Verdict
     reasons: list[str]
+    not_covered: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return asdict(self)
 
 
-@dataclass
-class Watch:
-    """Follows a measurement, of all examples or of a group, and says when help is ruled out.
+def ruled_out(measured: Measured, rules: Rules) -> int | None:
+    """After how many units (examples, or clusters) help was ruled out; None: it is not.
 
-    Wrongly with at most the error that ``rules.confidence`` leaves, however often one looks.
+    Wrongly with half the error that ``rules.confidence`` leaves at most, however often one looks.
     """
-
-    rules: Rules
-    ruled_out: int | None = None  # after so many examples
-    _test: RunningTest = field(default_factory=RunningTest)
-
-    def add(self, measured: Measured) -> None:
-        """Take in further examples."""
-        pairs: Iterable[tuple[float, int]] = zip(
-            measured.gains.tolist(), measured.tokens.tolist(), strict=True
-        )
-        for gain, tokens in pairs:
-            # Pauses bring `min_gain` for each token just where the mean of this is zero.
-            self._test.add(gain - self.rules.min_gain * tokens)
-            if (
-                self.ruled_out is None
-                and self._test.count >= self.rules.min_examples
-                and self._test.is_below_zero(1 - self.rules.confidence)
-            ):
-                self.ruled_out = self._test.count
+    # Pauses bring `min_gain` for each token just where the mean of this is zero.
+    below = signs(measured.gains - rules.min_gain * measured.tokens, rules.confidence) < 0
+    below[: rules.min_examples - 1] = False
+    return int(np.argmax(below)) + 1 if below.any() else None
 
 
-def judge(figures: Figures, rules: Rules, ruled_out: int | None = None) -> Judged:
-    """The verdict on ``figures``, whose intervals are of ``rules.confidence``.
+def judge(
+    figures: Figures,
+    rules: Rules,
+    ruled_out: int | None = None,
+    answers: dict[str, Any] | None = None,
+) -> Judged:
+    """The verdict on ``figures`` and ``answers`` (`generate.summary`), by ``rules.confidence``.
 
-    ``ruled_out``: after how many examples the sequential test found that pauses do not help: it
-    alone says so, since an interval would be wrong more often the more often it is looked at. "go"
-    is said once, at the end, by the interval. One "no-go" decides, whatever else is not known;
-    "go" needs every rule.
+    ``ruled_out``: after how many units help was. One "no-go" decides, whatever else is not known;
+    "go" needs every rule. Where ``min_accuracy_gain`` is given, answers decide whether pauses help
+    unless the gain has ruled it out.
     """
-    found = [
-        _gain(figures, rules, ruled_out),
-        _token_overhead(figures, rules),
-        _latency(figures, rules),
-    ]
-    said = [each for each in found if each is not None]
+    gain = _gain(figures, rules, ruled_out)
+    right = _answers(answers, rules)
+    helps = [gain]
+    if right is not None:
+        # What the gain leaves open, the answers may settle.
+        helps = [gain if gain[0] == "no-go" else ("go", gain[1]), right]
+    costs = [_token_overhead(figures, rules), _latency(figures, rules)]
+    said = [each for each in (*helps, *costs) if each is not None]
     verdicts = {verdict for verdict, _ in said}
     verdict: Verdict = "go"
     if "no-go" in verdicts:
         verdict = "no-go"
     elif "not-enough-data" in verdicts:
         verdict = "not-enough-data"
-    return Judged(verdict, [reason for _, reason in said])
+    return Judged(verdict, [reason for _, reason in said], _not_covered(figures))
 
 
-def _gain(figures: Figures, rules: Rules, ruled_out: int | None) -> tuple[Verdict, str]:
-    least, count = rules.min_gain, figures.examples
-    if figures.gain is None or figures.gain_interval is None or count < rules.min_examples:
+def _not_covered(figures: Figures) -> list[str]:
+    if figures.seeds.margin is not None or figures.seeds.same_as:
+        return []
+    return [
+        "one training of each was measured: what is said is of these models, and another seed may "
+        "turn it round (repeat --model and --baseline, or give --same-as)"
+    ]
+
+
+def _gain(figures: Figures, rules: Rules, ruled_out: int | None) -> Said:
+    by_chance = figures.seeds.by_chance
+    if figures.gain is None or figures.units < rules.min_examples:
+        what = "examples" if figures.units == figures.examples else "clusters of examples"
         return (
             "not-enough-data",
-            f"{count} examples were measured, and {rules.min_examples} are needed to judge the "
-            "gain (min_examples)",
+            f"{figures.units} {what} were measured, and {rules.min_examples} are needed to judge "
+            "the gain (min_examples)",
         )
-    low, high = figures.gain_interval
-    told = f"the gain is {figures.gain:+.4f} nats a token ({low:+.4f} to {high:+.4f})"
-    if ruled_out is not None:
-        return "no-go", f"{told}: more than {least} is ruled out, after {ruled_out} examples"
+    if figures.gain_interval is None or figures.gain_beyond_leak_interval is None:
+        return (
+            "not-enough-data",
+            f"the gain is {figures.gain:+.4f} nats a token, and nothing more is sure",
+        )
+    low, high = with_seeds(figures.gain, figures.gain_interval, figures.seeds.margin)
+    told = (
+        f"the gain is {figures.gain:+.4f} nats a token ({low:+.4f} to {high:+.4f}{_seeds(figures)})"
+    )
+    if ruled_out is not None and high <= rules.min_gain:
+        return (
+            "no-go",
+            f"{told}: more than {rules.min_gain} is ruled out, after {ruled_out} examples",
+        )
+    least, wanted = rules.min_gain, f"{rules.min_gain}"
+    if by_chance is not None and by_chance > least:
+        least = by_chance
+        wanted = f"the {least:.4f} by which models differ that were trained alike (--same-as)"
+    if low <= least:
+        if ruled_out is not None:
+            return "not-enough-data", f"{told}: other seeds may gain more than {rules.min_gain}"
+        return (
+            "not-enough-data",
+            f"{told}: more examples have to tell whether it is more than {wanted}",
+        )
+    if not figures.leak:
+        return "go", f"{told}: more than {wanted}"
+    beyond = figures.gain_beyond_leak or 0.0
+    low, _ = with_seeds(beyond, figures.gain_beyond_leak_interval, figures.seeds.margin)
+    leak = f"of it up to {figures.leak:.4f} may be what the places tell of the tokens behind them"
     if low > least:
-        return "go", f"{told}: more than {least}"
-    return "not-enough-data", f"{told}: more examples have to tell whether it is more than {least}"
+        return "go", f"{told}: {leak}, and the rest, {low:+.4f} at least, is more than {wanted}"
+    return (
+        "not-enough-data",
+        f"{told}: but {leak}, since the placement chose them by these. That is no help while "
+        "generating: measure answers (--generate, min_accuracy_gain), or places that are known "
+        "before the token",
+    )
 
 
-def _token_overhead(figures: Figures, rules: Rules) -> tuple[Verdict, str] | None:
+def _seeds(figures: Figures) -> str:
+    seeds = figures.seeds
+    if seeds.margin is None:
+        return ""
+    return f", other seeds of {len(seeds.models)} and {len(seeds.baselines)} trainings considered"
+
+
+def with_seeds(middle: float, interval: Interval, margin: float | None) -> Interval:
+    """An interval over examples, made wider by how far the gain can be off by the seeds.
+
+    Both errors are independent: their squares add up.
+    """
+    if margin is None:
+        return interval
+    low, high = interval
+    return middle - math.hypot(middle - low, margin), middle + math.hypot(high - middle, margin)
+
+
+def _answers(answers: dict[str, Any] | None, rules: Rules) -> Said | None:
+    least = rules.min_accuracy_gain
+    if least is None:
+        return None
+    if not answers or answers.get("accuracy_gain_interval") is None:
+        return (
+            "not-enough-data",
+            "no answers were generated (--generate), which min_accuracy_gain is of",
+        )
+    low, high = answers["accuracy_gain_interval"]
+    told = (
+        f"{answers['accuracy_gain']:+.1%} of {answers['examples']} answers are right with pauses "
+        f"({low:+.1%} to {high:+.1%})"
+    )
+    if low > least:
+        return "go", f"{told}: more than {least:.1%}"
+    if high <= least:
+        return "no-go", f"{told}: not more than {least:.1%}"
+    return (
+        "not-enough-data",
+        f"{told}: more answers have to tell whether it is more than {least:.1%}",
+    )
+
+
+def _token_overhead(figures: Figures, rules: Rules) -> Said | None:
     most, found = rules.max_token_overhead, figures.token_overhead
     if most is None or found is None:
         return None
@@ -103,7 +180,7 @@ def _token_overhead(figures: Figures, rules: Rules) -> tuple[Verdict, str] | Non
     return "go", f"{told}: within {most}"
 
 
-def _latency(figures: Figures, rules: Rules) -> tuple[Verdict, str] | None:
+def _latency(figures: Figures, rules: Rules) -> Said | None:
     most, interval = rules.max_latency_overhead, figures.latency_overhead_interval
     if most is None:
         return None

@@ -34,6 +34,9 @@ class Measured:
     logprob_after_with: Floats
     seconds_without: Floats
     seconds_with: Floats
+    with_each: Floats
+    without_each: Floats
+    same_each: Floats
 
     def __len__(self) -> int:
         """How many examples."""
@@ -61,21 +64,54 @@ class Measured:
         """The examples of one group."""
         return self.take(np.asarray(self.group_name == name, dtype=bool))
 
+    def of_units(self, units: NDArray[np.object_]) -> Measured:
+        """Sums over the examples of each unit, in the order in which the units come.
+
+        ``units`` [examples] names the one that each belongs to; all of its examples stand together.
+        """
+        if not len(self):
+            return self
+        starts = np.flatnonzero(np.concatenate([[True], units[1:] != units[:-1]]))
+        summed = {
+            f.name: np.add.reduceat(getattr(self, f.name), starts, axis=0)
+            for f in fields(self)
+            if f.name not in ("id", "group_name")
+        }
+        return Measured(units[starts], self.group_name[starts], **summed)
+
     def table(self) -> pa.Table:
         """As the rows of a table ``gates/NAME``."""
         schema = schema_of("gates")
         columns = [pa.array(getattr(self, f.name), f.type, from_pandas=True) for f in schema]
         return pa.Table.from_arrays(columns, schema=schema)
 
+    def part(self) -> pa.Table:
+        """As ``table``, with what the record leaves out: `of_part` reads it."""
+        found = self.table()
+        for name in _EACH:
+            found = found.append_column(name, pa.array(getattr(self, name).tolist(), _LISTS))
+        return found
+
     @classmethod
-    def of_table(cls, rows: pa.Table) -> Measured:
-        """The inverse of ``table``."""
-        read = {f.name: rows.column(f.name).to_numpy() for f in fields(cls)}
-        return cls(**{n: v.astype(np.int64) if v.dtype.kind == "i" else v for n, v in read.items()})
+    def of_part(cls, rows: pa.Table) -> Measured:
+        """The inverse of ``part``."""
+        read: dict[str, NDArray] = {
+            f.name: rows.column(f.name).to_numpy() for f in fields(cls) if f.name not in _EACH
+        }
+        read = {n: v.astype(np.int64) if v.dtype.kind == "i" else v for n, v in read.items()}
+        for name in _EACH:
+            lists = rows.column(name).to_pylist()
+            width = len(lists[0]) if lists else 0
+            read[name] = np.array(lists, np.float64).reshape(len(lists), width)
+        return cls(**read)
 
     @classmethod
     def joined(cls, parts: list[Measured]) -> Measured:
-        """Several, one after another; none of them is no example."""
-        return cls.of_table(
-            pa.concat_tables([schema_of("gates").empty_table(), *(part.table() for part in parts)])
+        """Several, at least one, one after another."""
+        return cls(
+            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)}
         )
+
+
+_EACH = ("with_each", "without_each", "same_each")
+_LISTS = pa.list_(pa.float64())

@@ -19,13 +19,14 @@ class MeasuredPart:
 
     figures: Figures
     judged: Judged | None = None  # None without gate rules
-    ruled_out: int | None = None  # after so many examples the sequential test had ruled help out
+    ruled_out: int | None = None  # after so many units help was
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         judged = {
             "verdict": self.judged.verdict if self.judged else None,
             "reasons": self.judged.reasons if self.judged else [],
+            "not_covered": self.judged.not_covered if self.judged else [],
             "ruled_out_after": self.ruled_out,
         }
         return self.figures.as_json() | judged
@@ -52,19 +53,31 @@ class Measurement:
     dataset: str
     version: int
     placement: str
-    model: dict[str, Any]  # as a manifest records it
-    baseline: dict[str, Any] | None  # None: the same model, without pauses
+    models: list[dict[str, Any]]  # as a manifest records them; alike but for their seed
+    baselines: list[dict[str, Any]]  # none: the same models, without pauses
+    same_as: list[dict[str, Any]]
     held_out: HeldOut
     examples_there: int  # held-out examples, measured or not
     overlong: int  # left out: with the pauses longer than the model takes
     seed: int
     confidence: float
     group_by: str | None
+    cluster: str | None
     rules: Rules | None
     whole: MeasuredPart
     groups: dict[str, MeasuredPart] = field(default_factory=dict)
     stopped_early: bool = False
     generated: Generated | None = None
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The trained model, the first of several."""
+        return self.models[0]
+
+    @property
+    def baseline(self) -> dict[str, Any] | None:
+        """What it is compared with, the first of several; None: itself, without pauses."""
+        return self.baselines[0] if self.baselines else None
 
     @property
     def verdict(self) -> str | None:
@@ -105,6 +118,9 @@ class Measurement:
             "placement": self.placement,
             "model": self.model,
             "baseline": self.baseline,
+            "models": self.models,
+            "baselines": self.baselines,
+            "same_as": self.same_as,
             "split": self.held_out.split,
             "fifth_of_split": self.held_out.seed is not None,
             "seed": self.seed,
@@ -116,6 +132,7 @@ class Measurement:
         told |= self.whole.as_json()
         told |= {
             "group_by": self.group_by,
+            "cluster": self.cluster,
             "groups": {name: part.as_json() for name, part in self.groups.items()},
             "gate": self.rules.model_dump() if self.rules else None,
         }

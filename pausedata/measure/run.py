@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pausedata.core import stopping
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress, Silent
 from pausedata.measure.examples import ExamplePair, choose
-from pausedata.measure.figures import RESAMPLES, figures
+from pausedata.measure.figures import figures
 from pausedata.measure.generate import (
     Answering,
     Generating,
@@ -23,9 +26,11 @@ from pausedata.measure.generate import (
     way_of,
     write_pairs,
 )
-from pausedata.measure.judge import Watch, judge
-from pausedata.measure.likelihood import measure_pairs
-from pausedata.measure.measured import Measured
+from pausedata.measure.judge import judge, ruled_out
+from pausedata.measure.known_before import known_before
+from pausedata.measure.leak import leaks
+from pausedata.measure.likelihood import Readers, measure_pairs
+from pausedata.measure.measured import Floats, Measured
 from pausedata.measure.result import Generated, MeasuredPart, Measurement
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
@@ -46,18 +51,23 @@ PART = 32  # examples that are kept together: what a kill can cost
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """What a command asks for; models are Hub ids, folders or .gguf files."""
+    """What a command asks for; models are Hub ids, folders or .gguf files.
 
-    model: str
+    ``models`` were trained alike but for their seed, and so were ``baselines``; without any, each
+    model is its own. ``same_as``: models that differ from the baselines by their seed alone.
+    """
+
+    models: Sequence[str]
     placement: str
-    baseline: str | None = None
+    baselines: Sequence[str] = ()
+    same_as: Sequence[str] = ()
     dtype: str = "float32"
     device: str = "auto"
     split: str | None = None
     group_by: str | None = None
     examples: int | None = None  # at most so many
     seed: int = 0
-    resamples: int = RESAMPLES
+    cluster: str | None = None  # a column: its examples are like one another
     rules: Rules | None = None
     to_the_end: bool = False  # go on where help is ruled out
     record: str | None = None  # the gate's name, where it is recorded
@@ -92,8 +102,9 @@ class _Measuring:
         pins = Pins(root, recorded_pins(self.version), keep=False)
         self.tokenizers = Tokenizers(self.version.manifest.pause.token, pins)
         self.version.table(f"placements/{asked.placement}")
-        self.model = _find(asked.model, pins, "--model")
-        self.baseline = _find(asked.baseline, pins, "--baseline") if asked.baseline else None
+        self.models = [_find(model, pins, "--model") for model in asked.models]
+        self.baselines = [_find(model, pins, "--baseline") for model in asked.baselines]
+        self.same_as = [_find(model, pins, "--same-as") for model in asked.same_as]
         self._check_models()
         self.chosen = choose(
             self.version,
@@ -102,6 +113,7 @@ class _Measuring:
             seed=asked.seed,
             most=asked.examples,
             group_by=asked.group_by,
+            cluster=asked.cluster,
             texts=asked.generating is not None,
             progress=progress,
         )
@@ -117,15 +129,15 @@ class _Measuring:
             pairs, overlong = self._pairs_that_fit()
             # What answers need comes first: it costs nothing, and may be missing.
             answering = self._answering(pairs)
-            watches = self._watches(pairs)
-            measured = self._measure(stage, pairs, watches)
-            result = self._result(measured, overlong, watches, stopped=len(measured) < len(pairs))
+            measured = self._measure(stage, pairs)
+            generated = None
             stages = [stage]
             if answering is not None:
                 wanted = self._inputs() | answering.how.as_json()
                 stages.append(work.staging.stage("generate", wanted))
                 records = self._generate(stages[-1], pairs[: len(measured)], answering)
-                result = replace(result, generated=self._generated(records, answering.how))
+                generated = self._generated(records, answering.how)
+            result = self._result(measured, pairs, overlong, generated)
             outcome = self._record(work, result, measured, command)
             for finished in stages:
                 work.staging.drop(finished)
@@ -134,24 +146,24 @@ class _Measuring:
     def _check_models(self) -> None:
         """UsageError unless both give the stored ids, and the trained one has the pause."""
         pause = self.version.manifest.pause
-        for option, model in (("--model", self.model), ("--baseline", self.baseline)):
-            if model is None:
-                continue
+        told = {"--model": self.models, "--baseline": self.baselines, "--same-as": self.same_as}
+        for option, model in ((option, model) for option, some in told.items() for model in some):
             todo = f"Only models with the tokenizer of {self.version.manifest.name} are compared."
             runs.check_tokenizer(
                 *(option, model, self.tokenizers, self.version.tables, self.progress, todo)
             )
-        found, is_new = self.tokenizers.load(self.model).pause_id(pause.token)
-        if is_new:
-            raise UsageError(
-                f"--model: {self.model.name} has no token {pause.token}, so that it was not "
-                "trained with pauses. `pausedata prepare-model` adds the token, before training."
-            )
-        if found != pause.id:
-            raise UsageError(
-                f"--model: {self.model.name} has {pause.token} as id {found}, the dataset as id "
-                f"{pause.id}: it was trained on exports of another dataset."
-            )
+        for model in self.models:
+            found, is_new = self.tokenizers.load(model).pause_id(pause.token)
+            if is_new:
+                raise UsageError(
+                    f"--model: {model.name} has no token {pause.token}, so that it was not trained "
+                    "with pauses. `pausedata prepare-model` adds the token, before training."
+                )
+            if found != pause.id:
+                raise UsageError(
+                    f"--model: {model.name} has {pause.token} as id {found}, the dataset as id "
+                    f"{pause.id}: it was trained on exports of another dataset."
+                )
 
     def _inputs(self) -> dict[str, Any]:
         """All that decides what is measured of an example."""
@@ -160,19 +172,21 @@ class _Measuring:
             "placement": asked.placement,
             "content": tables[f"placements/{asked.placement}"].content,
             "tokens": tables["tokens"].content,
-            "model": self.model.identity(),
-            "baseline": self.baseline.identity() if self.baseline else None,
+            "models": [model.identity() for model in self.models],
+            "baselines": [model.identity() for model in self.baselines],
+            "same_as": [model.identity() for model in self.same_as],
             "dtype": asked.dtype,
             "device": asked.device,
             "split": self.chosen.where.split,
             "fifth": self.chosen.where.seed is not None,
             "seed": asked.seed,
             "group_by": asked.group_by,
+            "cluster": asked.cluster,
         }
 
     def _pairs_that_fit(self) -> tuple[list[ExamplePair], int]:
         """The examples that the models take, and how many are longer."""
-        models = [self.model, *([self.baseline] if self.baseline else [])]
+        models = [*self.models, *self.baselines, *self.same_as]
         limits = [limit for model in models if (limit := context_length(model)) is not None]
         pairs = self.chosen.pairs
         fitting = [pair for pair in pairs if not limits or len(pair) <= min(limits)]
@@ -186,65 +200,84 @@ class _Measuring:
             raise DataError("no example is left to measure: all are longer than the model takes.")
         return fitting, overlong
 
-    def _watches(self, pairs: list[ExamplePair]) -> dict[str | None, Watch]:
-        """Who says when help is ruled out: for the whole (None), and for each group."""
-        rules = self.asked.rules
-        if rules is None:
-            return {}
-        groups = {pair.group for pair in pairs} if rules.per_group else set[str | None]()
-        return {name: Watch(rules) for name in (None, *sorted(g for g in groups if g is not None))}
-
-    def _measure(
-        self, stage: Stage, pairs: list[ExamplePair], watches: Mapping[str | None, Watch]
-    ) -> Measured:
+    def _measure(self, stage: Stage, pairs: list[ExamplePair]) -> Measured:
         """Part by part, until all are measured or nothing is left to decide."""
-        # Groups too small to be judged do not keep the measurement going.
-        sizes = {name: sum(pair.group == name for pair in pairs) for name in watches if name}
-        deciding = [w for n, w in watches.items() if not n or sizes[n] >= w.rules.min_examples]
         parts: list[Measured] = []
         kept = {start: _kept(stage, start, pairs) for start in range(0, len(pairs), PART)}
+        deciding = self._deciding(pairs)
         title = f"measuring {self.asked.placement}"
         with (
-            self._scorers(pairs, needed=None in kept.values()) as scorers,
+            self._readers(pairs, needed=None in kept.values()) as readers,
             stopping.graceful_shutdown(),
             self.progress.step(title, len(pairs), "examples") as advance,
         ):
             for start, part in kept.items():
                 some = pairs[start : start + PART]
                 if part is None:
-                    part = measure_pairs(some, start, *scorers)
-                    stage.write(_part_path(start), part.table())
-                parts.append(part)
-                for name, watch in watches.items():
-                    watch.add(part if name is None else part.of_group(name))
+                    assert readers is not None
+                    part = measure_pairs(some, start, readers)
+                    stage.write(_part_path(start), part.part())
+                parts = [Measured.joined([*parts, part])]
                 advance(len(some))
                 stopping.raise_if_stopped()
-                ended = deciding and all(watch.ruled_out is not None for watch in deciding)
-                if ended and not self.asked.to_the_end and start + PART < len(pairs):
+                done = start + len(some)
+                if done == len(pairs) or self.asked.to_the_end or not deciding:
+                    continue
+                if all(self._ruled_out(parts[0], pairs, name) is not None for name in deciding):
                     self.progress.say(
-                        f"help is ruled out after {start + PART} of {len(pairs)} examples: "
-                        "the others are not measured (--to-the-end goes on)"
+                        f"help is ruled out after {done} of {len(pairs)} examples: the others are "
+                        "not measured (--to-the-end goes on)"
                     )
                     break
-        return Measured.joined(parts)
+        return parts[0]
+
+    def _deciding(self, pairs: list[ExamplePair]) -> list[str | None]:
+        """What a verdict is wanted on: the whole (None), and each group that is large enough."""
+        rules = self.asked.rules
+        if rules is None:
+            return []
+        sizes = Counter(pair.group for pair in pairs if pair.group and rules.per_group)
+        large = [name for name, count in sizes.items() if count >= rules.min_examples]
+        return [None, *sorted(large)]
+
+    def _ruled_out(
+        self, measured: Measured, pairs: list[ExamplePair], group: str | None
+    ) -> int | None:
+        """After how many units help was ruled out, of all examples (None) or of a group."""
+        assert self.asked.rules is not None
+        units = _units(pairs)
+        if units is not None:
+            # A cluster of which an example is still to come is not yet a unit.
+            whole = len(measured)
+            while 0 < whole < len(pairs) and units[whole] == units[whole - 1]:
+                whole -= 1
+            measured, units = measured.take(slice(whole)), units[:whole]
+        if group is not None:
+            mine = np.asarray(measured.group_name == group, dtype=bool)
+            measured, units = measured.take(mine), None if units is None else units[mine]
+        if units is not None:
+            measured = measured.of_units(units)
+        return ruled_out(measured, self.asked.rules)
 
     @contextmanager
-    def _scorers(self, pairs: list[ExamplePair], *, needed: bool) -> Iterator[list[Scorer]]:
-        """The trained model and what it is compared with, if they are ``needed`` at all."""
+    def _readers(self, pairs: list[ExamplePair], *, needed: bool) -> Iterator[Readers | None]:
+        """The models, if they are ``needed`` at all."""
         loaded: list[Scorer] = []
         longest = max(map(len, pairs))
         try:
-            for model in (self.model, self.baseline) if needed else ():
-                if model is None:
-                    continue
+            for model in (*self.models, *self.baselines, *self.same_as) if needed else ():
                 spec = self._spec(model)
                 spec.check_memory(longest)
                 self.progress.say(f"loading {spec.label}")
                 loaded.append(spec.load(self.root / "staging", longest, self.progress))
-            both = [loaded[0], loaded[-1]] if loaded else []
-            if both:  # the first pass of a model is slower than any other, and is nobody's cost
-                measure_pairs(pairs[:1], 0, *both)
-            yield both
+            readers = None
+            if loaded:
+                trained, rest = loaded[: len(self.models)], loaded[len(self.models) :]
+                plain = rest[: len(self.baselines)] or trained
+                readers = Readers(trained, plain, rest[len(self.baselines) :])
+                # The first pass of a model is slower than any other, and is nobody's cost.
+                measure_pairs(pairs[:1], 0, readers)
+            yield readers
         finally:
             for scorer in loaded:
                 scorer.close()
@@ -267,8 +300,8 @@ class _Measuring:
         kept = {start: _written(stage, start, some) for start, some in batches.items()}
         trained = baseline = None
         if None in kept.values():
-            trained = self._writer(self.model, how)
-            baseline = self._writer(self.baseline, how) if self.baseline else trained
+            trained = self._writer(self.models[0], how)
+            baseline = self._writer(self.baselines[0], how) if self.baselines else trained
         found: list[Record] = []
         title = f"generating answers, {how.task}"
         with (
@@ -291,43 +324,58 @@ class _Measuring:
         return Writer(model, pause, asked, dtype=self.asked.dtype, device=self.asked.device)
 
     def _generated(self, records: list[Record], asked: Generating) -> Generated:
-        settings = self._interval_settings
         groups = sorted({r["group"] for r in records if r["group"] is not None})
         return Generated(
             asked,
-            summary(records, **settings),
-            {g: summary([r for r in records if r["group"] == g], **settings) for g in groups},
+            summary(records, confidence=self._confidence),
+            {
+                g: summary([r for r in records if r["group"] == g], confidence=self._confidence)
+                for g in groups
+            },
             records,
         )
 
     @property
-    def _interval_settings(self) -> dict[str, Any]:
-        asked = self.asked
-        confidence = asked.rules.confidence if asked.rules else 0.95
-        return {"confidence": confidence, "seed": asked.seed, "resamples": asked.resamples}
+    def _confidence(self) -> float:
+        return self.asked.rules.confidence if self.asked.rules else 0.95
 
     def _spec(self, model: ModelRef) -> RunSpec:
         scoring = Scoring(device=self.asked.device)
         return RunSpec("measure", model, self.asked.dtype, "transformers", scoring)
 
+    def _leaks(self, pairs: list[ExamplePair]) -> Floats:
+        """What the places of each of ``pairs`` may tell of its tokens, at most: [examples]."""
+        if known_before(self.version, self.asked.placement):
+            return np.zeros(len(pairs))
+        return leaks(pairs)
+
     def _result(
         self,
         measured: Measured,
+        pairs: list[ExamplePair],
         overlong: int,
-        watches: Mapping[str | None, Watch],
-        *,
-        stopped: bool,
+        generated: Generated | None,
     ) -> Measurement:
         asked, rules = self.asked, self.asked.rules
-        settings = self._interval_settings
+        confidence = self._confidence
+        leak, units = self._leaks(pairs)[: len(measured)], _units(pairs[: len(measured)])
 
         def part(name: str | None) -> MeasuredPart:
-            own = measured if name is None else measured.of_group(name)
-            told = figures(own, **settings)
-            if rules is None or name not in watches:
+            mine: Any = slice(None)
+            answers = generated.whole if generated else None
+            if name is not None:
+                mine = np.asarray(measured.group_name == name, dtype=bool)
+                answers = generated.groups.get(name) if generated else None
+            told = figures(
+                measured.take(mine),
+                leak=leak[mine],
+                units=None if units is None else units[mine],
+                confidence=confidence,
+            )
+            if rules is None or (name is not None and not rules.per_group):
                 return MeasuredPart(told)
-            ruled_out = watches[name].ruled_out
-            return MeasuredPart(told, judge(told, rules, ruled_out), ruled_out)
+            ended = self._ruled_out(measured, pairs, name)
+            return MeasuredPart(told, judge(told, rules, ended, answers), ended)
 
         if rules and rules.per_group and asked.group_by is None:
             self.progress.warn(
@@ -337,18 +385,21 @@ class _Measuring:
             dataset=self.version.manifest.name,
             version=self.version.number,
             placement=asked.placement,
-            model=self.model.identity(),
-            baseline=self.baseline.identity() if self.baseline else None,
+            models=[model.identity() for model in self.models],
+            baselines=[model.identity() for model in self.baselines],
+            same_as=[model.identity() for model in self.same_as],
             held_out=self.chosen.where,
             examples_there=self.chosen.there,
             overlong=overlong,
             seed=asked.seed,
-            confidence=settings["confidence"],
+            confidence=confidence,
             group_by=asked.group_by,
+            cluster=asked.cluster,
             rules=rules,
             whole=part(None),
             groups={name: part(name) for name in measured.groups()},
-            stopped_early=stopped,
+            stopped_early=len(measured) < len(pairs),
+            generated=generated,
         )
 
     def _record(
@@ -364,7 +415,6 @@ class _Measuring:
             **({"generating": generating} if generating else {}),
             "rules": asked.rules.model_dump() if asked.rules else None,
             "examples": asked.examples,
-            "resamples": asked.resamples,
         }
         stage = work.staging.stage(name, wanted)
         split = self.chosen.where.split
@@ -393,8 +443,15 @@ def _kept(stage: Stage, start: int, pairs: list[ExamplePair]) -> Measured | None
     path = _part_path(start)
     if stage.finished(path) is None:
         return None
-    part = Measured.of_table(read_shard(stage.folder / path))
+    part = Measured.of_part(read_shard(stage.folder / path))
     return part if part.id.tolist() == [pair.id for pair in pairs] else None
+
+
+def _units(pairs: Sequence[ExamplePair]) -> Any:
+    """The cluster of each of ``pairs``, [examples]; None where each is a unit by itself."""
+    if not pairs or pairs[0].cluster is None:
+        return None
+    return np.array([pair.cluster for pair in pairs], dtype=object)
 
 
 def _answers_name(start: int) -> str:

@@ -14,6 +14,12 @@ class Rules(BaseModel):
         allow_inf_nan=False,
         description="nats for each real token: pauses have to bring more than this",
     )
+    min_accuracy_gain: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="share of answers: pauses have to make more right than this (measure "
+        "--generate); decides where the gain cannot",
+    )
     max_token_overhead: float | None = Field(
         default=None, ge=0, allow_inf_nan=False, description="pauses for each real token, at most"
     )
@@ -30,5 +36,8 @@ class Rules(BaseModel):
         default=False, description="judge every group by itself too: measure --group-by COLUMN"
     )
     min_examples: int = Field(
-        default=20, ge=2, description="fewer measured examples are not enough to judge"
+        default=100,
+        ge=2,
+        description="fewer measured examples, or clusters of them, are not enough to judge; the "
+        "stated confidence holds from 100 on",
     )

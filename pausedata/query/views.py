@@ -80,7 +80,7 @@ def create_views(
         "examples": {None: Examples(version)},
         "tokens": {run: Tokens(version, run, vocabulary) for run in runs or [None]},
         "pauses": {
-            name: PauseRows(version, name, placed_from(version, name), vocabulary)
+            name: PauseRows(version, name, version.placed_from(name), vocabulary)
             for name in placements
         },
         "tokens_nested": {None: Stored(version, "tokens")},
@@ -103,13 +103,6 @@ def create_views(
             selects.append(select(VIEWS[view], constant, rows))
         body = union(selects) if selects else nothing(VIEWS[view])
         connection.execute(f"CREATE VIEW {identifier(schema)}.{view} AS {body}")
-
-
-def placed_from(version: Version, placement: str) -> str | None:
-    """The run that ``placement`` was made from; None where it needed none, or it is gone."""
-    provenance = version.table(f"placements/{placement}").entry.provenance
-    run = provenance.get("inputs", {}).get("run")
-    return run if run in version.runs else None
 
 
 def literal(text: str) -> str:

@@ -182,6 +182,12 @@ class Version:
         own = (self.manifest.recipe.get("scoring") or {}).get("run")
         return own if own in self.runs else next(iter(self.runs), None)
 
+    def placed_from(self, placement: str) -> str | None:
+        """The run that ``placement`` was made from; None where it needed none, or it is gone."""
+        provenance = self.table(f"placements/{placement}").entry.provenance
+        run = provenance.get("inputs", {}).get("run")
+        return run if run in self.runs else None
+
     @property
     def placements(self) -> list[str]:
         """The names of the placements."""

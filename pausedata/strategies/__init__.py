@@ -58,6 +58,7 @@ __all__ = [
     "choose_places",
     "describe",
     "get",
+    "known_before",
     "names",
     "of",
     "origin",
@@ -140,11 +141,15 @@ def about(name: str) -> dict[str, Any]:
     """What the strategy ``name`` says of itself, JSON-able: lists, schema and docs rest on it.
 
     ``reads``: what it needs of the dataset besides the tokens' spans, with the parameters of its
-    worked examples: names of the optional columns of a batch.
+    worked examples: names of the optional columns of a batch. ``known_before``: yes, no, or that it
+    depends on the parameters.
     """
     strategy = get(name)
     said = {key: getattr(strategy, key) for key in ("source", "formula", "notes")}
-    return _registry.describe(name) | said | {"reads": sorted(_all_reads(strategy))}
+    declared = strategy.known_before
+    known = "depends" if callable(declared) else "yes" if declared else "no"
+    reads = sorted(_all_reads(strategy))
+    return _registry.describe(name) | said | {"reads": reads, "known_before": known}
 
 
 def describe() -> list[dict[str, Any]]:
@@ -168,6 +173,22 @@ def reads(strategy: Strategy, parameters: Parameters) -> frozenset[str]:
 def reads_scores(strategy: Strategy, parameters: Parameters) -> bool:
     """Whether it needs a scored run."""
     return bool(reads(strategy, parameters) & SCORES)
+
+
+def known_before(
+    strategy: Strategy, parameters: Parameters, other: Callable[[str], bool] = lambda name: False
+) -> bool:
+    """Whether the prompt and the tokens before a token decide if a pause stands before it.
+
+    ``other`` says it of another placement, by name, which the strategy reads. Where it is so the
+    places tell nothing of the tokens that follow.
+    """
+    eligible = getattr(parameters, "eligible", None)
+    if eligible is not None and eligible.reads:  # the token's own text decides
+        return False
+    declared = strategy.known_before
+    known = declared(parameters) if callable(declared) else declared
+    return known and all(map(other, parameters.placements))
 
 
 def place(strategy: Strategy, batch: Batch, parameters: Parameters) -> tuple[Placed, int]:

@@ -29,5 +29,6 @@ STRATEGY = Strategy(
     source='Goyal et al., "Think before you speak: Training Language Models With Pause Tokens" '
     "(ICLR 2024); the paper's APPD",
     formula="Position 0 of every response, with the whole count.",
+    known_before=True,
     worked=({"tokens": 3},),
 )

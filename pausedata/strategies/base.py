@@ -329,6 +329,9 @@ class Strategy:
     depend on nothing but that example and what ``fit`` found. ``needs`` are the batch's columns
     that it reads: ``logprob``, ``rank``, ``entropy``, ``text``. ``fit`` sees all batches of a
     split before any is placed; what it gives is recorded, and handed on as ``Batch.fitted``.
+    ``known_before``, true or a function of the parameters: whether the prompt and the tokens before
+    a token say, by themselves, that a pause stands before it. Where they do not, a pause tells
+    something of what follows, and a model that was trained with such pauses listens.
     ``source``, ``formula``, ``worked`` (parameters of worked examples) and ``notes`` (whatever else
     there is to say, in Markdown) are for the docs and `pausedata strategies`.
     """
@@ -338,6 +341,7 @@ class Strategy:
     place: Callable[[Batch, Any], Placed]
     needs: frozenset[str] = frozenset()
     fit: Callable[[Batches, Any], dict[str, Any]] | None = None
+    known_before: bool | Callable[[Any], bool] = False
     source: str = ""
     formula: str = ""
     worked: tuple[dict[str, Any], ...] = ()

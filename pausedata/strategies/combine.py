@@ -73,6 +73,7 @@ STRATEGY = Strategy(
     place,
     formula="With P1 … Pk the places of the placements `of`: P1 ∪ … ∪ Pk, P1 ∩ … ∩ Pk, or "
     "P1 ∖ (P2 ∪ … ∪ Pk). The others are made first, and a change of one remakes this one.",
+    known_before=True,  # where all of the placements are
     worked=(
         {"of": ["a", "b"]},
         {"of": ["a", "b"], "how": "intersection"},

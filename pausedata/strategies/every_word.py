@@ -52,5 +52,6 @@ STRATEGY = Strategy(
     "word ends, the last one too; words that end in one token share a place. (The reference code "
     "splits at single spaces and puts none after the last word.) With `every_n_tokens: N`: the "
     "positions N, 2N, … up to the number of tokens.",
+    known_before=lambda parameters: parameters.every_n_tokens is not None,
     worked=({}, {"every_n_tokens": 4}),
 )

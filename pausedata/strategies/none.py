@@ -28,5 +28,6 @@ STRATEGY = Strategy(
     place,
     source="plain supervised fine-tuning (SFT), the control for pauses as such",
     formula="No position at all: the same tokens, without a pause.",
+    known_before=True,
     worked=({},),
 )

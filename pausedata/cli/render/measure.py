@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -24,11 +25,12 @@ def render_measurement(found: Measurement) -> RenderableType:
     if judged is not None:
         parts += [Text(), Text(judged.verdict, _STYLES[judged.verdict])]
         parts += [Text(f"  {reason}") for reason in judged.reasons]
+        parts += [Text(f"  not covered: {what}", "dim") for what in judged.not_covered]
     return Group(*parts)
 
 
 def _title(found: Measurement) -> Text:
-    against = found.baseline["id"] if found.baseline else "itself"
+    against = _ids(found.baselines) if found.baselines else "itself"
     whole = found.whole.figures
     of = f" of {found.examples_there:,}" if whole.examples != found.examples_there else ""
     fifth = "a fifth of split" if found.held_out.seed is not None else "split"
@@ -36,10 +38,16 @@ def _title(found: Measurement) -> Text:
     return Text.assemble(
         (visible(found.dataset), "bold"),
         f"  version {found.version}, placement {visible(found.placement)}: "
-        f"{visible(str(found.model['id']))} against {visible(str(against))} without pauses, on "
+        f"{_ids(found.models)} against {against} without pauses, on "
         f"{whole.examples:,}{of} examples of {fifth} '{visible(found.held_out.split)}' "
         f"({whole.tokens:,} tokens){early}",
     )
+
+
+def _ids(models: list[dict[str, Any]]) -> str:
+    """The first model, and how many others there are."""
+    others = f" and {len(models) - 1} more of it" if len(models) > 1 else ""
+    return visible(str(models[0]["id"])) + others
 
 
 def _figures(found: Measurement) -> RenderableType:
@@ -59,6 +67,14 @@ def _figures(found: Measurement) -> RenderableType:
     row("gain, nats for each real token", own.gain, own.gain_interval, _nats)
     row("  right after a pause", own.gain_after_pause, own.gain_after_pause_interval, _nats)
     row("  elsewhere", own.gain_elsewhere, own.gain_elsewhere_interval, _nats)
+    if own.leak:
+        row("  what the places tell, at most", own.leak, None, _nats)
+        row("  the rest", own.gain_beyond_leak, own.gain_beyond_leak_interval, _nats)
+    seeds = own.seeds
+    if seeds.margin is not None:
+        row("  other seeds, either way", seeds.margin, None, _nats)
+    for gain in seeds.same_as:
+        row("  --same-as, by its seed alone", gain, None, _nats)
     row("pauses for each real token", own.token_overhead, None, _share)
     row("further time", own.latency_overhead, own.latency_overhead_interval, _percent)
     return table

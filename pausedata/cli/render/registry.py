@@ -47,6 +47,7 @@ def render_registry(described: list[dict[str, Any]]) -> RenderableType:
         parts += [_head(entry), _indented(Text(entry["summary"]))]
         if "reads" in entry:
             parts.append(_indented(Text(f"reads {reads_in_words(entry['reads'])}")))
+            parts.append(_indented(Text(f"places known before the token: {entry['known_before']}")))
         if entry.get("readers"):
             parts.append(_indented(Text(f"read by {entry['readers']}")))
         parts += [_options([o for o in entry["options"] if not o["common"]]), Text()]
@@ -68,6 +69,8 @@ def render_strategy(about: dict[str, Any], worked: list[Worked]) -> RenderableTy
     if about["notes"]:
         parts += [Text("notes", "bold"), Markdown(about["notes"])]
     parts += [Text("reads", "bold"), _indented(Text(reads_in_words(about["reads"]))), Text()]
+    known = f"{about['known_before']} (docs/gate.md says what hangs on it)"
+    parts += [Text("places known before the token", "bold"), _indented(Text(known)), Text()]
     own = [option for option in about["options"] if not option["common"]]
     for label, options in (("parameters", own), ("common parameters", _common(about))):
         if options:
