@@ -128,7 +128,7 @@ $(TRAINERS)/.installed: pyproject.toml constraints.txt Makefile $(UV)
 
 test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, on the CPU, on exports of real rows
 	$(TRAINERS)/bin/python -m pytest -W default -m trainers tests/test_trainers.py tests/test_trainers_refresh.py \
-		tests/test_miniature.py
+		tests/test_miniature.py tests/test_listening.py
 
 # What else pyproject.toml allows. Wheels alone: nobody should need a compiler.
 EVERYTHING := --only-binary :all: --extra transformers --extra dev pyproject.toml

@@ -1,33 +1,60 @@
-"""How often the gate says no-go where pauses help just as much as they have to.
+"""How often the gate is wrong where pauses bring just as much as they have to: the hardest case.
 
     python benchmarks/gate_error_rate.py                        # some minutes
     python benchmarks/gate_error_rate.py --dataset DATASET      # and with a gate's own examples
 
-The true gain is `min_gain` exactly: the hardest case, in which a no-go is an error, and a go too.
-One looks after every example. Beside it stands what the same looking does to a t-test that is made
-to be read once. `--effect` moves the true gain below `min_gain`, by so many standard deviations:
-then a no-go is right, and the examples that it took are what stopping early is worth.
+The true gain is `min_gain` exactly, so that a go is an error, and a no-go too. One looks after
+every example from the n-th on, up to the last (`--examples`), and is wrong if one ever is; each
+shape has a row, each n a column. `once` looks at the n-th alone. `--effect` moves the true gain, by
+so many standard deviations: then one of the two is right, and the examples that it took are told.
+Clusters are of five examples that share half of their variance, and are given as clusters; `alone`
+they are not. Answers are of two models of which each is right in the same share.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from common import machine, parser_of
 from numpy.typing import NDArray
+from pausedata.measure.paired import paired_interval
 
-from pausedata.measure.figures import figures
-from pausedata.measure.judge import Watch, judge
-from pausedata.measure.measured import Measured
+from pausedata.measure.sequential import signs
 from pausedata.pipeline.rules import Rules
 from pausedata.store.dataset import open_version
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]
+
+LOOKS = [20, 50, 100, 200, 500, 2000, 20_000]
+_LOGNORMAL = math.exp(0.5), math.sqrt((math.e - 1) * math.e)  # mean and standard deviation
+
+
+def lognormal(rng: np.random.Generator, n: int) -> Floats:
+    mean, deviation = _LOGNORMAL
+    return (rng.lognormal(size=n) - mean) / deviation
+
+
+def few_lose(rng: np.random.Generator, n: int) -> Floats:
+    """5 % lose 1.9 nats, the others gain about 0.1."""
+    drawn = np.where(rng.random(n) < 0.05, -1.9, 0.1) + rng.normal(0, 0.02, n)
+    return drawn / math.sqrt(0.05 * 0.95 * 4 + 0.02**2)
+
+
+def alike(rng: np.random.Generator, n: int) -> Floats:
+    """Examples of clusters of five that share half of their variance, one after another."""
+    shared = np.repeat(rng.standard_normal(-(-n // 5)), 5)[:n]
+    return (shared + rng.standard_normal(n)) / math.sqrt(2)
+
+
+def clusters(rng: np.random.Generator, n: int) -> Floats:
+    """The sums of such clusters: a cluster is one draw."""
+    return alike(rng, 5 * n).reshape(n, 5).sum(axis=1) / math.sqrt(15)
+
 
 # Differences between examples, of mean 0 and standard deviation 1.
 SHAPES: dict[str, Draw] = {
@@ -35,6 +62,12 @@ SHAPES: dict[str, Draw] = {
     "heavy tails (t, 4 degrees)": lambda rng, n: rng.standard_t(4, n) / math.sqrt(2),
     "skewed up (exponential)": lambda rng, n: rng.exponential(size=n) - 1,
     "skewed down (exponential)": lambda rng, n: 1 - rng.exponential(size=n),
+    "more so, up (lognormal)": lognormal,
+    "more so, down (lognormal)": lambda rng, n: -lognormal(rng, n),
+    "5 % lose much": few_lose,
+    "5 % gain much": lambda rng, n: -few_lose(rng, n),
+    "clusters of five": clusters,
+    "the same, alone": alike,
 }
 
 
@@ -42,61 +75,58 @@ def arguments() -> argparse.Namespace:
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("--tries", type=int, default=2000, help="simulated measurements for each shape")
-    add("--examples", type=int, default=500, help="at most so many in each")
+    add("--examples", type=int, default=20_000, help="at most so many in each")
     add("--confidence", type=float, default=0.95)
-    add("--effect", type=float, default=0.3, help="standard deviations below min_gain")
-    add("--resamples", type=int, default=300, help="of the bootstrap at the end")
+    add("--effect", type=float, default=0.3, help="standard deviations that the gain is moved by")
     add("--dataset", type=Path, help="whose gates' examples are drawn from too")
     return parser.parse_args()
 
 
-def measured(gains: Floats, tokens: NDArray[np.int64]) -> Measured:
-    """Examples that gain so many nats in all."""
-    count = len(gains)
-    nothing, zeros = np.full(count, None, dtype=object), np.zeros(count, np.int64)
-    none = np.zeros(count)
-    return Measured(nothing, nothing, tokens, zeros, zeros, none, gains, none, none, none, none)
-
-
-def looked_at_by_t_test(values: Floats, rules: Rules) -> int | None:
-    """When a one-sided t-test for one look, made after every example, first says no."""
-    n = np.arange(1, len(values) + 1)
-    mean = np.cumsum(values) / n
-    spread = np.maximum(np.cumsum(values**2) / n - mean**2, 1e-300) * n / np.maximum(n - 1, 1)
-    said = mean / np.sqrt(spread / n) < -quantile(rules.confidence)
-    said[: rules.min_examples - 1] = False
-    return int(np.argmax(said)) + 1 if said.any() else None
-
-
-def quantile(confidence: float) -> float:
-    """Of the normal distribution, which Student's is near after 20 examples."""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(confidence)
-
-
-def simulate(draw: Draw, told: argparse.Namespace, below: float) -> dict[str, float]:
-    """Shares of no-go and go by the gate, and of no by the t-test; median examples to a no-go."""
-    rules = Rules(min_gain=0.01, confidence=told.confidence)
+def said(draw: Draw, told: argparse.Namespace, moved: float = 0.0) -> Iterator[NDArray[np.int8]]:
+    """What the gate says after each example, of each simulated measurement."""
     rng = np.random.default_rng(0)
-    ended: list[int] = []
-    went = t_test = 0
-    for seed in range(told.tries):
-        # Longer answers gain more: what is tested is a ratio of sums.
-        tokens = rng.integers(40, 200, told.examples)
-        values = draw(rng, told.examples) - below
-        own = measured(rules.min_gain * tokens + values, tokens)
-        watch = Watch(rules)
-        watch.add(own)
-        t_test += looked_at_by_t_test(values, rules) is not None
-        if watch.ruled_out is not None:
-            ended.append(watch.ruled_out)
-        elif told.resamples:
-            found = figures(own, confidence=rules.confidence, seed=seed, resamples=told.resamples)
-            went += judge(found, rules).verdict == "go"
-    middle = float(np.median(ended)) if ended else math.nan
-    shares = {"no-go": len(ended), "go": went, "t-test": t_test}
-    return {name: count / told.tries for name, count in shares.items()} | {"median": middle}
+    for _ in range(told.tries):
+        yield signs(draw(rng, told.examples) + moved, told.confidence)
+
+
+def error_rates(draw: Draw, told: argparse.Namespace) -> dict[str, list[float]]:
+    """Shares of go and of no-go, ever from each of the looks on, and of both at it alone."""
+    looks = [n for n in LOOKS if n <= told.examples]
+    found = {name: [0.0] * len(looks) for name in ("go", "no-go", "once")}
+    for signs_ in said(draw, told):
+        for k, n in enumerate(looks):
+            found["go"][k] += bool((signs_[n - 1 :] == 1).any())
+            found["no-go"][k] += bool((signs_[n - 1 :] == -1).any())
+            found["once"][k] += bool(signs_[n - 1])
+    return {name: [count / told.tries for count in counts] for name, counts in found.items()}
+
+
+def examples_needed(draw: Draw, told: argparse.Namespace, moved: float) -> float:
+    """In the median, until the gate is right: from `min_examples` on."""
+    least = Rules().min_examples
+    ends = []
+    for signs_ in said(draw, told, moved):
+        right = signs_[least - 1 :] == np.sign(moved)
+        ends.append(least + int(right.argmax()) if right.any() else math.inf)
+    return float(np.median(ends))
+
+
+def answers(told: argparse.Namespace) -> Iterator[tuple[float, list[float]]]:
+    """How often the interval of answers misses a true difference of none, by how many are right."""
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.1, 0.5, 0.9):
+        missed = []
+        for n in (n for n in LOOKS if n <= min(told.examples, 2000)):
+            wrong = 0
+            for _ in range(told.tries):
+                # Half of the time both models are right or wrong together.
+                together, both = rng.random(n) < 0.5, rng.random(n) < share
+                own = np.where(together, both, rng.random(n) < share)
+                other = np.where(together, both, rng.random(n) < share)
+                low, high = paired_interval(own, other, told.confidence)
+                wrong += low > 0 or high < 0
+            missed.append(wrong / told.tries)
+        yield share, missed
 
 
 def recorded(root: Path) -> dict[str, Draw]:
@@ -105,11 +135,18 @@ def recorded(root: Path) -> dict[str, Draw]:
     found: dict[str, Draw] = {}
     for name in version.manifest.names("gates"):
         table = version.table(f"gates/{name}")
-        own = Measured.of_table(table.read(table.shards[0]))
-        values = own.gains - own.tokens * own.gains.sum() / own.tokens.sum()
+        rows = table.read(table.shards[0])
+        columns = ("logprob_with", "logprob_without", "tokens")
+        own, plain, tokens = (rows.column(c).to_numpy() for c in columns)
+        gains = own - plain
+        values = gains - tokens * gains.sum() / tokens.sum()
         values = (values - values.mean()) / values.std()
-        found[f"gates/{name} ({len(own)} examples)"] = lambda rng, n, v=values: rng.choice(v, n)
+        found[f"gates/{name} ({len(values)} examples)"] = lambda rng, n, v=values: rng.choice(v, n)
     return found
+
+
+def row(name: str, values: list[float]) -> str:
+    return f"{name:32}" + "".join(f"{value:9.4f}" for value in values)
 
 
 def main() -> None:
@@ -117,18 +154,20 @@ def main() -> None:
     print(machine())
     stated = 1 - told.confidence
     print(
-        f"{told.tries} measurements of up to {told.examples} examples, looked at after each; "
-        f"stated error {stated:.3f}"
+        f"{told.tries} measurements of {told.examples} examples; stated: at most {stated / 2:g} go "
+        f"and {stated / 2:g} no-go, however often one looks, from {Rules().min_examples} on"
     )
-    shapes = SHAPES | (recorded(told.dataset) if told.dataset else {})
-    for shape, draw in shapes.items():
-        at, under = simulate(draw, told, 0.0), simulate(draw, told, told.effect)
-        print(
-            f"{shape}: wrongly no-go {at['no-go']:.4f}, {at['no-go'] / stated:.2f} of what is "
-            f"stated (a t-test looked at as often {at['t-test']:.4f}, "
-            f"{at['t-test'] / stated:.2f}), wrongly go {at['go']:.4f}; {told.effect} deviations "
-            f"below: no-go {under['no-go']:.3f}, after {under['median']:.0f} examples in the median"
-        )
+    looks = [n for n in LOOKS if n <= told.examples]
+    print(f"{'from the n-th example on, n =':32}" + "".join(f"{n:9,}" for n in looks))
+    for shape, draw in (SHAPES | (recorded(told.dataset) if told.dataset else {})).items():
+        print(shape)
+        for name, values in error_rates(draw, told).items():
+            print(row(f"  {name}", values), flush=True)
+        up, down = (examples_needed(draw, told, side * told.effect) for side in (1, -1))
+        print(f"  moved by {told.effect:g} deviations: go after {up:.0f}, no-go after {down:.0f}")
+    print(f"answers: of equal models the interval leaves out 0; stated: at most {stated:g}")
+    for share, missed in answers(told):
+        print(row(f"  {share:.0%} right", missed), flush=True)
 
 
 if __name__ == "__main__":

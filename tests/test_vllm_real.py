@@ -125,7 +125,7 @@ def staged(root: Path) -> dict[str, int]:
 def test_scores_equal_transformers_and_so_do_positions(tmp_path: Path) -> None:
     """With a warm-up, so that two models score in turn, each in an engine of its own."""
     warmup = {"rows": 16, "rank": 4}
-    recipe = write_recipe(tmp_path, 72, cross_check=8, warmup=warmup)
+    recipe = write_recipe(tmp_path, 36, cross_check=8, warmup=warmup)
     root = tmp_path / "out"
     process = start("build", recipe)
     out, err = process.communicate(timeout=900)

@@ -14,6 +14,7 @@ from pausedata.core.errors import DataError, UsageError
 from pausedata.measure import answers
 from pausedata.measure.answers import GradedAnswer
 from pausedata.measure.examples import ExamplePair
+from pausedata.measure.paired import paired_interval
 from pausedata.measure.sequential import interval
 from pausedata.models.cache import in_cache, load_tokenizer
 from pausedata.models.ref import ModelRef
@@ -264,6 +265,7 @@ def summary(
     records: Sequence[Record],
     *,
     confidence: float = 0.95,
+    units: Any = None,
 ) -> dict[str, Any]:
     """Accuracies, their difference with its interval, and what the pauses cost, for programs."""
     if not records:
@@ -287,7 +289,9 @@ def summary(
         "accuracy_with": float(columns["right_with"].mean()),
         "accuracy_without": float(columns["right_without"].mean()),
         "accuracy_gain": float(gained.mean()),
-        "accuracy_gain_interval": interval(gained, np.ones(len(records)), confidence),
+        "accuracy_gain_interval": paired_interval(
+            columns["right_with"], columns["right_without"], confidence, units
+        ),
         "tokens_with": float(columns["tokens_with"].mean()),
         "tokens_without": float(columns["tokens_without"].mean()),
         "pauses": float(columns["pauses"].mean()),

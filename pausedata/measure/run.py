@@ -136,7 +136,7 @@ class _Measuring:
                 wanted = self._inputs() | answering.how.as_json()
                 stages.append(work.staging.stage("generate", wanted))
                 records = self._generate(stages[-1], pairs[: len(measured)], answering)
-                generated = self._generated(records, answering.how)
+                generated = self._generated(records, pairs, answering.how)
             result = self._result(measured, pairs, overlong, generated)
             outcome = self._record(work, result, measured, command)
             for finished in stages:
@@ -323,17 +323,20 @@ class _Measuring:
         pause = self.version.manifest.pause.token
         return Writer(model, pause, asked, dtype=self.asked.dtype, device=self.asked.device)
 
-    def _generated(self, records: list[Record], asked: Generating) -> Generated:
-        groups = sorted({r["group"] for r in records if r["group"] is not None})
-        return Generated(
-            asked,
-            summary(records, confidence=self._confidence),
-            {
-                g: summary([r for r in records if r["group"] == g], confidence=self._confidence)
-                for g in groups
-            },
-            records,
-        )
+    def _generated(
+        self, records: list[Record], pairs: list[ExamplePair], asked: Generating
+    ) -> Generated:
+        units = _units(pairs[: len(records)])
+        names = np.array([record["group"] for record in records], dtype=object)
+
+        def part(mine: Any) -> dict[str, Any]:
+            of = None if units is None else units[mine]
+            chosen = [record for record, own in zip(records, mine, strict=True) if own]
+            return summary(chosen, confidence=self._confidence, units=of)
+
+        groups = sorted({name for name in names if name is not None})
+        whole = part(np.ones(len(records), np.bool_))
+        return Generated(asked, whole, {name: part(names == name) for name in groups}, records)
 
     @property
     def _confidence(self) -> float:
