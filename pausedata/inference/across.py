@@ -43,13 +43,13 @@ class WithoutPauses(LogitsProcessor):
                 "WithoutPauses: PauseLogitsProcessor has to see the pauses. Give it beside this "
                 "one: logits_processor=[WithoutPauses(tokenizer, …), pauses]."
             )
-        self.processor = processor
+        self._processor: Any = processor
         self._pause = find_pause(tokenizer, pause_token)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores [rows, vocabulary] of the token after ``input_ids`` [rows, tokens]."""
         made = [
-            self.processor(row[row != self._pause][None], scores[k : k + 1])  # type: ignore[arg-type]
+            self._processor(row[row != self._pause][None], scores[k : k + 1])
             for k, row in enumerate(input_ids)
         ]
         return torch.cat(made)
@@ -77,7 +77,7 @@ class PauseStopStrings(StoppingCriteria):
                 "texts, none of them empty."
             )
         self._pause = find_pause(tokenizer, pause_token)
-        self._inner = StopStringCriteria(tokenizer, strings)
+        self._inner: Any = StopStringCriteria(tokenizer, strings)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
         """Which of the rows ``input_ids`` [rows, tokens] are done: [rows]."""
