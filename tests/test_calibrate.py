@@ -170,7 +170,8 @@ def test_that_generated_text_spends_something_else_is_said(
 ) -> None:
     make_dataset(tmp_path / "d")
     shown = run("calibrate", tmp_path / "d", "--budget", "3/100").out
-    assert "--generate 50 --model TRAINED measures it" in shown
+    assert "spend several times as much where it is new to the format, and less" in shown
+    assert "--generate 50 --model TRAINED measures how much" in shown
 
 
 @pytest.mark.parametrize("budget", ["0", "-1/100", "101/100", "3/0", "three", "nan"])

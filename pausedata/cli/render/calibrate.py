@@ -63,9 +63,11 @@ def _asked(found: Calibration) -> str:
 
 def _not_generated(found: Calibration) -> list[RenderableType]:
     return [
-        Text("All of this is of the corpus's text. In text that a model writes itself the same"),
-        Text("thresholds spend something else, often several times as much, as what it wrote"),
-        Text(f"and its own pauses change what follows: {_NEXT} measures it"),
+        Text(
+            "All of this is of the corpus's text. In text that a model writes the same thresholds"
+        ),
+        Text("spend several times as much where it is new to the format, and less where it was"),
+        Text(f"trained on it: {_NEXT} measures how much"),
     ]
 
 
