@@ -139,6 +139,41 @@ def test_the_command_gives_json_and_a_picture(run: Callable[..., Run], tmp_path:
     assert "a fifth of the examples (there is one split), chosen by seed 0" in shown.out
 
 
+def test_a_budget_is_of_pauses_and_not_of_places(run: Callable[..., Run], tmp_path: Path) -> None:
+    """Of 13 tokens 6/13 at two pauses a place leave three places: the highest three entropies."""
+    version = make_dataset(tmp_path / "d")
+    one, two = (calibrate(version, "base", b, tokens=n) for b, n in ((3 / 13, 1), (6 / 13, 2)))
+    assert (two.threshold, two.entropy_threshold) == (one.threshold, one.entropy_threshold)
+    assert one.entropy_predicted is not None and two.entropy_predicted is not None
+    assert one.entropy_predicted.pauses_per_token == pytest.approx(3 / 13)
+    assert two.entropy_predicted.pauses_per_token == pytest.approx(6 / 13)
+    assert two.entropy_predicted.surprisal == pytest.approx(one.entropy_predicted.surprisal)
+    assert two.predicted.at_most == pytest.approx(2 * one.predicted.at_most)
+    assert one.held_out is not None and two.held_out is not None
+    assert two.held_out.by_probability.pauses_per_token == pytest.approx(
+        2 * one.held_out.by_probability.pauses_per_token
+    )
+    curve = {round(point.budget, 4): point for point in two.curve}
+    simple = {round(point.budget, 4): point for point in one.curve}
+    for share in (0.1, 0.2, 0.5):  # so many pauses are half as many places
+        assert curve[share].limit == pytest.approx(simple[share / 2].limit)
+        assert curve[share].threshold == simple[share / 2].threshold
+    words = ("calibrate", tmp_path / "d", "--budget", "150/100", "--tokens", "2")
+    told = json.loads(run(*words, "--json", "-o", tmp_path / "c.svg").out)
+    assert (told["tokens_per_place"], told["budget"]) == (2, 1.5)
+    assert "budget: 150 pauses for 100 tokens, 2 pauses at each place" in run(*words).out
+    assert "at most 200/100" in run(*words[:3], "201/100", *words[4:]).err
+
+
+def test_that_generated_text_spends_something_else_is_said(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
+    make_dataset(tmp_path / "d")
+    shown = run("calibrate", tmp_path / "d", "--budget", "3/100").out
+    assert "spend several times as much where it is new to the format, and less" in shown
+    assert "--generate 50 --model TRAINED measures how much" in shown
+
+
 @pytest.mark.parametrize("budget", ["0", "-1/100", "101/100", "3/0", "three", "nan"])
 def test_a_budget_that_is_no_share_is_refused(budget: str) -> None:
     with pytest.raises(UsageError, match="--budget"):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pausedata.cli import complete
 from pausedata.cli.common import (
     AsJson,
     AtVersion,
@@ -31,8 +32,55 @@ def calibrate(
         typer.Option("--split", help="The split that is held out; by default the last."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Which fifth is held out where one split is there.")
+        int,
+        typer.Option(
+            "--seed", min=0, help="Which fifth is held out of an only split, and which prompts."
+        ),
     ] = 0,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Pauses at each place: the budget counts all.")
+    ] = 1,
+    generate: Annotated[
+        int | None,
+        typer.Option(
+            "--generate",
+            min=1,
+            metavar="N",
+            help="Also let a model answer N held-out prompts, and count the pauses in its text.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="The trained model that answers: a Hub id, a folder or a .gguf file; by default "
+            "the one of the Hub that scored the run.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            "--rounds",
+            min=0,
+            help="How many more thresholds are tried, each with N answers, for one that meets the "
+            "budget in the model's text.",
+        ),
+    ] = 3,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer, without pauses.")
+    ] = 256,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Answers that are generated side by side.")
+    ] = 8,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            help="float32, bfloat16 or float16.",
+            autocompletion=complete.words("float32", "bfloat16", "float16"),
+        ),
+    ] = "float32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
     picture: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the curve to this file, as an SVG.")
     ] = None,
@@ -44,20 +92,33 @@ def calibrate(
     that were held out.
 
     Example: pausedata calibrate build/gsm8k --run base --budget 3/100
+
+    Example: pausedata calibrate build/gsm8k --run base --budget 3/100 \
+    --generate 50 --model trained/dit
     """
     from pausedata.core.errors import UsageError
     from pausedata.measure.calibrate import calibrate as find
     from pausedata.measure.calibrate import parse_budget
+    from pausedata.pipeline.score_request import check_dtype
     from pausedata.store.dataset import check_output, open_version
 
-    asked = parse_budget(budget)
+    asked = parse_budget(budget, tokens)
+    if model is not None and generate is None:
+        raise UsageError("--model answers prompts: say how many, with --generate N.")
+    check_dtype(dtype)
     if picture is not None:
         if picture.suffix.lower() != ".svg" or picture.is_dir():
             raise UsageError(f"{picture}: name a file that ends in .svg.")
         check_output(picture)
-    found = find(
-        open_version(dataset, version), run, asked, split=split, seed=seed, progress=progress()
-    )
+    opened, shown = open_version(dataset, version), progress()
+    found = find(opened, run, asked, tokens=tokens, split=split, seed=seed, progress=shown)
+    if generate is not None:
+        from pausedata.measure.calibrate.generated import GenerateOptions, generated
+
+        options = GenerateOptions(
+            generate, model, rounds, max_new_tokens, batch, dtype, device, split, seed
+        )
+        found = generated(opened, found, options, shown)
     from pausedata.cli.render.calibrate import draw_curve, render_calibration
 
     if picture is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pausedata.inference.across import PauseStopStrings, WithoutPauses
     from pausedata.inference.eligibility import Eligibility
     from pausedata.inference.params import PauseParams
     from pausedata.inference.processor import PauseLogitsProcessor
@@ -27,9 +28,11 @@ _HOMES = {
     "OutputDeltas": "text",
     "PauseLogitsProcessor": "processor",
     "PauseParams": "params",
+    "PauseStopStrings": "across",
     "PauseStreamer": "text",
     "Stripped": "text",
     "TextDeltas": "text",
+    "WithoutPauses": "across",
     "strip_output": "text",
     "strip_pauses": "text",
 }
@@ -39,9 +42,11 @@ __all__ = [
     "OutputDeltas",
     "PauseLogitsProcessor",
     "PauseParams",
+    "PauseStopStrings",
     "PauseStreamer",
     "Stripped",
     "TextDeltas",
+    "WithoutPauses",
     "strip_output",
     "strip_pauses",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ except ImportError as error:
     raise missing_extra("torch and transformers", "transformers", "PauseLogitsProcessor") from error
 
 from pausedata.inference.decide import PauseState
+from pausedata.inference.generation import GenerationWarning, check_assisted, disturbed
 from pausedata.inference.params import PauseParams, parse_params
 from pausedata.inference.tensors import put_pauses
 from pausedata.inference.token import check_rows, find_pause, pieces_of
@@ -32,7 +34,8 @@ class PauseLogitsProcessor(LogitsProcessor):
 
     `model.generate(**inputs, logits_processor=[PauseLogitsProcessor(tokenizer, 0.5)])`. What a
     prompt holds counts towards no limit. One processor serves one call of `generate` after the
-    other, not two at a time, and neither assisted decoding nor continuous batching.
+    other, not two at a time. It refuses assisted decoding, and continuous batching does without
+    it. A GenerationWarning tells of `stop_strings` and of n-grams, which pauses disturb.
     """
 
     supports_continuous_batching = False
@@ -63,7 +66,8 @@ class PauseLogitsProcessor(LogitsProcessor):
         character. ``eligibility``, a rule or its file, says whether ``group`` may have any.
 
         ``requests``: for each prompt of the batch what is other for it: a mapping of these same
-        keys, or None. Beams and `num_return_sequences` of a prompt share its.
+        keys, or None. Beams and `num_return_sequences` of a prompt share its; rows that are not
+        the same prompt do not (of `inputs_embeds`, nothing tells).
 
         UsageError where a value is wrong, or the tokenizer has no such token.
         """
@@ -87,15 +91,16 @@ class PauseLogitsProcessor(LogitsProcessor):
             parse_params(common, "PauseLogitsProcessor")
         common["group"] = group
         self._params = [parse_params({**common, **e}, w) for e, w in zip(each, where, strict=True)]
+        self._each = requests is not None
         if not self._params:
             raise UsageError("PauseLogitsProcessor: requests is empty: one for each prompt.")
         self._ids = torch.empty(0, 0, dtype=torch.long)  # what the last call was given
-        self._prompt = 0  # tokens of it that are the prompt
         self._answers: list[PauseState] = []  # one for each row
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores [rows, vocabulary] of the token after ``input_ids`` [rows, tokens]."""
         check_rows(self._pause, scores.shape[-1], self._pause_token)
+        check_assisted()
         answers = self._follow(input_ids)
         scores = scores.clone()
         put_pauses(
@@ -111,9 +116,11 @@ class PauseLogitsProcessor(LogitsProcessor):
         """The rows' answers with the newest token of each; new ones for a new `generate`."""
         answers = self._answers_before(ids)
         if answers is None:
-            self._prompt = ids.shape[1]
-            ends = (ids[:, -1] == self._pause).tolist()
-            answers = [PauseState(p, e) for p, e in zip(self._of_rows(len(ids)), ends, strict=True)]
+            for line in disturbed():
+                warnings.warn(line, GenerationWarning, stacklevel=3)
+            # Of a prompt that is given as `inputs_embeds` there are no ids.
+            ends = (ids[:, -1:] == self._pause).any(1).tolist()
+            answers = [PauseState(p, e) for p, e in zip(self._of_rows(ids), ends, strict=True)]
         else:
             for answer, token in zip(answers, ids[:, -1].tolist(), strict=True):
                 if token == self._pause:
@@ -142,12 +149,20 @@ class PauseLogitsProcessor(LogitsProcessor):
         answers = [answer.copy() for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
-    def _of_rows(self, rows: int) -> list[PauseParams]:
-        """The parameters of each of ``rows`` rows."""
-        prompts = len(self._params)
+    def _of_rows(self, ids: torch.Tensor) -> list[PauseParams]:
+        """The parameters of each row of the prompts ``ids``."""
+        rows, prompts = len(ids), len(self._params)
         if rows % prompts:
             raise UsageError(
                 f"PauseLogitsProcessor: requests has {prompts} entries, and {rows} rows are "
                 "generated: give one for each prompt of the batch."
             )
-        return [p for p in self._params for _ in range(rows // prompts)]
+        of_prompt = rows // prompts
+        groups = ids.reshape(prompts, of_prompt, ids.shape[1])
+        if self._each and not torch.equal(groups, groups[:, :1].expand_as(groups)):
+            raise UsageError(
+                f"PauseLogitsProcessor: requests has {prompts} entries, and {rows} rows are "
+                "generated, of more prompts than that: beams and num_return_sequences share a "
+                "request, other prompts do not. Give one for each prompt of the batch, or None."
+            )
+        return [p for p in self._params for _ in range(of_prompt)]

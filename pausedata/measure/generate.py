@@ -109,6 +109,12 @@ class Writer:
         from pausedata.models.load import load_model, torch_device
 
         self._asked, self._pause_token = asked, pause_token
+        #: what says where a pause is forced, of `PauseLogitsProcessor`'s own arguments
+        self.forced: dict[str, Any] = {
+            "threshold": asked.threshold,
+            "max_pauses": asked.max_pauses,
+            "never_after": ("####",),
+        }
         self.model: Any = load_model(in_cache(model), getattr(torch, dtype), torch_device(device))
         self.tokenizer: Any = load_tokenizer(model)
         self._ends = sorted(_ends(self.model, self.tokenizer))
@@ -174,12 +180,7 @@ class Writer:
 
             return [
                 PauseLogitsProcessor(
-                    self.tokenizer,
-                    self._asked.threshold,
-                    tokens=way.tokens,
-                    max_pauses=self._asked.max_pauses,
-                    never_after=("####",),
-                    pause_token=self._pause_token,
+                    self.tokenizer, tokens=way.tokens, pause_token=self._pause_token, **self.forced
                 )
             ]
         return []
@@ -189,6 +190,10 @@ class Writer:
         real = [id for id in answer if id != self._pause]
         text = self.tokenizer.decode(real, skip_special_tokens=True)
         return text, len(real), len(answer) - len(real)
+
+    def is_ended(self, answer: list[int]) -> bool:
+        """Whether the model ended it itself."""
+        return answer[-1:] != [] and answer[-1] in self._ends
 
     def _cut(self, answer: list[int]) -> list[int]:
         """Up to and with the end token, and to the most real tokens."""

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from pausedata.cli.render.table import make_table
 from pausedata.cli.render.visible import visible
-from pausedata.measure.calibrate import Calibration, Point
+from pausedata.measure.calibrate import Calibration, GeneratedSpending, Point, Tried
 from pausedata.measure.calibrate.counts import Spent
 
 _SHOWN = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)  # budgets of the table
@@ -40,6 +40,7 @@ def render_calibration(found: Calibration) -> RenderableType:
             f"  version {found.version}, run {visible(found.run)}: "
             f"{found.examples:,} examples, {found.tokens:,} response tokens",
         ),
+        Text(_asked(found)),
         Text(_held_out(found)),
         Text(""),
         table,
@@ -49,7 +50,72 @@ def render_calibration(found: Calibration) -> RenderableType:
         curve,
         Text("covers: the share of all surprisal that stands after the pauses;", "dim"),
         Text("limit: of as many pauses before the least likely tokens", "dim"),
+        Text(""),
+        *(_generated(found, found.generated) if found.generated else _not_generated(found)),
     )
+
+
+def _asked(found: Calibration) -> str:
+    each = found.tokens_per_place
+    at_each = "a pause" if each == 1 else f"{each} pauses"
+    return f"budget: {100 * found.budget:g} pauses for 100 tokens, {at_each} at each place"
+
+
+def _not_generated(found: Calibration) -> list[RenderableType]:
+    return [
+        Text(
+            "All of this is of the corpus's text. In text that a model writes the same thresholds"
+        ),
+        Text("spend several times as much where it is new to the format, and less where it was"),
+        Text(f"trained on it: {_NEXT} measures how much"),
+    ]
+
+
+_NEXT = "--generate 50 --model TRAINED"
+
+
+def _generated(found: Calibration, spending: GeneratedSpending) -> list[RenderableType]:
+    """What the thresholds spend in the model's own text, and which are proposed."""
+    heads = ["by", "threshold", "spent", "of the budget", ""]
+    table = make_table(heads, [False, True, True, True, False])
+    kinds = (
+        ("probability", "", spending.by_probability, spending.threshold),
+        ("entropy", " nats", spending.by_entropy, spending.entropy_threshold),
+    )
+    for name, unit, tried, proposed in kinds:
+        for number, one in enumerate(tried):
+            said = [] if number else ["found above"]
+            said += ["nearest"] if one.threshold == proposed else []
+            times = f"{one.pauses_per_token / found.budget:.0%}"
+            row = [name, f"{one.threshold:g}{unit}", _with_interval(one), times, ", ".join(said)]
+            table.add_row(*row)
+    model = visible(str(spending.model["id"]))
+    first = spending.by_probability[0]
+    notes = [
+        f"generated: {spending.examples:,} answers by {model}, {first.tokens:,} tokens at first"
+    ]
+    if spending.unfinished:
+        notes.append(
+            f"{spending.unfinished} of the first were cut at {spending.max_new_tokens} tokens"
+        )
+    if spending.overlong:
+        notes.append(f"{spending.overlong} prompts were too long for the model, and passed over")
+    return [
+        Text("; ".join(notes)),
+        table,
+        Text(
+            "pauses for 100 real tokens of the answers; in brackets the interval at 95%, by", "dim"
+        ),
+        Text("bootstrap over the answers; nearest to the budget of those that were tried", "dim"),
+    ]
+
+
+def _with_interval(one: Tried) -> str:
+    share = _hundred(one.pauses_per_token)
+    if one.interval is None:
+        return share
+    low, high = one.interval
+    return f"{share} ({_hundred(low)} to {_hundred(high)})"
 
 
 def _held_out(found: Calibration) -> str:
@@ -104,8 +170,8 @@ def draw_curve(found: Calibration) -> str:
     """The curve as an SVG, on a light or a dark ground as its reader prefers."""
     most = min(0.5, max(0.2, 2 * found.budget))
     points = [p for p in found.curve if p.budget <= most + 1e-9]
-    if found.budget > most:  # nearly every place has a pause
-        most, points = 1.0, found.curve
+    if found.budget > most:  # nearly every place has its pauses
+        most, points = max(1.0, found.budget), found.curve
     lines = {
         "probability": [(p.budget, p.surprisal) for p in points],
         "entropy": [

@@ -46,6 +46,37 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What a threshold spent in answers that a model wrote, real tokens counted."""
+
+    threshold: float  # of the probability, or nats of entropy
+    tokens: int
+    pauses: int
+    pauses_per_token: float
+    interval: tuple[float, float] | None  # of that, at 95%; None for a single answer
+
+
+@dataclass(frozen=True)
+class GeneratedSpending:
+    """What the thresholds spend in text that a model writes itself, and which meet the budget.
+
+    The first that was tried is the one found from stored scores. What is proposed is, of those
+    tried, the one that spends nearest to the budget.
+    """
+
+    model: dict[str, Any]
+    examples: int
+    overlong: int  # held-out prompts that were passed over, as the model's context is shorter
+    unfinished: int  # answers of the first try that were cut at the most new tokens
+    max_new_tokens: int
+    seed: int
+    by_probability: list[Tried]
+    by_entropy: list[Tried]
+    threshold: float  # proposed
+    entropy_threshold: float | None
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What was found. Budgets are pauses for each response token."""
 
@@ -53,6 +84,7 @@ class Calibration:
     version: int
     run: str
     budget: float
+    tokens_per_place: int  # pauses at each place
     examples: int
     tokens: int
     threshold: float
@@ -61,6 +93,7 @@ class Calibration:
     entropy_predicted: Spent | None
     held_out: HeldOutSpending | None  # None where there are too few examples
     curve: list[Point]
+    generated: GeneratedSpending | None = None  # None: no answers were asked for
 
     @property
     def difference(self) -> float | None:
@@ -88,17 +121,22 @@ class Calibration:
         return told | differences | {"curve": curve}
 
 
-def parse_budget(text: str) -> float:
-    """Pauses for each token, of ``3/100`` or ``0.03``; UsageError for what is no such share."""
+def parse_budget(text: str, tokens: int = 1) -> float:
+    """Pauses for each token, of ``3/100`` or ``0.03``, where a place gets ``tokens`` pauses.
+
+    UsageError for what is no such share, or more than all places together get.
+    """
     try:
         share = Fraction(text.strip())
     except (ValueError, ZeroDivisionError):
         raise UsageError(
             f"--budget {text}: write pauses/tokens, such as 3/100, or a share such as 0.03."
         ) from None
-    if not 0 < share <= 1:
+    if not 0 < share <= tokens:
+        gets = "one pause" if tokens == 1 else f"{tokens} pauses"
         raise UsageError(
-            f"--budget {text}: give more than 0 and at most 100/100: a place gets one pause."
+            f"--budget {text}: give more than 0 and at most {100 * tokens}/100: a place gets "
+            f"{gets}."
         )
     return float(share)
 
@@ -108,14 +146,16 @@ def calibrate(
     run: str | None,
     budget: float,
     *,
+    tokens: int = 1,
     split: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Calibration:
     """The thresholds under which ``budget`` pauses for each response token are forced.
 
-    ``run`` (None: the dataset's own) has the scores. ``split`` is held out: by default the last,
-    and where there is one alone a fifth of its examples, chosen by ``seed``. Read shard by shard.
+    ``tokens`` pauses come at each place, so that there are as many times fewer places. ``run``
+    (None: the dataset's own) has the scores. ``split`` is held out: by default the last, and where
+    there is one alone a fifth of its examples, chosen by ``seed``. Read shard by shard.
     UsageError for a run or split that is not there, or a run without ranks.
     """
     progress = progress or Silent()
@@ -137,31 +177,37 @@ def calibrate(
     if not fitted.tokens:
         raise DataError(f"scores/{name}: no tokens are left to calibrate on.")
     with_entropy = fitted.with_entropy and held.with_entropy
-    threshold = fitted.threshold(budget * fitted.tokens)
-    by_entropy = fitted.entropy_threshold(budget * fitted.tokens) if with_entropy else None
+    places = budget / tokens
+    threshold = fitted.threshold(places * fitted.tokens)
+    by_entropy = fitted.entropy_threshold(places * fitted.tokens) if with_entropy else None
     return Calibration(
         dataset=version.manifest.name,
         version=version.number,
         run=name,
         budget=budget,
+        tokens_per_place=tokens,
         examples=examples,
         tokens=fitted.tokens,
         threshold=threshold,
-        predicted=fitted.spent(threshold),
+        predicted=fitted.spent(threshold).times(tokens),
         entropy_threshold=by_entropy,
-        entropy_predicted=fitted.spent_by_entropy(by_entropy) if by_entropy is not None else None,
+        entropy_predicted=_by_entropy(fitted, by_entropy, tokens),
         held_out=HeldOutSpending(
             split=where.split if where.seed is None else None,
             seed=where.seed,
             examples=held_examples,
             tokens=held.tokens,
-            by_probability=held.spent(threshold),
-            by_entropy=held.spent_by_entropy(by_entropy) if by_entropy is not None else None,
+            by_probability=held.spent(threshold).times(tokens),
+            by_entropy=_by_entropy(held, by_entropy, tokens),
         )
         if held.tokens
         else None,
-        curve=_curve(fitted, budget, with_entropy),
+        curve=_curve(fitted, budget, tokens, with_entropy),
     )
+
+
+def _by_entropy(counts: Counts, threshold: float | None, tokens: int) -> Spent | None:
+    return None if threshold is None else counts.spent_by_entropy(threshold).times(tokens)
 
 
 def _parts(
@@ -194,28 +240,29 @@ def _parts(
             advance(rows)
 
 
-def _curve(counts: Counts, budget: float, with_entropy: bool) -> list[Point]:
+def _curve(counts: Counts, budget: float, each: int, with_entropy: bool) -> list[Point]:
     pauses, _, _, lost = counts.by_probability()
     tokens, surprisal = counts.tokens, counts.surprisal or 1.0
     points = []
     for share in sorted({*(b / 100 for b in _CURVE), budget}):
-        threshold = counts.threshold(share * tokens)
-        nats = counts.entropy_threshold(share * tokens) if with_entropy else None
+        places = share * tokens / each
+        threshold = counts.threshold(places)
+        nats = counts.entropy_threshold(places) if with_entropy else None
         points.append(
             Point(
                 budget=share,
                 threshold=threshold,
                 # Between two thresholds, as their pauses say: so the curves can be compared.
-                surprisal=float(np.interp(share * tokens, pauses, lost)) / surprisal,
+                surprisal=float(np.interp(places, pauses, lost)) / surprisal,
                 entropy_threshold=nats,
-                entropy_surprisal=_covered(counts, share) if with_entropy else None,
-                limit=counts.limit(share * tokens) / surprisal,
+                entropy_surprisal=_covered(counts, places) if with_entropy else None,
+                limit=counts.limit(places) / surprisal,
             )
         )
     return points
 
 
-def _covered(counts: Counts, share: float) -> float:
+def _covered(counts: Counts, places: float) -> float:
     pauses, lost = counts.by_entropy()
-    found = np.interp(share * counts.tokens, pauses[::-1], lost[::-1])
+    found = np.interp(places, pauses[::-1], lost[::-1])
     return float(found) / (counts.surprisal or 1.0)

@@ -29,6 +29,15 @@ class Spent:
     at_most: float
     surprisal: float
 
+    def times(self, tokens: int) -> Spent:
+        """The same with so many pauses at each place."""
+        return Spent(
+            tokens * self.pauses_per_token,
+            tokens * self.at_least,
+            tokens * self.at_most,
+            self.surprisal,
+        )
+
 
 class Counts:
     """What adds up over tokens. Some 15 MB, however many there are."""
