@@ -53,7 +53,7 @@ class Tried:
     tokens: int
     pauses: int
     pauses_per_token: float
-    interval: tuple[float, float] | None  # of that, at 95%; None for a single answer
+    interval: tuple[float, float] | None  # of that, at 95%; None for few answers
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pausedata.core import held_out
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress
 from pausedata.measure.calibrate import Calibration, GeneratedSpending, Tried
-from pausedata.measure.figures import ratio_intervals
 from pausedata.measure.generate import Generating, PauseInsertion, Writer
+from pausedata.measure.sequential import interval
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
 from pausedata.pipeline import runs
@@ -158,9 +158,9 @@ class _Answers:
         if self.unfinished is None:
             self.unfinished = unfinished
         pauses, real = (np.array(column) for column in zip(*counted, strict=True))
-        (interval,) = ratio_intervals([(pauses, real)], 0.95, 0, 2000)
         spent = pauses.sum() / max(real.sum(), 1)
-        return Tried(threshold, int(real.sum()), int(pauses.sum()), float(spent), interval)
+        sure = interval(pauses, real, 0.95)
+        return Tried(threshold, int(real.sum()), int(pauses.sum()), float(spent), sure)
 
 
 def _model(version: Version, run: str, given: str | None, progress: Progress) -> ModelRef:
