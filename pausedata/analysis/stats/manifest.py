@@ -224,7 +224,8 @@ def _tokens(version: Version) -> tuple[int | None, int | None]:
         if made.get("options") != {} or not isinstance(made.get("placement"), str):
             continue
         tallies = facts.get("splits", {}).values()
-        if tallies and all({"tokens", "pauses", "loss_tokens"} <= set(tally) for tally in tallies):
+        whole = set(facts.get("splits", {})) == set(version.splits)
+        if whole and all({"tokens", "pauses", "loss_tokens"} <= set(tally) for tally in tallies):
             return (
                 sum(tally["tokens"] - tally["pauses"] for tally in tallies),
                 sum(tally["loss_tokens"] for tally in tallies),
