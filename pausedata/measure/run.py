@@ -11,6 +11,7 @@ from typing import Any
 from pausedata.core import stopping
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress, Silent
+from pausedata.measure import trained_on
 from pausedata.measure.examples import ExamplePair, choose
 from pausedata.measure.figures import RESAMPLES, figures
 from pausedata.measure.generate import (
@@ -54,6 +55,7 @@ class MeasureOptions:
     dtype: str = "float32"
     device: str = "auto"
     split: str | None = None
+    allow_trained: bool = False  # measure what an export was written of to train on
     group_by: str | None = None
     examples: int | None = None  # at most so many
     seed: int = 0
@@ -95,6 +97,11 @@ class _Measuring:
         self.model = _find(asked.model, pins, "--model")
         self.baseline = _find(asked.baseline, pins, "--baseline") if asked.baseline else None
         self._check_models()
+        self.trained_on = trained_on.check(
+            *(self.version, asked.placement, asked.split, asked.seed),
+            allowed=asked.allow_trained,
+            progress=progress,
+        )
         self.chosen = choose(
             self.version,
             asked.placement,
@@ -349,6 +356,7 @@ class _Measuring:
             whole=part(None),
             groups={name: part(name) for name in measured.groups()},
             stopped_early=stopped,
+            trained_on=self.trained_on,
         )
 
     def _record(

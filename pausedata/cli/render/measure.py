@@ -32,6 +32,7 @@ def _title(found: Measurement) -> Text:
     whole = found.whole.figures
     of = f" of {found.examples_there:,}" if whole.examples != found.examples_there else ""
     fifth = "a fifth of split" if found.held_out.seed is not None else "split"
+    exports = found.trained_on.exports
     early = ", stopped early" if found.stopped_early else ""
     return Text.assemble(
         (visible(found.dataset), "bold"),
@@ -39,6 +40,7 @@ def _title(found: Measurement) -> Text:
         f"{visible(str(found.model['id']))} against {visible(str(against))} without pauses, on "
         f"{whole.examples:,}{of} examples of {fifth} '{visible(found.held_out.split)}' "
         f"({whole.tokens:,} tokens){early}",
+        *[(f"; exports/{visible(n)} was written of it to train on", "red") for n in exports],
     )
 
 

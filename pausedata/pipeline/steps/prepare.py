@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pausedata.analysis.shared_texts import shared_texts
 from pausedata.core.errors import DataError, UnreachableError
 from pausedata.core.held_out import HOLDOUT, is_cut
 from pausedata.core.progress import Progress
@@ -201,6 +202,11 @@ class _Preparation:
             ),
         }
         shutil.rmtree(self.stage.folder / "spool")
+        if found := shared_texts(tables["examples"], self.progress):
+            self.progress.warn(
+                "splits have examples in common, and measured on one of them is what was learnt "
+                "from another:\n" + "\n".join(f"  {shared.told()}" for shared in found)
+            )
         token = recipe.pause.token
         id, is_new = tokenizer.pause_id(token)
         prepared = Prepared(
