@@ -61,7 +61,7 @@ def measure(
     ] = None,
     allow_trained: Annotated[
         bool,
-        typer.Option("--allow-trained", help="Also where an export was written of it to train on."),
+        typer.Option("--allow-trained", help="Also where an export has its rows to train on."),
     ] = False,
     examples: Annotated[
         int | None, typer.Option("--examples", min=1, help="At most so many, chosen by --seed.")

@@ -14,7 +14,10 @@ def normalise(text: str) -> str:
 
     A text without any word or number stays itself, but for NFKC, case and white space.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    if text.isascii():  # to which NFKC does nothing
+        folded = text.lower()
+    else:
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(_WORD.findall(folded) or folded.split())
 
 

@@ -46,12 +46,12 @@ def check(
     split = where.split
     exports = [] if is_evaluated(split) else exports_of(version, placement, split)
     if exports:
-        what = f"{listing([f'exports/{name}' for name in exports])} was written of split '{split}'"
+        what = f"{listing([f'exports/{name}' for name in exports])} has the rows of split '{split}'"
         if not allowed:
             raise UsageError(_refusal(version, where, what))
         progress.warn(
-            f"{what}: a model that was trained on it has seen what is measured, and knows it by "
-            "heart, with pauses and without."
+            f"{what}, to train on: a model that was trained on it knows by heart what is measured, "
+            "with pauses and without."
         )
     elif not is_evaluated(split) and where.seed is None:
         progress.say(

@@ -40,7 +40,7 @@ def _title(found: Measurement) -> Text:
         f"{visible(str(found.model['id']))} against {visible(str(against))} without pauses, on "
         f"{whole.examples:,}{of} examples of {fifth} '{visible(found.held_out.split)}' "
         f"({whole.tokens:,} tokens){early}",
-        *[(f"; exports/{visible(n)} was written of it to train on", "red") for n in exports],
+        *[(f"; exports/{visible(n)} has its rows to train on", "red") for n in exports],
     )
 
 
