@@ -259,8 +259,10 @@ def _names(choice: Choice) -> list[str]:
 
 def _options(format: Format, given: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """``--param`` and the options that have a flag of their own, together."""
-    if "placement" in given or "format" in given:
-        raise UsageError("--param sets the format's own keys; use --placement and --format.")
+    if {"placement", "format", "split"} & set(given):
+        raise UsageError(
+            "--param sets the format's own keys; use --placement, --format and --split."
+        )
     for key, value in own.items():
         if value is None:
             continue
