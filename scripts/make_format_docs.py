@@ -104,6 +104,13 @@ REST = """
 unsloth reads as TRL does and needs a GPU; verl needs Ray, OpenAI's service cannot be looked into: \
 none of the three is proven here.
 
+## What is held out
+An export has every split but `holdout`, where the recipe \
+[holds a part out](recipe.md#sourceholdout): the command, the README and `left_out` in \
+`SPLIT.meta.json` say how many examples that are. `--split holdout` (`split: holdout` in a recipe) \
+writes them alone, for a script that evaluates; their meta file says `held_out: true`, and the \
+README that they are not to train on.
+
 ## Files
 Inside a dataset an export has Parquet shards, for readers and the Hub, and beside them the \
 trainer's own file: `SPLIT.jsonl`, of `hf-disk` the folder `hf/`. With `-o`:

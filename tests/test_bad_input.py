@@ -211,7 +211,7 @@ def test_wrong_arguments_of_the_other_commands(built: Recipe, run: Command) -> N
 def test_files_are_split_by_name_with_o(built: Recipe, run: Command, tmp_path: Path) -> None:
     export = ["export", built.out, "--placement", "dit", "--format", "tokenized"]
     refused(run(*export, "-o", tmp_path / "x.jsonl", "--split", "test"), 2, "'test'", "'train'")
-    refused(run(*export, "--split", "train"), 2, "-o")
+    refused(run(*export, "--split", "test"), 2, "'test'", "'train'")
     refused(run(*export, "-o", tmp_path / "x.csv"), 2, ".jsonl")
     ended = run(*export, "-o", tmp_path / "folder")
     assert ended.status == 0

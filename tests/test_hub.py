@@ -294,6 +294,7 @@ def test_a_gates_record_travels_with_its_dataset(
 ) -> None:
     machine.ok("prepare-model", model_folder, tmp_path / "trained")
     measure = ("measure", dataset, "--model", tmp_path / "trained", "--placement", "dit")
+    measure = (*measure, "--allow-trained")  # the dataset has an export of all its rows
     judged = machine.run(*measure, "--gate", "min_examples=2", "--gate", "max_token_overhead=0")
     assert judged.status == 1
     machine.ok("push", dataset, REPO)

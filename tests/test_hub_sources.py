@@ -32,6 +32,7 @@ configs:
 # Grade school math, with eight problems
 """
 GSM8K = ROOT / "recipes" / "gsm8k.yaml"
+BUILD = ("build", GSM8K, "--set", "source.holdout=null")  # of eight rows none may be held out
 
 
 def parquet(rows: list[dict[str, Any]]) -> bytes:
@@ -75,7 +76,7 @@ def contents(root: Path) -> dict[str, str]:
 def test_the_recipe_runs_unchanged_and_its_dataset_is_shared(
     hub: LoopbackHub, machine: Machine, commits: dict[str, str], tmp_path: Path
 ) -> None:
-    machine.ok("build", GSM8K, "--output", "a")
+    machine.ok(*BUILD, "--output", "a")
     manifest = open_version(tmp_path / "a").manifest
     assert commits["source.revision"] in manifest.pins.values()
     assert commits["model.revision"] in manifest.pins.values()
@@ -102,22 +103,22 @@ print(rows.num_rows, sum(ids.count(400) for ids in rows["input_ids"]))
 def test_the_same_commits_give_the_same_contents_and_stay(
     hub: LoopbackHub, machine: Machine, commits: dict[str, str], tmp_path: Path
 ) -> None:
-    machine.ok("build", GSM8K, "--output", "a")
+    machine.ok(*BUILD, "--output", "a")
     before = contents(tmp_path / "a")
     add_source(hub, problems(8, 16))  # the Hub moves on
     # What is there is pinned, and needs no network.
-    done = machine.ok("build", GSM8K, "--output", "a", HF_HUB_OFFLINE="1")
+    done = machine.ok(*BUILD, "--output", "a", HF_HUB_OFFLINE="1")
     assert "nothing to do" in done.out + done.err
     for number, revision in enumerate((commits["source.revision"], None)):
         name = f"other-{number}"
         pinned = ["--set", f"source.revision={revision}"] if revision else []
         other = Machine(hub, tmp_path / name)
         other.folder.mkdir()
-        other.ok("build", GSM8K, "--output", "x", *pinned)
+        other.ok(*BUILD, "--output", "x", *pinned)
         assert (contents(other.folder / "x") == before) == (revision is not None)
-    done = machine.run("build", GSM8K, "--output", "a", "--update")
+    done = machine.run(*BUILD, "--output", "a", "--update")
     assert done.status == 2 and "--replace" in done.err
-    machine.ok("build", GSM8K, "--output", "a", "--update", "--replace")
+    machine.ok(*BUILD, "--output", "a", "--update", "--replace")
     assert contents(tmp_path / "a") == contents(tmp_path / "other-1" / "x")
 
 
@@ -129,7 +130,7 @@ def test_what_is_private_or_gated_is_told(
     add_source(hub, problems(0, 8), **({how: True} if what == "source" else {}))
     add_model(hub, tmp_path / "model", **({how: True} if what == "model" else {}))
     token = None if how == "private" else READ
-    done = Machine(hub, tmp_path, token).run("build", GSM8K, "--output", "a")
+    done = Machine(hub, tmp_path, token).run(*BUILD, "--output", "a")
     assert done.status in (1, 2)
     assert (SOURCE if what == "source" else MODEL) in done.err
     assert "hf auth login" in done.err and "HF_TOKEN" in done.err
@@ -137,16 +138,16 @@ def test_what_is_private_or_gated_is_told(
         assert re.search("access|terms", done.err)
     assert len(done.err.strip().splitlines()) <= 3
     # With a login it goes on.
-    Machine(hub, tmp_path).ok("build", GSM8K, "--output", "a")
+    Machine(hub, tmp_path).ok(*BUILD, "--output", "a")
 
 
 def test_what_is_not_there_is_told(hub: LoopbackHub, machine: Machine) -> None:
-    done = machine.run("build", GSM8K, "--output", "a")
+    done = machine.run(*BUILD, "--output", "a")
     assert done.status == 2 and f"no dataset '{SOURCE}'" in done.err
     add_source(hub, problems(0, 8))
-    done = machine.run("build", GSM8K, "--output", "a")
+    done = machine.run(*BUILD, "--output", "a")
     assert done.status == 2 and MODEL in done.err
-    done = machine.run("build", GSM8K, "--output", "a", "--set", "source.revision=v9")
+    done = machine.run(*BUILD, "--output", "a", "--set", "source.revision=v9")
     assert done.status == 2 and "v9" in done.err
 
 
@@ -165,6 +166,6 @@ def test_code_of_a_model_repository_is_never_run(
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text(f"open({str(mark)!r}, 'w').write('x')\n")
     hub.add("models", MODEL, {path.name: path for path in folder.iterdir()})
-    done = machine.run("build", GSM8K, "--output", "a")
+    done = machine.run(*BUILD, "--output", "a")
     assert done.status in (1, 2) and not mark.exists()
     assert "code of its own" in done.err and MODEL in done.err

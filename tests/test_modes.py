@@ -186,6 +186,7 @@ def write(do: Do, given: Path, work: Path, name: str, license: str) -> None:
     do("prepare-model", given / "tiny.gguf", work / f"model-{name}")
     do(
         *("measure", data, "--model", work / f"model-{name}", "--placement", name),
+        "--allow-trained",
         *("--gate", "min_examples=2", "--gate", "max_token_overhead=0"),
         *("--eligibility", work / "eligible.json"),
         status=1,  # no-go

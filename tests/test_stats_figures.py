@@ -161,7 +161,8 @@ def test_each_shard_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Table, "read", watched)
     stats(version)
-    kinds = ["tokens", "scores/base", "scores/other", "placements/three", "placements/fixed"]
+    kinds = ["examples", "tokens", "scores/base", "scores/other"]
+    kinds += ["placements/three", "placements/fixed"]
     assert sorted(opened) == sorted(s.path for kind in kinds for s in version.table(kind).shards)
 
 

@@ -22,10 +22,11 @@ from test_adapter import train_adapter
 
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Silent
+from pausedata.core.same_text import normalise
 from pausedata.models.ref import ModelRef
 from pausedata.scorers import Example, load_scorer
 from pausedata.warmup import Warmup, found, keep, memory, warm
-from pausedata.warmup.folds import FEWEST_ROWS, HELD_OUT_ROWS, fold_of, normalise, samples
+from pausedata.warmup.folds import FEWEST_ROWS, HELD_OUT_ROWS, fold_of, samples
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")

@@ -31,7 +31,8 @@ def export_problems(version: Version, name: str, progress: Progress) -> Iterator
     try:
         manifest = version.manifest
         origin = ExportInputs.of(
-            manifest.name, manifest.pause, version.tables, inputs["placement"], _no_tokenizer
+            *(manifest.name, manifest.pause, version.tables, inputs["placement"], _no_tokenizer),
+            split=inputs.get("split"),
         )
         rows = ExportRows(
             origin,

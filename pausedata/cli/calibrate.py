@@ -29,7 +29,7 @@ def calibrate(
     run: Annotated[str | None, typer.Option("--run", help="The run whose scores are read.")] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="The split that is held out; by default the last."),
+        typer.Option("--split", help="The held-out split; by default `holdout`, else the last."),
     ] = None,
     seed: Annotated[
         int,

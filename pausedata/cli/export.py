@@ -69,7 +69,11 @@ def export(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="With -o: this split alone.", autocompletion=complete.splits),
+        typer.Option(
+            "--split",
+            help="This split alone. What is held out (holdout) is only written where it is named.",
+            autocompletion=complete.splits,
+        ),
     ] = None,
     type: Annotated[
         str | None,
@@ -183,16 +187,14 @@ def export(
         for flag, given in (("--type", type), ("--shard-rows", shard_rows)):
             if given is not None:
                 raise UsageError(f"{flag} goes with -o: the dataset's own files are what they are.")
-        if split is not None:
-            raise UsageError("--split goes with -o: an export in the dataset has every split.")
         if version is not None:
             raise UsageError("--version goes with -o: a new version is made from the current one.")
         from pausedata.pipeline.commands import export as add
         from pausedata.pipeline.recipe import Export
 
-        default = "-".join([*_names(choice), format])
+        default = "-".join([*_names(choice), format, *([split] if split else [])])
         key = checked_name(name or default, "an export")
-        spec = Export(placement=choice, format=format, **options)  # pyright: ignore[reportArgumentType]: checked by pydantic
+        spec = Export(placement=choice, format=format, split=split, **options)  # pyright: ignore[reportArgumentType]: checked by pydantic
         outcome = add(
             dataset,
             key,
@@ -206,7 +208,7 @@ def export(
     result = made.shown
     proofs: list[TrainerCheck] = []
     if trainer is not None:
-        origin = _origin(dataset, made.version, choice, tokenizer)
+        origin = _origin(dataset, made.version, choice, tokenizer, split)
         proofs = _prove(trainer, made, origin, chosen, parsed)
         result["check"] = [proof.shown() for proof in proofs]
     if json:
@@ -257,8 +259,10 @@ def _names(choice: Choice) -> list[str]:
 
 def _options(format: Format, given: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """``--param`` and the options that have a flag of their own, together."""
-    if "placement" in given or "format" in given:
-        raise UsageError("--param sets the format's own keys; use --placement and --format.")
+    if {"placement", "format", "split"} & set(given):
+        raise UsageError(
+            "--param sets the format's own keys; use --placement, --format and --split."
+        )
     for key, value in own.items():
         if value is None:
             continue
@@ -301,6 +305,7 @@ def _exported(outcome: Any, name: str) -> _Made:
         "committed": outcome.committed,
         "copied_bytes": outcome.copied,
         **_shown(paths, folder / "README.md", tallies, outcome.version),
+        "left_out": table.entry.provenance.get("left_out", {}),
     }
     stems = {label: label for label in tallies}
     return _Made(shown, folder, stems, _by_split(tallies, paths), outcome.version)
@@ -322,17 +327,12 @@ def _export_outside(
 
     check_output(output)
     version = open_version(dataset, number)
-    splits = version.splits
-    if split is not None:
-        if split not in splits:
-            raise UsageError(f"no split '{split}'. There: {listing(splits)}.")
-        splits = [split]
-    origin = _origin(dataset, version, choice, tokenizer)
+    origin = _origin(dataset, version, choice, tokenizer, split)
 
     def write() -> Written:
         with contextlib.closing(Staging(dataset)) as staging:
             return write_outside(
-                *(output, format, options, origin, splits, version.number, progress()),
+                *(output, format, options, origin, origin.splits, version.number, progress()),
                 staging=staging,
             )
 
@@ -344,6 +344,7 @@ def _export_outside(
         "committed": False,
         "copied_bytes": 0,
         **_shown(written.files, written.readme, tallies, version),
+        "left_out": written.left_out,
     }
     files = _by_split(tallies, written.files)
     return _Made(shown, written.readme.parent, written.stems, files, version)
@@ -366,7 +367,9 @@ def _by_split(tallies: Mapping[str, Tally], paths: list[Path]) -> dict[str, Path
     return dict(zip(tallies, paths * len(tallies), strict=False))
 
 
-def _origin(dataset: Path, version: Version, choice: Choice, tokenizer: str | None) -> ExportInputs:
+def _origin(
+    dataset: Path, version: Version, choice: Choice, tokenizer: str | None, split: str | None
+) -> ExportInputs:
     from pausedata.exporters.inputs import ExportInputs
     from pausedata.pipeline.steps.tokenizer import tokenizer_of
 
@@ -377,6 +380,7 @@ def _origin(dataset: Path, version: Version, choice: Choice, tokenizer: str | No
         version.tables,
         choice,
         lambda: tokenizer_of(dataset, version, version.tables, listener, tokenizer),
+        split,
     )
 
 
@@ -422,7 +426,7 @@ def _prove(
 
 def _tell(result: dict[str, Any], format: Format, options: Options) -> None:
     """What was written, in figures, and how it is used."""
-    from pausedata.cli.render.export import describe_split
+    from pausedata.cli.render.export import describe_left_out, describe_split
     from pausedata.cli.render.outcome import describe_copied
     from pausedata.exporters.usage import how_to_use
 
@@ -431,6 +435,8 @@ def _tell(result: dict[str, Any], format: Format, options: Options) -> None:
     for label, figures in result["splits"].items():
         for line in describe_split(label, figures):
             say(line)
+    for split, examples in result["left_out"].items():
+        say(describe_left_out(split, examples))
     if not format.masks(options):
         say("the pauses bear loss: a model trained with this learns to write them")
     if result["version"] is not None:

@@ -76,9 +76,14 @@ def measure(
     split: Annotated[
         str | None,
         typer.Option(
-            "--split", help="The held-out split; by default the last, of an only one a fifth."
+            "--split",
+            help="The held-out split; by default `holdout`, else the last, of an only one a fifth.",
         ),
     ] = None,
+    allow_trained: Annotated[
+        bool,
+        typer.Option("--allow-trained", help="Also where an export has its rows to train on."),
+    ] = False,
     examples: Annotated[
         int | None, typer.Option("--examples", min=1, help="At most so many, chosen by --seed.")
     ] = None,
@@ -231,6 +236,7 @@ def measure(
         dtype=dtype,
         device=device,
         split=split,
+        allow_trained=allow_trained,
         group_by=group_by,
         examples=examples,
         seed=seed,

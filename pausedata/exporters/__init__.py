@@ -62,7 +62,7 @@ plugins = _registry.plugins
 origin = _registry.origin
 get = _registry.get
 
-_INPUTS = {"format", "options", "placement", "placement_content", "tokens", "pause"}
+_INPUTS = {"format", "options", "placement", "placement_content", "tokens", "pause", "split"}
 
 
 def parse(format: Format, values: dict[str, Any], where: str) -> Options:

@@ -143,8 +143,11 @@ class ExportRows:
         return {row["token_id"]: row["bytes"].decode("utf-8", "replace") for row in rows}
 
     def labels(self, splits: list[str] | None = None) -> dict[str, str]:
-        """The export's splits → those of the dataset; one for each epoch where there are some."""
-        found = self.inputs.tokens.splits() if splits is None else splits
+        """The export's splits → those of the dataset; one for each epoch where there are some.
+
+        Those of ``splits``, by default what the export is to have.
+        """
+        found = self.inputs.splits if splits is None else splits
         epochs = epochs_of(self.inputs.choice)
         return {split + added: split for added, _ in epochs for split in found}
 
@@ -154,7 +157,7 @@ class ExportRows:
         They are those of the tokens. Packed rows may not depend on these: there a unit is a fixed
         number of examples.
         """
-        split = self.labels()[label]
+        split = self.labels(self.inputs.tokens.splits())[label]
         weights = {split + added: weights for added, weights in epochs_of(self.inputs.choice)}
         shards = [s for s in self.inputs.tokens.shards if s.split == split]
         bounds = [(s.first_row, s.first_row + s.rows) for s in shards]

@@ -26,11 +26,13 @@ def readme(
     paths: Sequence[Path],
     folder: Path,
     version: int,
+    left_out: Mapping[str, int] | None = None,
 ) -> str:
     """The README of an export.
 
     ``paths``: what trainers read, one for each split or one for all. The README names them
-    relative to ``folder``, in which it stands: no machine path is in it.
+    relative to ``folder``, in which it stands: no machine path is in it. ``left_out``: how many
+    examples are not in it because they are held out, by split.
     """
     relative = [path.relative_to(folder).as_posix() for path in paths]
     files = dict(zip(tallies, relative * len(tallies), strict=False))
@@ -52,7 +54,21 @@ def readme(
             f"| {label} | `{files[label]}` | {tally.rows:,} | {tally.tokens:,} | {tally.pauses:,} "
             f"| {shown['loss_share']:.1%} | {tally.longest:,} |"
         )
-    lines += ["", f"**Loss.** {format.loss}", ""]
+    lines.append("")
+    for split, examples in (left_out or {}).items():
+        lines += [
+            f"**Held out.** The {examples:,} examples of split `{split}` are not in it: "
+            "`pausedata measure` takes them, and can tell something only of a model that has not "
+            f"trained on them. `pausedata export … --split {split}` writes them.",
+            "",
+        ]
+    if any(origin.is_held_out(label) for label in tallies):
+        lines += [
+            "**Not to train on.** These examples are held out: `pausedata measure` takes them, and "
+            "tells nothing of a model that has seen them.",
+            "",
+        ]
+    lines += [f"**Loss.** {format.loss}", ""]
     if not format.masks(options):
         lines += [_unmasked(format, options), ""]
     lines += [

@@ -10,6 +10,7 @@ from pausedata.inference.eligibility import Answer, Eligibility
 from pausedata.measure.figures import Figures
 from pausedata.measure.generate import Generating, Record
 from pausedata.measure.judge import Judged
+from pausedata.measure.trained_on import TrainedOn
 from pausedata.pipeline.rules import Rules
 
 
@@ -68,6 +69,7 @@ class Measurement:
     groups: dict[str, MeasuredPart] = field(default_factory=dict)
     stopped_early: bool = False
     generated: Generated | None = None
+    trained_on: TrainedOn = field(default_factory=TrainedOn)  # as far as is known
 
     @property
     def model(self) -> dict[str, Any]:
@@ -127,6 +129,7 @@ class Measurement:
             "confidence": self.confidence,
             "examples_held_out": self.examples_there,
             "overlong": self.overlong,
+            "trained_on": self.trained_on.as_json(),
             "stopped_early": self.stopped_early,
         }
         told |= self.whole.as_json()

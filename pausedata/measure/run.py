@@ -14,6 +14,7 @@ import numpy as np
 from pausedata.core import stopping
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress, Silent
+from pausedata.measure import trained_on
 from pausedata.measure.examples import ExamplePair, choose
 from pausedata.measure.figures import figures
 from pausedata.measure.generate import (
@@ -64,6 +65,7 @@ class MeasureOptions:
     dtype: str = "float32"
     device: str = "auto"
     split: str | None = None
+    allow_trained: bool = False  # measure what an export was written of to train on
     group_by: str | None = None
     examples: int | None = None  # at most so many
     seed: int = 0
@@ -106,6 +108,11 @@ class _Measuring:
         self.baselines = [_find(model, pins, "--baseline") for model in asked.baselines]
         self.same_as = [_find(model, pins, "--same-as") for model in asked.same_as]
         self._check_models()
+        self.trained_on = trained_on.check(
+            *(self.version, asked.placement, asked.split, asked.seed),
+            allowed=asked.allow_trained,
+            progress=progress,
+        )
         self.chosen = choose(
             self.version,
             asked.placement,
@@ -403,6 +410,7 @@ class _Measuring:
             groups={name: part(name) for name in measured.groups()},
             stopped_early=len(measured) < len(pairs),
             generated=generated,
+            trained_on=self.trained_on,
         )
 
     def _record(

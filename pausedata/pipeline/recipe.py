@@ -21,7 +21,7 @@ from pydantic.json_schema import models_json_schema
 
 from pausedata.core.errors import UsageError, nearest
 from pausedata.core.invalid import PAUSE_PATTERN, find_invalid
-from pausedata.core.names import Name
+from pausedata.core.names import Name, Split
 from pausedata.pipeline.rules import Rules
 from pausedata.sources.spec import ColumnPrompt, Prompt, RecipePart, Source
 from pausedata.store.choice import names_in
@@ -121,6 +121,9 @@ class Export(BaseModel):
         description="a placement; several with weights, mixed by example; or one for each epoch"
     )
     format: str
+    split: Split | None = Field(
+        default=None, description="this split alone; null: every one but what is held out"
+    )
 
     @field_validator("placement")
     @classmethod

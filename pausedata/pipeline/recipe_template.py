@@ -21,6 +21,7 @@ source:
   # config: main
   # revision: null           # null is resolved to a commit, which is recorded
   split: train               # with files: the name that the rows get
+  holdout: 0.2               # a fifth is not trained on: `pausedata measure` takes it
   # limit: null              # the first N rows of each split
   # id: null                 # the column that holds an id; null makes one from the text
   # keep: null               # columns kept in `meta`; null: those that no template uses

@@ -59,7 +59,7 @@ def of_export(name: str, spec: Export, pause: PauseEntry | None, *, asked: bool 
     placements = [f"placements/{placement}" for placement in spec.placements]
 
     def inputs(contents: Mapping[str, str]) -> dict[str, Any]:
-        return export_step.inputs(format, options, spec.placement, contents, pause)
+        return export_step.inputs(format, options, spec.placement, contents, pause, spec.split)
 
     return Target(
         f"exports/{name}",
@@ -67,7 +67,8 @@ def of_export(name: str, spec: Export, pause: PauseEntry | None, *, asked: bool 
         inputs=inputs,
         make=partial(_export, name, spec, format, options),
         asked=asked,
-        label=f"{spec.format} of {describe_choice(spec.placement)}",
+        label=f"{spec.format} of {describe_choice(spec.placement)}"
+        + (f", split '{spec.split}'" if spec.split else ""),
         shown=("examples", "tokens", *placements),
     )
 
@@ -80,7 +81,7 @@ def _export(
     tx: Transaction,
     wanted: dict[str, Any],
 ) -> Table:
-    origin = tx.origin(spec.placement)
+    origin = tx.origin(spec.placement, spec.split)
     return export_step.export(tx.staging, name, format, options, wanted, origin, tx.progress)
 
 
@@ -132,7 +133,12 @@ def recorded_export(name: str, entry: TableEntry) -> Export | None:
     inputs = entry.provenance.get("inputs", {})
     if not name.startswith("exports/") or exporters.recorded(inputs) is None:
         return None
-    return Export(placement=inputs["placement"], format=inputs["format"], **inputs["options"])
+    return Export(
+        placement=inputs["placement"],
+        format=inputs["format"],
+        split=inputs.get("split"),
+        **inputs["options"],
+    )
 
 
 def recorded_exports(version: Version | None) -> dict[str, Export]:

@@ -119,10 +119,20 @@ class Transaction:
         same = table is not None and table.entry.provenance.get("inputs") == inputs
         return table if same and name in self.damaged else None
 
-    def origin(self, choice: Choice) -> ExportInputs:
-        """What an export of the placement, or placements, of ``choice`` is made from."""
+    def origin(self, choice: Choice, split: str | None = None) -> ExportInputs:
+        """What an export of the placement, or placements, of ``choice`` is made from.
+
+        ``split``: the one that is asked for; None: every one but what is held out.
+        """
         assert self.pause is not None
-        return ExportInputs.of(self.name, self.pause, self.tables, choice, self.find_tokenizer)
+        return ExportInputs.of(
+            self.name, self.pause, self.tables, choice, self.find_tokenizer, split
+        )
+
+    def _origin_of(self, table: Table) -> ExportInputs:
+        """What a staged export was made from."""
+        inputs = table.entry.provenance["inputs"]
+        return self.origin(inputs["placement"], inputs.get("split"))
 
     def _is_as_it_was(self, table: Table) -> bool:
         """Whether a remade table says what the damaged one said, in all of its shards."""
@@ -152,7 +162,7 @@ class Transaction:
         """An export finished for the version that it was first made in, which its files name."""
         assert self.base is not None
         wanted = {(entry.path, entry.sha256) for entry in lost}
-        origin = self.origin(table.entry.provenance["inputs"]["placement"])
+        origin = self._origin_of(table)
         for number in range(self.base.number, 0, -1):
             finished = export_step.finish(table, origin, number)
             if wanted <= {(entry.path, entry.sha256) for entry in finished.files()}:
@@ -190,9 +200,7 @@ class Transaction:
 
         def finish(version: int) -> dict[str, Table]:
             return {
-                name: export_step.finish(
-                    table, self.origin(table.entry.provenance["inputs"]["placement"]), version
-                )
+                name: export_step.finish(table, self._origin_of(table), version)
                 if name.startswith("exports/")
                 else table
                 for name, table in self.made.items()

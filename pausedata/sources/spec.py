@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from pausedata.core.held_out import HOLDOUT
 from pausedata.core.names import Split
 
 
@@ -38,6 +39,9 @@ class Source(RecipePart):
     )
     split: Split | list[Split] = "train"
     limit: int | None = Field(default=None, ge=1, description="the first N rows of each split")
+    holdout: float | None = Field(
+        default=None, gt=0, lt=1, description="the share of rows that is not trained on: `holdout`"
+    )
     id: str | None = Field(default=None, description="the column that holds an id")
     keep: list[str] | None = Field(
         default=None, description="columns for `meta`; null: those that no template uses"
@@ -59,11 +63,21 @@ class Source(RecipePart):
             raise ValueError("with files, split is the one name that the rows get, not a list")
         if len(set(self.splits)) != len(self.splits) or not self.splits:
             raise ValueError("split names must be given once each")
+        if self.holdout is not None and HOLDOUT in self.splits:
+            raise ValueError(
+                f"holdout makes a split '{HOLDOUT}', and split names one: leave holdout out "
+                "(measure takes your own split by default), or name the split otherwise"
+            )
         return self
 
     @property
+    def all_splits(self) -> list[str]:
+        """The splits of the dataset: those of the source, and what is held out of the first."""
+        return [*self.splits, *([] if self.holdout is None else [HOLDOUT])]
+
+    @property
     def splits(self) -> list[str]:
-        """The split names, in the recipe's order."""
+        """The split names of the source, in the recipe's order."""
         return [self.split] if isinstance(self.split, str) else list(self.split)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from torch.utils.data import Dataset
 
 from pausedata import exporters
-from pausedata.core.errors import UsageError, listing
+from pausedata.core.errors import UsageError
 from pausedata.exporters.export_rows import ExportRows
 from pausedata.exporters.inputs import ExportInputs
 from pausedata.models.tokenizer import Tokenizer
@@ -48,11 +48,10 @@ class PlacedRows(Dataset[dict[str, list[int]]]):
     def use(self, placement: str, version: Version | None = None) -> None:
         """Take the rows of ``placement``, of the current version or another."""
         version = version or open_version(self.root)
-        if self.split not in version.splits:
-            raise UsageError(f"no split '{self.split}'. There: {listing(version.splits)}.")
         origin = ExportInputs.of(
             *(version.manifest.name, version.manifest.pause, version.tables, placement),
             _no_tokenizer,
+            self.split,
         )
         rows = ExportRows(origin, self._format, self._options)
         self._made += 1

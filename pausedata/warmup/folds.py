@@ -6,25 +6,13 @@ the order of rows changes nothing, and a corpus that grows keeps its folds.
 
 from __future__ import annotations
 
-import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pausedata.core.same_text import salted_hash
+
 HELD_OUT_ROWS = 64  # of each fold at most, on which its model's loss is measured
 FEWEST_ROWS = 16  # with fewer to train on, a model is not warmed
-
-_WORD = re.compile(r"[^\W_]+")
-
-
-def normalise(text: str) -> str:
-    """NFKC, casefolded, words and numbers alone, single spaces between them.
-
-    A text without any word or number stays itself, but for NFKC, case and white space.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(_WORD.findall(folded) or folded.split())
 
 
 def fold_of(prompt: str, folds: int, seed: int) -> int:
@@ -73,9 +61,7 @@ class _Key:
 
     @classmethod
     def of(cls, prompt: str, folds: int, seed: int) -> _Key:
-        # A lone surrogate, which JSON may hold, has no UTF-8 of its own.
-        text = f"{seed}\n{normalise(prompt)}".encode("utf-8", "surrogatepass")
-        digest = hashlib.sha256(text).digest()
+        digest = salted_hash(str(seed), prompt)
         return cls(int.from_bytes(digest[:8], "big") % folds, digest[8:20], digest[20:])
 
 

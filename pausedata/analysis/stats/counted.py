@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pausedata.analysis.shared_texts import SharedTexts, shared_texts
 from pausedata.analysis.stats.manifest import (
     HistogramEdges,
     PlacementStats,
@@ -82,8 +83,15 @@ def stats(version: Version, run: str | None = None, progress: Progress | None = 
             probability=[float(p) for p in PROBABILITIES],
             logprob=[None, *(float(edge) for edge in _INNER), 0.0],
         ),
+        shared=_shared(version, progress),
         quantiles_within=Cells.WITHIN,
     )
+
+
+def _shared(version: Version, progress: Progress) -> list[SharedTexts] | None:
+    """Examples that splits have in common; None where the table of examples was not pulled."""
+    examples = version.table("examples")
+    return None if examples.absent else shared_texts(examples, progress)
 
 
 class _ScoreTotals:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pausedata.analysis.history import scored_by
+from pausedata.analysis.shared_texts import SharedTexts
+from pausedata.core.held_out import cut_split
 from pausedata.store.choice import Choice
 from pausedata.store.dataset import Version
 
@@ -112,6 +114,9 @@ class Stats:
     histogram_edges: HistogramEdges | None = None  # one for all runs; None where not counted
     # The largest relative error of a quantile; the extremes, 0 and 1, are exact.
     quantiles_within: float | None = None
+    held_out: str | None = None  # the split that was cut off to be measured on
+    # Examples that two splits have in common; None where that was not counted.
+    shared: list[SharedTexts] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -148,6 +153,7 @@ def manifest_stats(version: Version, run: str | None = None) -> Stats:
             for name, table in version.tables.items()
         },
         total_bytes=sum(file.bytes for file in version.files()),
+        held_out=cut_split(manifest.tables["tokens"].provenance),
     )
 
 
@@ -224,7 +230,8 @@ def _tokens(version: Version) -> tuple[int | None, int | None]:
         if made.get("options") != {} or not isinstance(made.get("placement"), str):
             continue
         tallies = facts.get("splits", {}).values()
-        if tallies and all({"tokens", "pauses", "loss_tokens"} <= set(tally) for tally in tallies):
+        whole = set(facts.get("splits", {})) == set(version.splits)
+        if whole and all({"tokens", "pauses", "loss_tokens"} <= set(tally) for tally in tallies):
             return (
                 sum(tally["tokens"] - tally["pauses"] for tally in tallies),
                 sum(tally["loss_tokens"] for tally in tallies),

@@ -7,6 +7,14 @@ from typing import Any
 from pausedata.exporters.refused import REASONS
 
 
+def describe_left_out(split: str, examples: int) -> str:
+    """What an export leaves out because it is held out."""
+    return (
+        f"{split}: {examples:,} examples are held out, and not in it: `measure` takes them "
+        f"(--split {split} writes them alone)"
+    )
+
+
 def describe_split(label: str, figures: dict[str, Any]) -> list[str]:
     """The figures of one split: a line, and one for each thing that is not as planned."""
     packed = (

@@ -34,6 +34,7 @@ def _title(found: Measurement) -> Text:
     whole = found.whole.figures
     of = f" of {found.examples_there:,}" if whole.examples != found.examples_there else ""
     fifth = "a fifth of split" if found.held_out.seed is not None else "split"
+    exports = found.trained_on.exports
     early = ", stopped early" if found.stopped_early else ""
     return Text.assemble(
         (visible(found.dataset), "bold"),
@@ -41,6 +42,7 @@ def _title(found: Measurement) -> Text:
         f"{_ids(found.models)} against {against} without pauses, on "
         f"{whole.examples:,}{of} examples of {fifth} '{visible(found.held_out.split)}' "
         f"({whole.tokens:,} tokens){early}",
+        *[(f"; exports/{visible(n)} has its rows to train on", "red") for n in exports],
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pausedata import exporters
 from pausedata.cli.render.gc import size
 from pausedata.cli.render.next_steps import next_commands
+from pausedata.core.held_out import cut_split
 from pausedata.pipeline.transaction import Outcome
 
 
@@ -28,10 +29,13 @@ def describe(outcome: Outcome, width: int | None = None) -> list[str]:
     lines += _table(outcome, width)
     lines += [f"  kept     {name}" for name in outcome.kept]
     lines += [f"  dropped  {name}: {why}" for name, why in outcome.removed.items()]
+    held = cut_split(manifest.tables["tokens"].provenance)
     for split, rows in manifest.rows.items():
         counted = {**rows.dropped, **{k: v for k, v in rows.noted.items() if v}}
         details = "".join(f", {count:,} {reason}" for reason, count in counted.items())
         lines.append(f"  {split}: {rows.into:,} rows in, {rows.out:,} out{details}")
+        if split == held:
+            lines[-1] += ": held out for `measure`, in no export that does not name it"
     if outcome.marked:
         numbers = ", ".join(str(number) for number in outcome.marked)
         lines.append(f"  damaged and not to be repaired, marked as such: version {numbers}")
@@ -103,15 +107,17 @@ def _facts(outcome: Outcome, name: str) -> str:
         return f"{facts['pauses']:,} pauses at {facts['places']:,} places{inside}"
     if name.startswith("exports/"):
         tokens = sum(tally["tokens"] for tally in facts["splits"].values())
-        return f"{entry.rows:,} rows, {tokens:,} tokens" + _not_as_planned(facts["splits"])
+        return f"{entry.rows:,} rows, {tokens:,} tokens" + _not_as_planned(facts)
     return f"{entry.rows:,} rows"
 
 
-def _not_as_planned(splits: dict[str, Any]) -> str:
+def _not_as_planned(facts: dict[str, Any]) -> str:
     """An export's examples that were left out, cut or changed; empty where there are none."""
+    splits = facts["splits"]
     skipped = sum(sum(tally.get("skipped", {}).values()) for tally in splits.values())
     counts = {"skipped": skipped} | {
         what: sum(tally.get(what, 0) for tally in splits.values())
         for what in ("truncated", "moved")
     }
+    counts["held out"] = sum(facts.get("left_out", {}).values())
     return "".join(f", {count:,} {what}" for what, count in counts.items() if count)

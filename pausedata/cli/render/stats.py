@@ -48,6 +48,7 @@ def _version(stats: Stats) -> RenderableType:
         ),
         Text(""),
         _splits(stats),
+        *_between_splits(stats),
     ]
     sections = {
         "scores": (
@@ -115,6 +116,20 @@ def _splits(stats: Stats) -> Table:
     ]
     heads = ["split", "rows", "examples", *counted, "dropped; noted"]
     return _table(heads, rows, names=[0, len(heads) - 1])
+
+
+def _between_splits(stats: Stats) -> list[Text]:
+    """What is held out, and the examples that splits have in common."""
+    lines = []
+    if stats.held_out is not None:
+        held = visible(stats.held_out)
+        lines.append(f"{held} is held out: `measure` takes it, exports that do not name it do not")
+    lines += [f"in common: {visible(shared.told())}" for shared in stats.shared or []]
+    if len(stats.splits) > 1 and stats.counted and stats.shared is None:
+        lines.append("what splits have in common: not counted, `examples` was not pulled")
+    elif len(stats.splits) > 1 and stats.shared == []:
+        lines.append("no two splits have a prompt in common")
+    return [Text(line) for line in lines]
 
 
 def _scores(stats: Stats) -> list[RenderableType]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pausedata.core.held_out import is_evaluated
 from pausedata.core.network import is_repo
 from pausedata.hub.card.own import PersonsPart
 from pausedata.store.manifest import Manifest, TableEntry
@@ -38,7 +39,7 @@ def header(
         generated["source_datasets"] = [source]
     if models := base_models(manifest):
         generated["base_model"] = models
-    names, default = config_names(manifest), _default(named)
+    names, default = config_names(manifest), _default(manifest, named)
     configs = [
         {
             "config_name": names[name],
@@ -108,7 +109,17 @@ def _runs(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe.get("runs") or {}
 
 
-def _default(named: list[str]) -> str | None:
+def first_export(manifest: Manifest, named: list[str]) -> str | None:
+    """The first export of ``named`` that is there to train on; not one of what is held out."""
+
+    def is_trained(name: str) -> bool:
+        split = manifest.tables[name].provenance.get("inputs", {}).get("split")
+        return split is None or not is_evaluated(split)
+
+    exports = (name for name in named if name.startswith("exports/"))
+    return next(filter(is_trained, exports), None)
+
+
+def _default(manifest: Manifest, named: list[str]) -> str | None:
     """The config that loads by default: the first export, else the examples."""
-    first = next((name for name in named if name.startswith("exports/")), None)
-    return first or ("examples" if "examples" in named else None)
+    return first_export(manifest, named) or ("examples" if "examples" in named else None)

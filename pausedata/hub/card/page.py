@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pausedata.analysis import provenance
+from pausedata.core.held_out import cut_split
 from pausedata.core.names import NAME_PATTERN
-from pausedata.hub.card.header import config_names, patterns
+from pausedata.hub.card.header import config_names, first_export, patterns
 from pausedata.hub.card.own import PAGE_MARK, PersonsPart
 from pausedata.store.choice import describe_choice
 from pausedata.store.manifest import Manifest, TableEntry
@@ -44,6 +45,7 @@ def page(
         source=provenance.source(manifest),
         runs=[provenance.run(manifest, name) for name in manifest.names("scores")],
         limit=provenance.length_limit(manifest),
+        held_out=cut_split(manifest.tables["tokens"].provenance),
         figures=figures,
         pictures=_pictures(figures) if figures else {},
         tables=[(name, manifest.tables[name], _made_from(manifest.tables[name])) for name in named],
@@ -106,9 +108,15 @@ def _made_from(entry: TableEntry) -> str:
         return escaped(provenance.gate(entry))
     if "placement" in inputs:
         masked = entry.provenance.get("pause_label_masked", True)
+        split = f", split {code(inputs['split'])} alone" if inputs.get("split") else ""
+        left_out = "".join(
+            f"; without the {count:,} examples of {code(held)}"
+            for held, count in entry.provenance.get("left_out", {}).items()
+        )
         return (
             f"placement {code(describe_choice(inputs['placement']))}, "
-            f"format {code(inputs['format'])}" + ("" if masked else "; its pauses bear loss too")
+            f"format {code(inputs['format'])}{split}{left_out}"
+            + ("" if masked else "; its pauses bear loss too")
         )
     return ", ".join(code(name) for name in entry.provenance.get("made_from", []))
 
@@ -118,7 +126,7 @@ def _example(manifest: Manifest, named: list[str]) -> dict[str, str] | None:
     loadable = [name for name in named if patterns(manifest.tables[name])]
     if not loadable:
         return None
-    name = next((n for n in loadable if n.startswith("exports/")), loadable[0])
+    name = first_export(manifest, loadable) or loadable[0]
     split, pattern = next(iter(patterns(manifest.tables[name]).items()))
     return {"config": config_names(manifest)[name], "split": split, "pattern": pattern}
 

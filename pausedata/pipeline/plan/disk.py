@@ -46,7 +46,8 @@ def estimate(
         if tokens
         else sum(-(-(count or 0) // (shard_rows or each)) for count in result.rows.values())
     )
-    extent = Extent(rows, max(shards, 1))
+    splits = {split: count or 0 for split, count in result.rows.items()}
+    extent = Extent(rows, max(shards, 1), splits)
     for number in made:
         step = result.steps[number]
         if step.table == "vocab":

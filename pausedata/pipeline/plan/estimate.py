@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 
 from pausedata.core.errors import UnreachableError
+from pausedata.core.held_out import HOLDOUT, is_cut
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import parameter_count
 from pausedata.models.tokens import Rejected, TokenBuilder, Tokenized
@@ -53,6 +54,7 @@ def sample(resolved: Resolved) -> SourceSample:
             renderer = resolved.renderer()  # its templates can be tried all the same
     totals, error, whole = np.zeros(2), 0.0, True
     taken: list[tuple[str, RenderedRow, Tokenized]] = []
+    held: tuple[int | None, int | None] | None = None
     for split in recipe.source.splits:
         try:
             count, first = _look(resolved, split)
@@ -75,6 +77,11 @@ def sample(resolved: Resolved) -> SourceSample:
                 each = lengths.sum(axis=1).tolist()
                 spread = statistics.stdev(each) if len(each) > 1 else 0.0
                 error += (spread * count / len(each) ** 0.5) ** 2
+        if recipe.source.holdout is not None and split == recipe.source.splits[0]:
+            held = _held_out(recipe.source.holdout, count, examples, whole=count == len(first))
+    if held is not None:
+        first_split = recipe.source.splits[0]
+        result.rows |= {first_split: held[0], HOLDOUT: held[1]}
     if isinstance(recipe.prompt, ColumnPrompt) and recipe.prompt.turns == "each":
         result.unknown.append("how many examples there are: one conversation gives several")
     if builder is not None:
@@ -87,6 +94,26 @@ def sample(resolved: Resolved) -> SourceSample:
         )
         result.tokens_are = "exact" if whole else f"estimated from {SAMPLE} rows, ±{percent:.0f}%"
     return result
+
+
+def _held_out(
+    share: float,
+    count: int | None,
+    examples: list[tuple[str, RenderedRow, Tokenized]],
+    *,
+    whole: bool,
+) -> tuple[int | None, int | None]:
+    """Of ``count`` rows those that stay in their split, and those that are held out, about.
+
+    Of a ``whole`` split, whose examples are there, they are counted.
+    """
+    if count is None:
+        return None, None
+    if whole and examples:
+        held = sum(is_cut(rendered.prompt, share) for _, rendered, _ in examples)
+    else:
+        held = round(count * share)
+    return count - held, held
 
 
 def _look(resolved: Resolved, split: str) -> tuple[int | None, list[Row | BadRow]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from pausedata.core.held_out import HOLDOUT
 from pausedata.exporters.jsonl import json_lines
 from pausedata.pipeline.recipe import Export, Placement
 from pausedata.store.shards import write_shard
@@ -40,6 +41,14 @@ class Extent:
 
     rows: int
     shards: int
+    splits: Mapping[str, int] = field(default_factory=dict)  # the rows of each
+
+    def exported(self, split: str | None) -> Extent:
+        """That of an export: of one split, or of all but what is held out."""
+        rows = sum(n for s, n in self.splits.items() if (s == split if split else s != HOLDOUT))
+        if not self.rows or rows in (0, self.rows):
+            return self
+        return Extent(rows, max(1, self.shards * rows // self.rows))
 
 
 def table_bytes(
@@ -66,6 +75,7 @@ def table_bytes(
     spec = exports[name]
     each = placements.get(spec.placements[0]) if spec.placements else None
     rows, lines = _rows(sample, spec.format, each)
+    extent = extent.exported(spec.split)
     written = rows.nbytes if spec.format == "hf-disk" else lines
     beside = written * extent.rows // max(len(rows), 1)
     return _extended(rows, extent) + beside + _BESIDE_EXPORT

@@ -39,7 +39,8 @@ def measure(
         count = int(SECONDS / (guess * tokens_each))
     count = max(LEAST_EXAMPLES, min(count, MOST_EXAMPLES)) // len(recipe.source.splits) or 1
     count = min(count, recipe.source.limit or count)
-    source = recipe.source.model_copy(update={"limit": count, "max_bad_rows": count})
+    few = {"limit": count, "max_bad_rows": count, "holdout": None}
+    source = recipe.source.model_copy(update=few)
     cold = {"warmup": False}  # so few examples would not do, and take as long to score
     scoring = recipe.scoring.model_copy(update=cold) if recipe.scoring else None
     runs = {name: run.model_copy(update=cold) for name, run in recipe.runs.items()}

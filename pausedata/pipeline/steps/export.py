@@ -39,8 +39,12 @@ def inputs(
     choice: Choice,
     contents: Mapping[str, str],
     pause: PauseEntry | None,
+    split: str | None = None,
 ) -> dict[str, Any]:
-    """All that decides an export; ``contents`` are the hashes of tables, by name."""
+    """All that decides an export; ``contents`` are the hashes of tables, by name.
+
+    ``split`` is the one that was asked for, if one was; what is held out the tokens say.
+    """
     each = {name: contents[f"placements/{name}"] for name in names_in(choice)}
     return {
         "format": format.name,
@@ -49,6 +53,7 @@ def inputs(
         "placement_content": each[choice] if isinstance(choice, str) else each,
         "tokens": contents["tokens"],
         "pause": pause.model_dump(mode="json") if pause else None,
+        **({} if split is None else {"split": split}),
     }
 
 
@@ -61,6 +66,7 @@ class Written:
     readme: Path = Path(README)
     stems: dict[str, str] = field(default_factory=dict)  # what each split's files are named by
     changes: dict[str, list[RowChange]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)  # held out: split → examples
 
     def add(self, label: str, tally: Tally, changes: list[RowChange]) -> None:
         """Take in a shard's figures."""
@@ -87,9 +93,19 @@ class Written:
 
 
 def meta(
-    origin: ExportInputs, format: Format, options: Options, label: str, tally: Tally, version: int
+    origin: ExportInputs,
+    format: Format,
+    options: Options,
+    label: str,
+    tally: Tally,
+    version: int,
+    left_out: Mapping[str, int],
 ) -> dict[str, Any]:
-    """The content of ``<split>.meta.json``."""
+    """The content of ``<split>.meta.json``.
+
+    Of a dataset of which a part is held out it says whether this is that part, and how many
+    examples the export has ``left_out`` for that.
+    """
     return {
         "format": format.name,
         "options": options.recorded(),
@@ -102,6 +118,8 @@ def meta(
         "embedding_rows_needed": max(_last_id(origin.vocab), origin.pause.id) + 1,
         "pause_label_masked": format.masks(options),
         "loss": format.loss,
+        **({"held_out": origin.is_held_out(label)} if origin.held_out else {}),
+        **({"left_out": dict(left_out)} if left_out else {}),
     } | tally.shown()
 
 
@@ -133,7 +151,7 @@ def export(
     written = Written()
     inside = PurePosixPath(table, format.layout.inside)
     stage = staging.stage(table, wanted)
-    rows = origin.tokens.entry.rows * len(labels) // max(1, len(origin.tokens.splits()))
+    rows = _rows_of(origin, labels)
     progress.detail(
         f"{table}: reads tokens, {listing(names_of(origin.choice))}; writes to {stage.folder}"
     )
@@ -165,13 +183,21 @@ def export(
                 )
             ),
         ]
+        left_out = origin.left_out(labels.values())
         provenance = {
             "inputs": wanted,
             "made_from": ["tokens", *names_of(origin.choice)],
             "splits": {label: vars(tally) for label, tally in written.tallies.items()},
             "pause_label_masked": format.masks(options),
+            **({"left_out": left_out} if left_out else {}),
         }
         return stage.table(table, format.schema(options), paths, provenance, beside)
+
+
+def _rows_of(origin: ExportInputs, labels: Mapping[str, str]) -> int:
+    """How many examples there are to write."""
+    shards = origin.tokens.shards
+    return sum(s.rows for split in labels.values() for s in shards if s.split == split)
 
 
 def _check_some(format: Format, label: str, tally: Tally) -> None:
@@ -232,13 +258,15 @@ def finish(table: Table, origin: ExportInputs, version: int) -> Table:
     options = exporters.parse(format, provenance["inputs"]["options"], table.name)
     folder = table.folder / table.name
     tallies = {label: Tally(**figures) for label, figures in provenance["splits"].items()}
+    left_out = provenance.get("left_out", {})
     names = []
     for label, tally in tallies.items():
         names.append(f"{label}.meta.json")
-        files.write_json(folder / names[-1], meta(origin, format, options, label, tally, version))
+        content = meta(origin, format, options, label, tally, version, left_out)
+        files.write_json(folder / names[-1], content)
     stems = {label: label for label in tallies}
     paths = format.layout.paths(folder / format.layout.inside, stems.values())
-    text = readme(format, options, origin, tallies, paths, folder, version)
+    text = readme(format, options, origin, tallies, paths, folder, version, left_out)
     with files.replacing(folder / README) as temporary:
         temporary.write_text(text, encoding="utf-8")
     entries = []
@@ -273,17 +301,17 @@ def write_outside(
     """
     made = ExportRows(origin, format, options)
     labels = made.labels(splits)
+    left_out = origin.left_out(labels.values())
     folder, stems = format.layout.place(target, list(labels))
-    written = Written(stems=stems)
+    written = Written(stems=stems, left_out=left_out)
     stage = None
     if staging is not None and format.text is not None:
         with contextlib.suppress(OSError):  # of a dataset that may only be read nothing is kept
-            wanted = inputs(format, options, origin.choice, origin.contents, origin.pause)
+            wanted = inputs(
+                *(format, options, origin.choice, origin.contents, origin.pause, origin.split)
+            )
             stage = staging.stage(OUTSIDE, wanted)
-    total = sum(
-        shard.rows for split in labels.values() for shard in origin.tokens.shards
-        if shard.split == split
-    )  # fmt: skip
+    total = _rows_of(origin, labels)
     with (
         stopping.graceful_shutdown(),
         progress.step(f"exporting to {target}", total, "examples") as advance,
@@ -303,10 +331,11 @@ def write_outside(
         format.layout.remove_stale(writable, stems.values(), names)
         written.write_changes(writable, stems)
         for label, stem in stems.items():
-            content = meta(origin, format, options, label, written.tallies[label], version)
+            tally = written.tallies[label]
+            content = meta(origin, format, options, label, tally, version, left_out)
             files.write_json(writable / f"{stem}.meta.json", content)
         paths = format.layout.paths(writable, stems.values())
-        text = readme(format, options, origin, written.tallies, paths, writable, version)
+        text = readme(format, options, origin, written.tallies, paths, writable, version, left_out)
         name = readme_name(writable, list(stems.values()), whole=target == folder)
         with files.replacing(writable / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -6,13 +6,15 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
+from pausedata.analysis.shared_texts import shared_texts
 from pausedata.core.errors import DataError, UnreachableError
+from pausedata.core.held_out import HOLDOUT, is_cut
 from pausedata.core.progress import Progress
 from pausedata.models.tokenizer import Tokenizer
 from pausedata.models.tokens import Rejected, Tokenized
@@ -87,6 +89,8 @@ def _stated(recipe: Recipe, origin: dict[str, Any]) -> dict[str, Any]:
     return {
         "source": origin
         | recipe.source.model_dump(include={"limit", "id", "keep"})
+        # Only where there is one: datasets of before there were any stay what they are.
+        | recipe.source.model_dump(include={"holdout"}, exclude_none=True)
         | {"split": recipe.source.splits},
         "prompt": recipe.model_dump(mode="json")["prompt"],
         "response": recipe.response,
@@ -145,7 +149,10 @@ class _Preparation:
     def __init__(self, resolved: Resolved, stage: Stage, progress: Progress) -> None:
         self.resolved, self.stage, self.progress = resolved, stage, progress
         self.builder, self.renderer = resolved.token_builder(), resolved.renderer()
-        self.tallies = {split: _Tally() for split in resolved.recipe.source.splits}
+        source = resolved.recipe.source
+        self.tallies = {split: _Tally() for split in source.all_splits}
+        # Whose rows go to two splits, the second of which is not trained on.
+        self.cut = source.splits[0] if source.holdout is not None else None
         self.schemas = {
             "examples": examples_with_messages() if resolved.is_chat else schema_of("examples"),
             "tokens": schema_of("tokens"),
@@ -155,9 +162,10 @@ class _Preparation:
         self.seen: dict[bytes, int] = {}
 
     def run(self) -> Prepared:
-        for split in self.tallies:
+        for split in self.resolved.recipe.source.splits:
             self._spool(split)
         self._check_rows()
+        self._check_holdout()
         if 2 * self.spaces > sum(tally.out for tally in self.tallies.values()):
             self.progress.warn(
                 "prompts end in a space, which makes the first response token unlikely in every "
@@ -194,6 +202,11 @@ class _Preparation:
             ),
         }
         shutil.rmtree(self.stage.folder / "spool")
+        if found := shared_texts(tables["examples"], self.progress):
+            self.progress.warn(
+                "splits have examples in common, and measured on one of them is what was learnt "
+                "from another:\n" + "\n".join(f"  {shared.told()}" for shared in found)
+            )
         token = recipe.pause.token
         id, is_new = tokenizer.pause_id(token)
         prepared = Prepared(
@@ -205,45 +218,59 @@ class _Preparation:
         return prepared
 
     def _spool(self, split: str) -> None:
-        """Render and tokenise a split's rows into two Parquet files, a portion at a time."""
+        """Render and tokenise a source split's rows into spools, a portion at a time."""
         count = self.resolved.source.count(split)
         title, schema = f"reading {split}", self.schemas["examples"]
         folder = self.stage.folder / "spool"
         folder.mkdir(exist_ok=True)
-        with (
-            open_shard(folder / f"examples-{split}.parquet", schema) as examples,
-            open_shard(folder / f"tokens-{split}.parquet", schema_of("tokens")) as tokens,
-            self.progress.step(title, count, "rows") as advance,
-        ):
+        with ExitStack() as opened:
+            spools: dict[str, tuple[Any, Any]] = {
+                name: (
+                    opened.enter_context(open_shard(folder / f"examples-{name}.parquet", schema)),
+                    opened.enter_context(
+                        open_shard(folder / f"tokens-{name}.parquet", schema_of("tokens"))
+                    ),
+                )
+                for name in ([split, HOLDOUT] if split == self.cut else [split])
+            }
+            advance = opened.enter_context(self.progress.step(title, count, "rows"))
             for portion in _portions(self._rendered(split, advance)):
-                rows = self._accept(split, portion)
-                if rows:
-                    write_rows(examples, examples_table([(id, e) for id, e, _ in rows], schema))
-                    write_rows(tokens, tokens_table([(id, t) for id, _, t in rows]))
+                accepted = self._accept(portion)
+                for name, (examples, tokens) in spools.items():
+                    rows = [row for row in accepted if row[1].split == name]
+                    if rows:
+                        write_rows(examples, examples_table([(id, e) for id, e, _ in rows], schema))
+                        write_rows(tokens, tokens_table([(id, t) for id, _, t in rows]))
 
     def _rendered(self, split: str, advance: Any) -> Iterator[RenderedRow]:
-        tally = self.tallies[split]
+        """A split's examples, each in the split that it is for; the others are counted.
+
+        What has no text to go by counts as of the source's own split.
+        """
+        share = self.resolved.recipe.source.holdout
         for row in self.resolved.source.rows(split):
             advance(1)
+            own = split
             outcomes = [row] if isinstance(row, BadRow) else self.renderer.render(row)
-            for outcome in outcomes:
-                tally.into += 1
+            for turn, outcome in enumerate(outcomes):
                 if isinstance(outcome, BadRow):
+                    self.tallies[split].into += 1
                     self._drop(split, outcome.where, outcome.reason, outcome.detail)
-                else:
-                    yield outcome
+                    continue
+                # A conversation stays together: a later turn's prompt holds the earlier answers.
+                if split == self.cut and share is not None and turn == 0:
+                    own = HOLDOUT if is_cut(outcome.prompt, share) else split
+                self.tallies[own].into += 1
+                yield outcome if own == split else replace(outcome, split=own)
 
-    def _accept(
-        self, split: str, portion: list[RenderedRow]
-    ) -> list[tuple[str, RenderedRow, Tokenized]]:
+    def _accept(self, portion: list[RenderedRow]) -> list[tuple[str, RenderedRow, Tokenized]]:
         """Tokenise a portion; count what is turned down; give the rest their ids."""
-        tally = self.tallies[split]
         encoded = self.builder.encode([r.prompt for r in portion], [r.response for r in portion])
         accepted = []
         for rendered, tokens in zip(portion, encoded, strict=True):
-            where = rendered.where
+            where, tally = rendered.where, self.tallies[rendered.split]
             if isinstance(tokens, Rejected):
-                self._drop(split, where, tokens.reason, tokens.detail)
+                self._drop(rendered.split, where, tokens.reason, tokens.detail)
                 continue
             id = self._identify(rendered, where)
             tally.out += 1
@@ -304,6 +331,22 @@ class _Preparation:
             dropped = sum((tally.dropped for tally in self.tallies.values()), Counter[str]())
             counts = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
             raise DataError(f"no usable row ({counts or 'the source is empty'}): nothing to build.")
+
+    def _check_holdout(self) -> None:
+        """Stop where what is held out of a split is none of it, or all."""
+        if self.cut is None:
+            return
+        left, held = (self.tallies[split].out for split in (self.cut, HOLDOUT))
+        if left and held:
+            return
+        share = self.resolved.recipe.source.holdout
+        rows = f"{left + held} row{'s' if left + held > 1 else ''}"
+        raise DataError(
+            f"source.holdout: {share:g} holds out {'all' if held else 'none'} of the {rows} of "
+            f"split '{self.cut}'. What is held out is drawn by a hash of the prompt, rows of the "
+            "same prompt together: give more rows, or another share, or train on all of them: "
+            "source.holdout: null (--set source.holdout=null)."
+        )
 
     def _share_out(self) -> dict[str, list[tuple[str | None, str]]]:
         """Cut the spool into shards of the same rows in both tables."""
