@@ -156,3 +156,15 @@ def test_warmup_prints_every_line_and_makes_none_again(tmp_path: Path, model_fol
     again = benchmark("warmup", *words)
     assert "step" not in again
     assert re.findall(r"^\| .*", again, re.MULTILINE) == re.findall(r"^\| .*", out, re.MULTILINE)
+
+
+def test_gate_error_rate_prints_a_row_for_each_shape_and_verdict() -> None:
+    printed = benchmark("gate_error_rate", "--tries", 40, "--examples", 200)
+    assert "from the n-th example on" in printed and "clusters of five" in printed
+    for verdict in ("go", "no-go", "once"):
+        rows = re.findall(rf"^  {verdict} +(.*)$", printed, re.M)
+        assert len(rows) == 10 and all(0 <= float(v) <= 1 for row in rows for v in row.split())
+    # Of 5 % that lose much, twenty examples often hold none: a go too early, and rarely at 100.
+    few = printed.split("5 % lose much")[1].splitlines()[1].split()[1:]
+    assert float(few[0]) > 0.1 > float(few[2])
+    assert re.search(r"^  50% right +0\.\d+", printed, re.M)

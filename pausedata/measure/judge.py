@@ -81,8 +81,8 @@ def _not_covered(figures: Figures) -> list[str]:
 
 def _gain(figures: Figures, rules: Rules, ruled_out: int | None) -> Said:
     by_chance = figures.seeds.by_chance
+    what = "examples" if figures.units == figures.examples else "clusters of examples"
     if figures.gain is None or figures.units < rules.min_examples:
-        what = "examples" if figures.units == figures.examples else "clusters of examples"
         return (
             "not-enough-data",
             f"{figures.units} {what} were measured, and {rules.min_examples} are needed to judge "
@@ -100,7 +100,7 @@ def _gain(figures: Figures, rules: Rules, ruled_out: int | None) -> Said:
     if ruled_out is not None and high <= rules.min_gain:
         return (
             "no-go",
-            f"{told}: more than {rules.min_gain} is ruled out, after {ruled_out} examples",
+            f"{told}: more than {rules.min_gain} is ruled out, after {ruled_out} {what}",
         )
     least, wanted = rules.min_gain, f"{rules.min_gain}"
     if by_chance is not None and by_chance > least:
