@@ -17,7 +17,7 @@ SPECIAL := model or crash or vllm or trainers or hub or browser
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two pips in one environment
-.PHONY: help install model quickstart miniature test test-processes coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
+.PHONY: help install model quickstart miniature positive-control test test-processes coverage test-model test-crash test-trainers test-vllm test-hub test-browser lint types docs \
 	docs-sql docs-sql-check docs-pictures docs-check schemas schemas-check check clean lock newest lowest test-newest test-lowest is-that-python
 
 help: ## list the targets
@@ -73,7 +73,7 @@ quickstart: $(VENV)/.pausedata $(VENV)/.model ## build recipes/quickstart.yaml a
 test: $(VENV)/.dev ## run the tests (but those that have a target of their own), and name the slowest
 	$(BIN)/python -m pytest $(PARALLEL) -m "not (processes or $(SPECIAL))" --durations=10 --durations-min=1
 
-test-processes: $(VENV)/.dev ## run those that start processes: kills, prompts, plug-ins, benchmarks
+test-processes: $(VENV)/.dev ## run those that take seconds: kills, prompts, plug-ins, benchmarks, warm-ups
 	$(BIN)/python -m pytest $(PARALLEL) -m "processes and not ($(SPECIAL))" --durations=10 --durations-min=1
 
 coverage: $(VENV)/.dev ## both, and which lines they do not reach (a third slower)
@@ -128,7 +128,7 @@ $(TRAINERS)/.installed: pyproject.toml constraints.txt Makefile $(UV)
 
 test-trainers: $(TRAINERS)/.installed $(VENV)/.model ## run the real trainers, on the CPU, on exports of real rows
 	$(TRAINERS)/bin/python -m pytest -W default -m trainers tests/test_trainers.py tests/test_trainers_refresh.py \
-		tests/test_miniature.py tests/test_listening.py
+		tests/test_miniature.py tests/test_listening.py tests/test_positive_control.py
 
 # What else pyproject.toml allows. Wheels alone: nobody should need a compiler.
 EVERYTHING := --only-binary :all: --extra transformers --extra dev pyproject.toml
@@ -165,6 +165,9 @@ test-lowest: lowest ## the tests with the lowest releases that pyproject.toml al
 
 miniature: $(TRAINERS)/.installed ## the paper in miniature: train, measure, judge; under an hour on two cores
 	$(TRAINERS)/bin/python examples/paper_in_miniature/run.py --output build/miniature
+
+positive-control: $(VENV)/.dev ## a task where pauses help, and the gate says so; QUICK=1: in minutes
+	$(BIN)/python examples/positive_control/run.py --output build/positive-control$(if $(QUICK),-quick --quick)
 
 test-hub: $(VENV)/.dev ## push, pull and load through a Hub on loopback, with faults
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m hub

@@ -25,6 +25,7 @@ from pausedata.warmup.folds import fold_of
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
+pytestmark = pytest.mark.processes  # most train models, once each
 
 Command = Callable[..., Run]
 QUICK = {"rows": 32, "rank": 4, "lr": 5e-3, "epochs": 2}

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # what the examples share
 WAYS = ["none", "random", "append", "every_word", "lowest_logprob"]
 
 
