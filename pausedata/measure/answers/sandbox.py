@@ -131,9 +131,9 @@ def _run(code: Sequence[str], tests: str, seconds: int, wall: float, memory: int
         used = _reap(process)
         if process.stdout is not None:
             process.stdout.close()
-    # Past its limit the kernel ends it, by SIGXCPU or, where it ignores that, a second later by
-    # SIGKILL. What it says for itself after its limit does not count.
-    if used >= seconds or process.returncode == -signal.SIGXCPU:
+    # Past its limit the kernel ends it, by SIGXCPU or, where it holds that off, a second later by
+    # SIGKILL.
+    if process.returncode == -signal.SIGXCPU or (process.returncode < 0 and used >= seconds):
         return Ran("timeout", f"it took more than {seconds} s of processor time")
     if late.is_set():
         return Ran("timeout", f"it waited, and was not done after {wall:g} s")

@@ -8,6 +8,7 @@ import importlib
 import os
 import platform
 import resource
+import signal
 import struct
 import sys
 
@@ -137,6 +138,14 @@ def confine() -> None:
         (load, 0, 0, 0),  # the call's number
         (jump_greater, 0, 1, 0x40000000),  # x32, which has numbers of its own
         (give, 0, 0, refuse),
+    ]
+    # What its processor time ends is ended: it may not be told before, nor do without.
+    program += [
+        (jump_equal, 0, 4, ALLOWED["rt_sigaction"][column]),
+        (load, 0, 0, 16),  # the low half of the first argument, the signal
+        (jump_equal, 0, 1, signal.SIGXCPU),
+        (give, 0, 0, refuse),
+        (give, 0, 0, allow),
     ]
     for number in numbers:
         program += [(jump_equal, 0, 1, number), (give, 0, 0, allow)]
