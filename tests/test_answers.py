@@ -27,7 +27,9 @@ NONE = "–"
 
 def forms(task: str) -> list[tuple[str, str, str]]:
     """The rows of the table in docs/gate.md that is headed by ``task``: text, strict, lenient."""
-    _, _, behind = DOCS.read_text("utf-8").partition(f"| {task} | strict | lenient |\n|---|---|---|\n")
+    _, _, behind = DOCS.read_text("utf-8").partition(
+        f"| {task} | strict | lenient |\n|---|---|---|\n"
+    )
     rows = []
     for line in behind.splitlines():
         if not line.startswith("|"):
@@ -152,11 +154,40 @@ def test_an_unknown_task_is_told() -> None:
 
 
 # What answers are made of, in any order.
-PIECES = some.sampled_from(
-    ["####", " ", "\n", "$", "-", "\u2212", "1", "23", "000", ",", ".", "/", "e", "**", "\\boxed{", "}"]
-    + ["The answer is ", "Answer: ", "option ", "A", "b", "(", ")", " or ", "Ans", "a fraction", "€"]
-)
-TEXTS = some.lists(PIECES, max_size=12).map("".join)
+PIECES = [
+    *(
+        "####",
+        " ",
+        "\n",
+        "$",
+        "-",
+        "\u2212",
+        "1",
+        "23",
+        "000",
+        ",",
+        ".",
+        "/",
+        "e",
+        "**",
+        "\\boxed{",
+    ),
+    *(
+        "}",
+        "The answer is ",
+        "Answer: ",
+        "option ",
+        "A",
+        "b",
+        "(",
+        ")",
+        " or ",
+        "Ans",
+        "a fraction",
+    ),
+    "€",
+]
+TEXTS = some.lists(some.sampled_from(PIECES), max_size=12).map("".join)
 
 
 @given(TEXTS)

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from pausedata.core.errors import UsageError, listing, nearest
 
-
 # How answers are read, for what keeps their marks: raised where any task reads a text otherwise.
 READING = 2
 

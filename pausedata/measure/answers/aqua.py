@@ -11,7 +11,8 @@ from pausedata.measure.answers import GradedAnswer
 # A lower-case letter is an option where it stands by itself: "The answer is a fraction" names none.
 _LETTER = (
     r"(?:[A-E](?![A-Za-z])"
-    r"|[a-e](?=[*_}$\"'`\s]{0,8}(?:\Z|[)\]])|[*_]{0,3}(?:[.,;:!](?![A-Za-z0-9])|[ \t]{0,8}\r?\n(?!\s{0,8}[a-z]))))"
+    r"|[a-e](?=[*_}$\"'`\s]{0,8}(?:\Z|[)\]])"
+    r"|[*_]{0,3}(?:[.,;:!](?![A-Za-z0-9])|[ \t]{0,8}\r?\n(?!\s{0,8}[a-z]))))"
 )
 
 # Behind #### as our recipes and the paper's reference code write it, else in the phrase with which
@@ -85,11 +86,8 @@ def lenient(text: str) -> str | None:
     if marked := _MARK.search(text):
         return _meant(text, marked)
     for form in _BEHIND:
-        last = None
-        for last in form.finditer(text):
-            pass
-        if last is not None:
-            return _meant(text, last)
+        if said := list(form.finditer(text)):
+            return _meant(text, said[-1])
     alone = {found[1].upper() for found in _BY_ITSELF.finditer(text)}
     return alone.pop() if len(alone) == 1 else None
 

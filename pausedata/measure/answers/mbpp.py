@@ -13,11 +13,11 @@ from pausedata.measure.answers import GradedAnswer
 from pausedata.measure.answers.sandbox import require, run_python
 
 # A fenced block, up to its end or the text's; of its info string the first word is the language:
-# ```python3, ```{.python}, ```py title="x". The indentation is that of the line it opens in.
+# ```python3, ```{.python}, ```py title="x".
 _FENCE = re.compile(
-    r"(?:^(?P<indent>[ \t]*))?(?<!`)(?P<ticks>`{3,})[ \t]*(?:\{[ \t]*)?\.?(?P<language>[^\s`{}.,:]*)"
+    r"(?<!`)(?P<ticks>`{3,})[ \t]*(?:\{[ \t]*)?\.?(?P<language>[^\s`{}.,:]*)"
     r"[^\n`]*\n(?P<code>.*?)(?:(?P=ticks)|\Z)",
-    re.DOTALL | re.MULTILINE,
+    re.DOTALL,
 )
 _PYTHON = ("python", "python3", "py", "py3", "ipython", "ipython3")
 # Where a model that runs on begins something else: as the harnesses for this data set cut.

@@ -53,7 +53,8 @@ _PLAIN = tuple(
 )
 _EXPONENT = re.compile(
     rf"[eE]({_SIGN}?[0-9]{{1,4}})(?![0-9A-Za-z])"
-    rf"|[ ]?(?:[*xX×·]|\\times|\\cdot)[ ]?10(?:\^|\*\*)(?:\{{({_SIGN}?[0-9]{{1,4}})\}}|({_SIGN}?[0-9]{{1,4}}))"
+    r"|[ ]?(?:[*xX×·]|\\times|\\cdot)[ ]?10(?:\^|\*\*)"
+    rf"(?:\{{({_SIGN}?[0-9]{{1,4}})\}}|({_SIGN}?[0-9]{{1,4}}))"
 )
 # What may not follow: then it is part of something else, or one of several.
 _GOES_ON = re.compile(

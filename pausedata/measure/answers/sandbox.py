@@ -12,10 +12,10 @@ The program runs in a Python of its own (`sandbox_child.py`), which, before it l
 
 The kernel ends it when it has had its processor time, however busy the machine is; the parent kills
 one that only waits, when a far longer time has passed. As it starts nothing, nothing is left. The
-filter is of Linux on x86-64 and ARM64; elsewhere nothing is run. What is not kept out: a fault in the kernel's
-own few calls that are let through, and reading what the process was given: its memory and, of the
-machine, the time. A program that sets out to lie can say that its tests passed: a score is as
-honest as the model.
+filter is of Linux on x86-64 and ARM64; elsewhere nothing is run. What is not kept out: a fault in
+the kernel's own few calls that are let through, and reading what the process was given: its memory
+and, of the machine, the time. A program that sets out to lie can say that its tests passed: a score
+is as honest as the model.
 """
 
 from __future__ import annotations

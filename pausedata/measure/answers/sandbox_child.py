@@ -15,13 +15,13 @@ import sys
 # What programs of this kind import. Once the filter stands no file can be opened, so that what is
 # not here cannot be imported.
 MODULES = (
-    "__future__", "abc", "array", "asyncio", "base64", "binascii", "bisect", "calendar", "cmath", "collections",
-    "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal",
-    "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools",
-    "json", "locale", "math", "numbers", "operator", "pathlib", "pprint", "queue", "random", "re", "secrets",
-    "statistics", "string", "struct", "textwrap", "time", "traceback", "types", "typing",
-    "unicodedata", "uuid", "zlib", "_strptime", "encodings.ascii", "encodings.latin_1",
-    "encodings.utf_16", "encodings.idna",
+    "__future__", "abc", "array", "asyncio", "base64", "binascii", "bisect", "calendar", "cmath",
+    "collections", "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime",
+    "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io",
+    "itertools", "json", "locale", "math", "numbers", "operator", "pathlib", "pprint", "queue",
+    "random", "re", "secrets", "statistics", "string", "struct", "textwrap", "time", "traceback",
+    "types", "typing", "unicodedata", "uuid", "zlib", "_strptime", "encodings.ascii",
+    "encodings.latin_1", "encodings.utf_16", "encodings.idna",
 )  # fmt: skip
 
 # What asyncio brings along and a program does not get: it would be told that it may not only when
