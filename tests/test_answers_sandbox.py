@@ -25,6 +25,18 @@ if sys.platform != "linux":
     pytest.skip("the sandbox is of Linux", allow_module_level=True)
 
 
+TASKS_AND_TIMERS = """
+import asyncio
+async def one(n):
+    await asyncio.sleep(0.01 * (3 - n))
+    return n
+async def all(n):
+    return await asyncio.wait_for(asyncio.gather(*[one(k) for k in range(n)]), 5)
+def f(n):
+    return asyncio.run(all(n))
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "tests", "ended"),
     [
@@ -38,26 +50,57 @@ if sys.platform != "linux":
         ("import re, math, heapq, itertools, collections, datetime, sys, bisect", "", "ok"),
         ("import datetime; datetime.datetime.strptime('2026', '%Y')", "", "ok"),
         ("x = '\ud800'", "", "ok"),
+        ("import pathlib", "assert pathlib.PurePath('a/b.txt').suffix == '.txt'", "ok"),
+        ("from __future__ import annotations\ndef f(x: Nothing): return x", "f(1)", "ok"),
+        (TASKS_AND_TIMERS, "assert f(3) == [0, 1, 2] and f(2) == [0, 1]", "ok"),
     ],
 )
 def test_programs_that_mean_no_harm(code: str, tests: str, ended: str) -> None:
     assert run_python(code, tests).ended == ended
 
 
+def test_parts_share_their_names_and_nothing_else() -> None:
+    late = "from __future__ import annotations\ndef f(x: Nothing): return N"
+    assert run_python(["N = 9", late], "assert f(1) == 9").ended == "ok"
+    assert run_python("N = 9\n" + late).ended == "syntax"
+    assert run_python([late, "def g(x: Nothing): pass"]).ended == "error"
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("code", "ended"),
+    "code",
     [
-        ("while True: pass", "timeout"),
-        ("import time; time.sleep(60)", "timeout"),
-        ("while True: print('x' * 1000)", "timeout"),
-        ("try:\n  while True: pass\nexcept BaseException:\n  while True: pass", "timeout"),
+        "while True: pass",
+        "while True: print('x' * 1000)",
+        "try:\n  while True: pass\nexcept BaseException:\n  while True: pass",
+        "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+        "while True: pass",
     ],
 )
-def test_what_does_not_end_is_ended(code: str, ended: str) -> None:
+def test_what_computes_for_ever_is_ended_by_its_processor_time(code: str) -> None:
     start = time.monotonic()
-    assert run_python(code, seconds=1).ended == ended
-    assert time.monotonic() - start < 20  # not for ever: no claim of speed
+    ran = run_python(code, seconds=1, wall=60)
+    assert (ran.ended, ran.said) == ("timeout", "it took more than 1 s of processor time")
+    assert time.monotonic() - start < 40  # not for ever: no claim of speed
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time; time.sleep(60)",
+        "import asyncio\nasync def f(): await asyncio.get_running_loop().create_future()\n"
+        "asyncio.run(f())",
+    ],
+)
+def test_what_waits_for_ever_is_ended_by_the_clock(code: str) -> None:
+    ran = run_python(code, wall=2)
+    assert (ran.ended, ran.said) == ("timeout", "it waited, and was not done after 2 s")
+
+
+def test_the_clock_alone_ends_nothing_soon() -> None:
+    """As on a machine that is busy with something else: more time passes than is computed."""
+    assert run_python("import time; time.sleep(1.5)", seconds=1).ended == "ok"
 
 
 def test_memory_has_an_end() -> None:
@@ -83,6 +126,15 @@ def test_memory_has_an_end() -> None:
         "import subprocess",
         "import socket",
         "import _socket\n_socket.socket()",
+        "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)",
+        "import ssl",
+        "import asyncio.base_events as b\nb.socket.socket()",
+        "import asyncio.base_events as b\nb.subprocess.run(['/bin/true'])",
+        "import asyncio\nasyncio.run(asyncio.open_connection('127.0.0.1', 80))",
+        "import asyncio\nasyncio.run(asyncio.to_thread(len, 'ab'))",
+        "import asyncio\nasyncio.SelectorEventLoop()",
+        "import pathlib\npathlib.Path('/etc/passwd').read_text()",
+        "import pathlib\npathlib.Path('/tmp/new').mkdir()",
     ],
 )
 def test_what_reaches_out_is_refused(code: str) -> None:
@@ -194,7 +246,7 @@ def test_it_holds_for_an_unprivileged_user_too() -> None:
         Path(folder).chmod(0o755)
         child = Path(shutil.copy(sandbox.CHILD, folder))
         for code, ended in (("", "ok"), ("open('/etc/passwd')", "forbidden")):
-            parts = [part.encode() for part in ("word", str(400 * MEGABYTE), "5", code, "")]
+            parts = [part.encode() for part in ("word", str(400 * MEGABYTE), "5", "", code)]
             given = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
             done = subprocess.run(
                 [SYSTEM, "-I", "-S", child], input=given, capture_output=True, user=65534, cwd="/"
@@ -223,7 +275,26 @@ def test_where_there_is_no_sandbox_nothing_is_run(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_the_program_is_taken_out_of_the_text(text: str, code: str) -> None:
-    assert program(text) == code
+    assert program(text) == [code]
+
+
+def test_what_shows_how_to_call_the_program_is_no_part_of_it() -> None:
+    text = "```\nf(1)\n```\n```\nA = 2\n```\n```\ndef f(x): return A\n```\n```\nf(2)\n```"
+    assert program(text, ["assert f(1) == 2"]) == ["A = 2\n", "def f(x): return A\n"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["`" * 10**5, "``` " * 10**5, "```\n" * 10**5, " " * 10**5, "# \n" * 10**5, '"""' * 10**5],
+)
+def test_no_text_keeps_the_reader(text: str) -> None:
+    start = time.process_time()
+    program(text, ["assert f(1) == 2"])
+    assert time.process_time() - start < 10  # quadratic it would be minutes
+
+
+def right_and_lenient(outcome: answers.GradedAnswer) -> tuple[bool, bool]:
+    return outcome.right, outcome.lenient
 
 
 def test_a_program_is_right_where_its_tests_pass() -> None:
@@ -234,6 +305,10 @@ def test_a_program_is_right_where_its_tests_pass() -> None:
     assert task.score("def f(x): return x * x", reference).right
     wrong = task.score("def f(x): return x + x", reference)
     assert (wrong.right, wrong.reason) == (False, "failed")
+    assert right_and_lenient(task.score("def f(x): return x * x", reference)) == (True, True)
+    assert right_and_lenient(wrong) == (False, False)
+    early = "from __future__ import annotations\ndef f(x: Nothing): return x * x"
+    assert task.score(early, reference).right  # the set-up stands before it
     assert task.score("", reference).reason == "no-answer"
     with pytest.raises(DataError, match="keep:"):
         task.reference("def f(): pass", {})

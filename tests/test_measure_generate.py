@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from aligned import aligned
 from conftest import Run
+from rich.console import Console
 from test_measure import (  # noqa: F401
     Start,
     built,
@@ -18,9 +20,11 @@ from test_measure import (  # noqa: F401
     trained,
 )
 
+from pausedata.cli.render.measure import _generated
 from pausedata.core.errors import UsageError
 from pausedata.measure import run as measuring
-from pausedata.measure.generate import Generating, PauseInsertion, summary, way_of
+from pausedata.measure.generate import Generating, PauseInsertion, Record, summary, way_of
+from pausedata.measure.result import Generated
 from pausedata.store.dataset import open_version
 
 WORDS = ("--generate", "--task", "gsm8k", "--examples", "6", "--max-new-tokens", "12")
@@ -155,6 +159,31 @@ def test_answers_of_a_try_with_fewer_examples_are_kept_as_far_as_they_go(
     assert told["generated"]["examples"] == 6
 
 
+def test_answers_that_were_read_otherwise_are_written_again(
+    measure: Start,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[int] = []
+    really, summed = measuring.write_pairs, measuring.summary
+
+    def counted(pairs: Any, first: int, *rest: Any) -> Any:
+        begun.append(first)
+        return really(pairs, first, *rest)
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "write_pairs", counted)
+    monkeypatch.setattr(measuring, "summary", stopped)
+    monkeypatch.setattr(measuring, "READING", 1)
+    assert measure(*WORDS, "--batch", 3).status == 130
+    monkeypatch.undo()
+    monkeypatch.setattr(measuring, "write_pairs", counted)
+    assert measuring.summary is summed
+    assert measure(*WORDS, "--batch", 3).status == 0
+    assert begun == [0, 1, 0, 1]
+
+
 def test_groups_have_their_own_accuracies(measure: Start, tmp_path: Path) -> None:  # noqa: F811
     told, lines = answers_of(measure, tmp_path / "a.jsonl", "--group-by", "subject")
     sizes = {name: own["examples"] for name, own in told["generated"]["groups"].items()}
@@ -162,12 +191,15 @@ def test_groups_have_their_own_accuracies(measure: Start, tmp_path: Path) -> Non
     assert sum(sizes.values()) == 6
 
 
-def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
+def four_answers() -> list[Record]:
+    """With pauses three are right, without one; read leniently the same three without."""
     rights = [(True, False), (True, True), (False, False), (True, False)]
-    records = [
+    return [
         {
             "right_with": own,
             "right_without": plain,
+            "lenient_with": own,
+            "lenient_without": plain or own,  # the form was lost, not the answer
             "reason_with": None if own else "wrong",
             "reason_without": None if plain else "no-answer",
             "tokens_with": 10,
@@ -178,13 +210,36 @@ def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
         }
         for own, plain in rights
     ]
-    told = summary(records)
+
+
+def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
+    told = summary(four_answers())
     assert (told["accuracy_with"], told["accuracy_without"]) == (0.75, 0.25)
     assert told["accuracy_gain"] == 0.5
     low, high = told["accuracy_gain_interval"]
     assert -1 < low < 0 < 0.5 < high < 1  # four answers tell next to nothing
+    lenient = [told[f"accuracy_lenient_{name}"] for name in ("with", "without", "gain")]
+    assert lenient == [0.75, 0.75, 0]
+    low, high = told["accuracy_lenient_gain_interval"]
+    assert low == pytest.approx(-high)
     assert told["token_overhead"] == 0.2 and told["latency_overhead"] == 0.5
     assert told["reasons"] == {"with": {"wrong": 1}, "without": {"no-answer": 3}}
+
+
+def test_the_table_has_both_readings_of_a_task_with_two() -> None:
+    for task, rows in (
+        ("gsm8k", ["all", "read leniently", "sums", "read leniently"]),
+        ("mbpp", ["all", "sums"]),
+    ):
+        records = four_answers()
+        own = Generated(Generating(task), summary(records), {"sums": summary(records)}, records)
+        console = Console(width=100, record=True, file=io.StringIO())
+        console.print(*_generated(own))
+        _, _, *lines = console.export_text().splitlines()
+        assert [line[:16].strip() for line in lines] == rows
+        assert lines[0].split()[1:4] == ["75.0%", "25.0%", "+50.0%"]
+        if len(rows) == 4:
+            assert lines[1].split()[2:5] == ["75.0%", "75.0%", "+0.0%"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pausedata.core import stopping
 from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress, Silent
 from pausedata.measure import trained_on
+from pausedata.measure.answers import READING
 from pausedata.measure.examples import ExamplePair, choose
 from pausedata.measure.figures import figures
 from pausedata.measure.generate import (
@@ -140,7 +141,7 @@ class _Measuring:
             generated = None
             stages = [stage]
             if answering is not None:
-                wanted = self._inputs() | answering.how.as_json()
+                wanted = self._inputs() | answering.how.as_json() | {"reading": READING}
                 stages.append(work.staging.stage("generate", wanted))
                 records = self._generate(stages[-1], pairs[: len(measured)], answering)
                 generated = self._generated(records, pairs, answering.how)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pausedata.cli.render.table import make_table
 from pausedata.cli.render.visible import visible
+from pausedata.measure.answers import LENIENT
 from pausedata.measure.figures import Figures, Interval
 from pausedata.measure.result import Generated, MeasuredPart, Measurement
 
@@ -83,21 +84,26 @@ def _figures(found: Measurement) -> RenderableType:
 
 
 def _generated(found: Generated) -> list[RenderableType]:
-    """How many answers are right, of all and of each group."""
+    """How many answers are right, of all and of each group, read strictly and leniently."""
     heads = [f"answers, {found.how.task}", "right with pauses", "without", "gain", "between"]
     table = make_table([*heads, "pauses", "further time"], [False, *[True] * 6])
     for name, own in {"all": found.whole, **found.groups}.items():
-        low, high = own["accuracy_gain_interval"] or (0.0, 0.0)
-        table.add_row(
-            visible(name),
-            f"{own['accuracy_with']:.1%}",
-            f"{own['accuracy_without']:.1%}",
-            _percent(own["accuracy_gain"]),
-            f"{_percent(low)} … {_percent(high)}" if own["accuracy_gain_interval"] else "–",
-            f"{own['pauses']:.1f}",
-            _percent(own["latency_overhead"]),
-        )
+        cost = f"{own['pauses']:.1f}", _percent(own["latency_overhead"])
+        table.add_row(visible(name), *_accuracies(own, "accuracy"), *cost)
+        if found.how.task in LENIENT:
+            table.add_row(Text("  read leniently"), *_accuracies(own, "accuracy_lenient"), "", "")
     return [table]
+
+
+def _accuracies(own: dict[str, Any], name: str) -> list[str]:
+    """The shares of right answers, with pauses and without, their gain and its interval."""
+    low, high = own[f"{name}_gain_interval"] or (0.0, 0.0)
+    return [
+        f"{own[f'{name}_with']:.1%}",
+        f"{own[f'{name}_without']:.1%}",
+        _percent(own[f"{name}_gain"]),
+        f"{_percent(low)} … {_percent(high)}" if own[f"{name}_gain_interval"] else "–",
+    ]
 
 
 def _groups(found: Measurement) -> list[RenderableType]:

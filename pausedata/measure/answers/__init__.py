@@ -7,22 +7,31 @@ from typing import Any, Protocol
 
 from pausedata.core.errors import UsageError, listing, nearest
 
+# How answers are read, for what keeps their marks: raised where any task reads a text otherwise.
+READING = 2
+
 
 @dataclass(frozen=True)
 class GradedAnswer:
-    """One answer: whether it is right, what was read off it, and why it is not right."""
+    """One answer: whether it is right, what was read off it, and why it is not right.
+
+    ``right`` is by the task's strict reading, whose figures others publish too. ``lenient`` is by
+    the reading that forgives how an answer is written, or by the strict one: what is right is so
+    leniently, too.
+    """
 
     right: bool
-    answer: str | None = None
+    lenient: bool
+    answer: str | None = None  # as the strict reading has it
     reason: str | None = None  # None where it is right; no-answer, wrong, timeout …
 
     @classmethod
-    def compared(cls, found: Any, reference: Any) -> GradedAnswer:
+    def compared(cls, found: Any, reference: Any, *, lenient: bool) -> GradedAnswer:
         """Right where ``found``, what the answer says (None: nothing), equals ``reference``."""
         if found is None:
-            return cls(False, None, "no-answer")
+            return cls(False, lenient, None, "no-answer")
         right = found == reference
-        return cls(right, str(found), None if right else "wrong")
+        return cls(right, right or lenient, str(found), None if right else "wrong")
 
 
 class Task(Protocol):
@@ -47,6 +56,8 @@ TASKS: dict[str, str] = {
     "aqua": "pausedata.measure.answers.aqua:AQuA",
     "mbpp": "pausedata.measure.answers.mbpp:MBPP",
 }
+#: Tasks that have a lenient reading beside the strict one: a program passes its tests or does not.
+LENIENT = ("gsm8k", "aqua")
 
 
 def get(name: str) -> Task:

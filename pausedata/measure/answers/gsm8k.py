@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from pausedata.core.errors import DataError
 from pausedata.measure.answers import GradedAnswer
+from pausedata.measure.answers.numerals import Read, read_number
 
 # As the data set's own code (openai/grade-school-math, dataset.py) and the strict match of
 # lm-evaluation-harness read it; the currency that some models write before it is allowed.
-_ANSWER = re.compile(r"####\s*\$?\s*(-?\$?[0-9][0-9,]*(?:\.[0-9]+)?|-?\.[0-9]+)")
+_ANSWER = re.compile(r"####\s*(?:\$\s*)?(-?\$?[0-9][0-9,]*(?:\.[0-9]+)?|-?\.[0-9]+)")
+
+# Where the lenient reading looks: behind the marks; else in the last box, or the last such phrase.
+_MARK = re.compile(r"####(?!#)")
+_BOX = re.compile(r"(?=\\boxed\{)")
+_PHRASE = re.compile(
+    r"\banswer[*_]{0,2}\s{0,2}(?:(?:is|was|:|=)[*_]{0,2}\s{0,2}){1,2}(?:exactly\s)?", re.IGNORECASE
+)
 
 
 class GSM8K:
@@ -21,7 +30,7 @@ class GSM8K:
 
     def reference(self, response: str, meta: dict[str, Any]) -> Decimal:
         """The number in the example's own response."""
-        found = _read(response)
+        found = strict(response)
         if found is None:
             raise DataError(
                 "task gsm8k: a response has no number behind '####'. Is it another data set's?"
@@ -30,9 +39,22 @@ class GSM8K:
 
     def score(self, generated: str, reference: Decimal) -> GradedAnswer:
         """Right where the numbers are equal."""
-        return GradedAnswer.compared(_read(generated), reference)
+        said = lenient(generated)
+        forgiven = said is not None and said == Fraction(reference)
+        return GradedAnswer.compared(strict(generated), reference, lenient=forgiven)
 
 
-def _read(text: str) -> Decimal | None:
+def strict(text: str) -> Decimal | None:
+    """The first number behind ``####``."""
     found = _ANSWER.search(text)
     return Decimal(found[1].replace(",", "").replace("$", "")) if found else None
+
+
+def lenient(text: str) -> Fraction | None:
+    """The number that ``text`` gives as its answer, however written; None where that is open."""
+    for place, chosen in ((_MARK, 0), (_BOX, -1), (_PHRASE, -1)):
+        there = (read_number(text, found.end()) for found in place.finditer(text))
+        numbers: list[Read] = [number for number in there if number is not None]
+        if numbers:
+            return numbers[chosen].value
+    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +12,24 @@ from pausedata.core.errors import DataError
 from pausedata.measure.answers import GradedAnswer
 from pausedata.measure.answers.sandbox import require, run_python
 
-_FENCE = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+# A fenced block, up to its end or the text's; of its info string the first word is the language:
+# ```python3, ```{.python}, ```py title="x".
+_FENCE = re.compile(
+    r"(?<!`)(?P<ticks>`{3,})[ \t]*(?:\{[ \t]*)?\.?(?P<language>[^\s`{}.,:]*)"
+    r"[^\n`]*\n(?P<code>.*?)(?:(?P=ticks)|\Z)",
+    re.DOTALL,
+)
+_PYTHON = ("python", "python3", "py", "py3", "ipython", "ipython3")
 # Where a model that runs on begins something else: as the harnesses for this data set cut.
 _END = re.compile(r"\[/?DONE\]|^(?:```|Question:|Instruct:|Output:|# Test|\"\"\")", re.MULTILINE)
+# What a program may begin with that is no end: blank lines, comments, a docstring.
+_COMMENTS = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*")
+_DOCSTRING = re.compile("[rRuU]?(\"\"\"|''')")
+# What a program makes at its top, and what a test calls.
+_MADE = re.compile(
+    r"^(?:(?:async[ \t]+)?def|class)[ \t]+(\w+)|^(\w+)[ \t]*(?::[^=\n]*)?=(?!=)", re.MULTILINE
+)
+_CALLED = re.compile(r"\b([^\W\d]\w*)[ \t]*\(")
 
 
 @dataclass(frozen=True)
@@ -48,16 +65,67 @@ class MBPP:
 
     def score(self, generated: str, reference: Checks) -> GradedAnswer:
         """Run the program of ``generated``, and its tests; ``reason`` says what ended it."""
-        code = program(generated)
-        if not code.strip():
-            return GradedAnswer(False, None, "no-answer")
-        ran = run_python(f"{reference.setup}\n{code}", "\n".join(reference.asserts))
-        return GradedAnswer(ran.ended == "ok", code, None if ran.ended == "ok" else ran.ended)
+        code = program(generated, reference.asserts)
+        if not any(part.strip() for part in code):
+            return GradedAnswer(False, False, None, "no-answer")
+        ran = run_python([reference.setup, *code], "\n".join(reference.asserts))
+        right = ran.ended == "ok"
+        return GradedAnswer(right, right, "\n".join(code), None if right else ran.ended)
 
 
-def program(text: str) -> str:
-    """The program in a generated text: of its first fenced block, else up to where it ends."""
-    fenced = _FENCE.search(text)
-    if fenced:
-        return fenced[1]
-    return _END.split(text, maxsplit=1)[0]
+def program(text: str, tests: Sequence[str] = ()) -> list[str]:
+    """The program in a generated text, in the parts in which it stands there.
+
+    Of fenced blocks those that are said to be Python, or, where none is, those of no language. They
+    count up to the first by which what ``tests`` call is made: what comes behind it is an example
+    of its use, a second thought, or the next question. Where there are no blocks, or where the text
+    before them makes it, it is the text up to where it ends.
+    """
+    fenced = list(_FENCE.finditer(text))
+    called = _called("\n".join(tests))
+    if not fenced or called & _made(text[: fenced[0].start()]):
+        return [_unfenced(text)]
+    said = [block for block in fenced if block["language"].lower() in _PYTHON]
+    blocks = [_code(block) for block in said or [b for b in fenced if not b["language"]]]
+    wanted = called & {name for block in blocks for name in _made(block)}
+    if not wanted:
+        return blocks[:1]
+    last, there = 0, _made(blocks[0])
+    while not wanted <= there:
+        last += 1
+        there |= _made(blocks[last])
+    # Before it may stand what it needs, or what shows how it is to be called.
+    return [b for b in blocks[:last] if not _shows(b, wanted - _made(b))] + [blocks[last]]
+
+
+def _code(block: re.Match[str]) -> str:
+    """What stands in a fenced block, without the indentation that all of it shares."""
+    code = block["code"]
+    return textwrap.dedent(code) if code.lstrip("\r\n")[:1] in (" ", "\t") else code
+
+
+def _called(code: str) -> set[str]:
+    return set(_CALLED.findall(code))
+
+
+def _shows(code: str, wanted: set[str]) -> bool:
+    """Whether ``code`` is a session, or calls what it does not make."""
+    return code.lstrip().startswith(">>>") or bool(_called(code) & wanted)
+
+
+def _made(code: str) -> set[str]:
+    return {function or name for function, name in _MADE.findall(code)}
+
+
+def _unfenced(text: str) -> str:
+    """The text up to where it ends, which it does not in what it begins with."""
+    begun = 0
+    for _ in range(2):  # comments may stand before a docstring, and behind it
+        comments = _COMMENTS.match(text, begun)
+        begun = comments.end() if comments else begun
+        opened = _DOCSTRING.match(text, begun)
+        closed = text.find(opened[1], opened.end()) if opened else -1
+        if opened is None or closed < 0:
+            break
+        begun = closed + 3
+    return text[:begun] + _END.split(text[begun:], maxsplit=1)[0]

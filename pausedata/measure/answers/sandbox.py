@@ -10,20 +10,25 @@ The program runs in a Python of its own (`sandbox_child.py`), which, before it l
   nothing is opened (neither files to read nor to write), no socket is made, no process or thread
   is started, nobody is sent a signal, whoever it runs as.
 
-The parent kills it when its time is over; as it starts nothing, nothing is left. The filter is of
-Linux on x86-64 and ARM64; elsewhere nothing is run. What is not kept out: a fault in the kernel's
-own few calls that are let through, and reading what the process was given: its memory and, of the
-machine, the time. A program that sets out to lie can say that its tests passed: a score is as
-honest as the model.
+The kernel ends it when it has had its processor time, however busy the machine is; the parent kills
+one that only waits, when a far longer time has passed. As it starts nothing, nothing is left. The
+filter is of Linux on x86-64 and ARM64; elsewhere nothing is run. What is not kept out: a fault in
+the kernel's own few calls that are let through, and reading what the process was given: its memory
+and, of the machine, the time. A program that sets out to lie can say that its tests passed: a score
+is as honest as the model.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import secrets
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +38,7 @@ from pausedata.core.errors import UsageError
 CHILD = Path(__file__).with_name("sandbox_child.py")
 MACHINES = ("x86_64", "aarch64", "arm64")
 MEGABYTE = 1 << 20
+FAR = 10  # times its processor time is the most that a program may take by the clock
 _MOST = 4096  # bytes of a result that are read
 
 
@@ -45,15 +51,24 @@ class Ran:
 
 
 def run_python(
-    code: str, tests: str = "", *, seconds: float = 5.0, memory: int = 512 * MEGABYTE
+    code: str | Sequence[str],
+    tests: str = "",
+    *,
+    seconds: float = 5.0,
+    wall: float | None = None,
+    memory: int = 512 * MEGABYTE,
 ) -> Ran:
     """Run ``code``, then ``tests`` in the same namespace; ``failed`` is an AssertionError of them.
 
-    ``seconds`` of wall-clock time and ``memory`` in bytes are the most that it may take, the start
-    of Python among them. UsageError where no sandbox is to be had.
+    ``code`` may be in parts, which run in turn and are compiled each by itself, so that each may
+    begin with ``from __future__``. ``seconds`` of processor time (in whole ones, rounded up), the
+    start of Python among them, and ``memory`` in bytes are the most that it may take. ``wall``
+    seconds by the clock end what waits rather than computes: `FAR` times ``seconds`` by default.
+    UsageError where no sandbox is to be had.
     """
     require()
-    return _run(code, tests, seconds, memory)
+    parts = [code] if isinstance(code, str) else list(code)
+    return _run(parts, tests, math.ceil(seconds), FAR * seconds if wall is None else wall, memory)
 
 
 @cache
@@ -63,7 +78,7 @@ def require() -> None:
     if sys.platform != "linux" or platform.machine() not in MACHINES:
         why = f"the sandbox needs Linux on x86-64 or ARM64, this is {sys.platform}"
     else:
-        tried = _run("", "", 60.0, 512 * MEGABYTE)
+        tried = _run([], "", 60, 60.0, 512 * MEGABYTE)
         if tried.ended != "ok":
             why = f"the kernel gives no sandbox here ({tried.said or tried.ended})"
     if why is not None:
@@ -73,7 +88,7 @@ def require() -> None:
         )
 
 
-def _run(code: str, tests: str, seconds: float, memory: int) -> Ran:
+def _run(code: Sequence[str], tests: str, seconds: int, wall: float, memory: int) -> Ran:
     # Only who was given this word before the program began can say how it ended: a program that
     # ends the process, with whatever status, says nothing.
     word = secrets.token_hex(16)
@@ -90,16 +105,19 @@ def _run(code: str, tests: str, seconds: float, memory: int) -> Ran:
 
     def kill() -> None:
         late.set()
-        process.kill()
+        os.kill(process.pid, signal.SIGKILL)
 
-    timer = threading.Timer(seconds, kill)
+    timer = threading.Timer(wall, kill)
     timer.start()
+    used = 0.0
     try:
         assert process.stdin is not None and process.stdout is not None
-        parts = [word, str(memory), str(max(1, int(seconds) + 1)), code, tests]
         given = b"".join(
             len(raw).to_bytes(8, "big") + raw
-            for raw in (part.encode("utf-8", "backslashreplace") for part in parts)
+            for raw in (
+                part.encode("utf-8", "backslashreplace")
+                for part in (word, str(memory), str(seconds), tests, *code)
+            )
         )
         try:
             with process.stdin as pipe:
@@ -109,14 +127,26 @@ def _run(code: str, tests: str, seconds: float, memory: int) -> Ran:
         result = process.stdout.read(_MOST)
     finally:
         timer.cancel()
-        process.kill()
-        process.wait()
+        timer.join()  # from here on nobody else knows the process's number, which may be another's
+        used = _reap(process)
         if process.stdout is not None:
             process.stdout.close()
+    # Past its limit the kernel ends it, by SIGXCPU or, where it holds that off, a second later by
+    # SIGKILL.
+    if process.returncode == -signal.SIGXCPU or (process.returncode < 0 and used >= seconds):
+        return Ran("timeout", f"it took more than {seconds} s of processor time")
     if late.is_set():
-        return Ran("timeout", f"it took more than {seconds:g} s")
+        return Ran("timeout", f"it waited, and was not done after {wall:g} s")
     line = result.decode("utf-8", "replace")
     if not line.startswith(word + " "):
         return Ran("died", "it ended without a result")
     ended, _, said = line[len(word) + 1 :].strip().partition(" ")
     return Ran(ended, said)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> float:
+    """End ``process``, which nobody waited for yet; the seconds of processor time that it took."""
+    os.kill(process.pid, signal.SIGKILL)  # Popen's own would wait, and not tell the time
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime

@@ -4,23 +4,29 @@ It is run by path, without site-packages, and imports nothing of pausedata.
 """
 
 import ctypes
+import importlib
 import os
 import platform
 import resource
+import signal
 import struct
 import sys
 
 # What programs of this kind import. Once the filter stands no file can be opened, so that what is
 # not here cannot be imported.
 MODULES = (
-    "abc", "array", "base64", "binascii", "bisect", "calendar", "cmath", "collections",
-    "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal",
-    "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools",
-    "json", "locale", "math", "numbers", "operator", "pprint", "queue", "random", "re", "secrets",
-    "statistics", "string", "struct", "textwrap", "time", "traceback", "types", "typing",
-    "unicodedata", "uuid", "zlib", "_strptime", "encodings.ascii", "encodings.latin_1",
-    "encodings.utf_16", "encodings.idna",
+    "__future__", "abc", "array", "asyncio", "base64", "binascii", "bisect", "calendar", "cmath",
+    "collections", "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime",
+    "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io",
+    "itertools", "json", "locale", "math", "numbers", "operator", "pathlib", "pprint", "queue",
+    "random", "re", "secrets", "statistics", "string", "struct", "textwrap", "time", "traceback",
+    "types", "typing", "unicodedata", "uuid", "zlib", "_strptime", "encodings.ascii",
+    "encodings.latin_1", "encodings.utf_16", "encodings.idna",
 )  # fmt: skip
+
+# What asyncio brings along and a program does not get: it would be told that it may not only when
+# it used them, and nothing that computes does.
+REACHING = ("_posixsubprocess", "_socket", "_ssl", "socket", "ssl", "subprocess")
 
 # What is let through, by its number on x86-64 and on ARM64 (None: there is no such call there).
 # Nothing here opens, creates, connects, starts or signals anything.
@@ -43,7 +49,7 @@ _EPERM = 1
 
 
 def read_parts() -> list[str]:
-    """The word, the bytes of memory, the seconds, the program and its tests."""
+    """The word, the bytes of memory, the seconds, the tests, and the program's parts."""
     raw = sys.stdin.buffer.read()
     parts, at = [], 0
     while at < len(raw):
@@ -54,14 +60,69 @@ def read_parts() -> list[str]:
 
 
 def limit(memory: int, seconds: int) -> None:
-    """What the process may take, from here on."""
-    for what, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
+    """What the process may take, from here on; of the seconds, those that it took count too."""
+    for what, most, at_last in (
+        (resource.RLIMIT_AS, memory, memory),
+        (resource.RLIMIT_CPU, seconds, seconds + 1),  # a signal, then the end
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
-        resource.setrlimit(what, (most, most))
+        resource.setrlimit(what, (most, at_last))
+
+
+def load() -> None:
+    """Import what programs may import, and give asyncio a loop that opens nothing."""
+    for name in MODULES:
+        try:
+            importlib.import_module(name)
+        except ImportError:  # of another release of Python
+            continue
+    if "asyncio" in sys.modules:
+        give_timers()
+    for name in REACHING:
+        sys.modules.pop(name, None)
+
+
+def give_timers() -> None:
+    """Let ``asyncio.run`` and ``asyncio.new_event_loop`` have a loop of tasks and timers alone.
+
+    The usual one makes a pair of sockets to be woken by, which is refused here. There is nobody to
+    wake this one: no thread, no file, no signal.
+    """
+    import asyncio
+    import time
+
+    class Nothing:
+        """Waits for nothing but time; as long as it takes where no timer is set."""
+
+        def select(self, timeout: "float | None") -> "list[object]":
+            time.sleep(1e6 if timeout is None else max(0.0, timeout))
+            return []
+
+    class Timers(asyncio.BaseEventLoop):
+        """Tasks and timers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._selector = Nothing()
+
+        def _process_events(self, event_list: "list[object]") -> None:
+            pass
+
+        def _write_to_self(self) -> None:
+            pass
+
+    try:
+
+        class Policy(asyncio.DefaultEventLoopPolicy):
+            """Of which a loop is asked."""
+
+            def new_event_loop(self) -> asyncio.AbstractEventLoop:
+                return Timers()
+
+        asyncio.set_event_loop_policy(Policy())
+    except AttributeError:  # later releases of Python have no policies: the usual loop is refused
+        pass
 
 
 def confine() -> None:
@@ -77,6 +138,14 @@ def confine() -> None:
         (load, 0, 0, 0),  # the call's number
         (jump_greater, 0, 1, 0x40000000),  # x32, which has numbers of its own
         (give, 0, 0, refuse),
+    ]
+    # What its processor time ends is ended: it may not be told before, nor do without.
+    program += [
+        (jump_equal, 0, 4, ALLOWED["rt_sigaction"][column]),
+        (load, 0, 0, 16),  # the low half of the first argument, the signal
+        (jump_equal, 0, 1, signal.SIGXCPU),
+        (give, 0, 0, refuse),
+        (give, 0, 0, allow),
     ]
     for number in numbers:
         program += [(jump_equal, 0, 1, number), (give, 0, 0, allow)]
@@ -112,12 +181,8 @@ def _is_compiling(error: BaseException) -> bool:
 
 def main() -> None:
     """Read, limit, run, and say how it ended."""
-    word, memory, seconds, code, tests = read_parts()
-    for name in MODULES:
-        try:
-            __import__(name)
-        except ImportError:  # of another release of Python
-            continue
+    word, memory, seconds, tests, *code = read_parts()
+    load()
     out = os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
@@ -132,7 +197,8 @@ def main() -> None:
     testing, result = False, "ok"
     space = {"__name__": "__main__"}
     try:
-        exec(compile(code, "<answer>", "exec", dont_inherit=True), space)
+        for part in code:
+            exec(compile(part, "<answer>", "exec", dont_inherit=True), space)
         testing = True
         exec(compile(tests, "<tests>", "exec", dont_inherit=True), space)
     except BaseException as error:
