@@ -17,7 +17,7 @@ _ANSWER = re.compile(r"####\s*(?:\$\s*)?(-?\$?[0-9][0-9,]*(?:\.[0-9]+)?|-?\.[0-9
 
 # Where the lenient reading looks: behind the marks; else in the last box, or the last such phrase.
 _MARK = re.compile(r"####(?!#)")
-_BOX = re.compile(r"(?=\\boxed\{)")
+_BOX = re.compile(r"(?=\\boxed\{[^}]{0,800}\})")
 _PHRASE = re.compile(
     r"\banswer[*_]{0,2}\s{0,2}(?:(?:is|was|:|=)[*_]{0,2}\s{0,2}){1,2}(?:exactly\s)?", re.IGNORECASE
 )
@@ -52,6 +52,8 @@ def strict(text: str) -> Decimal | None:
 
 def lenient(text: str) -> Fraction | None:
     """The number that ``text`` gives as its answer, however written; None where that is open."""
+    # LaTeX's ways to write a thousands separator; and a box that is cut off has no whole number.
+    text = text.replace("{,}", ",").replace(r"\,", "\u2009")
     for place, chosen in ((_MARK, 0), (_BOX, -1), (_PHRASE, -1)):
         there = (read_number(text, found.end()) for found in place.finditer(text))
         numbers: list[Read] = [number for number in there if number is not None]
