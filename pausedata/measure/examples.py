@@ -125,8 +125,10 @@ def choose(
     if cluster is not None:
         names = _of_column(pairs, cluster, "--cluster")
         pairs = [replace(pair, cluster=name) for pair, name in zip(pairs, names, strict=True)]
-        first_seen = {name: k for k, name in reversed([*enumerate(names)])}
-        pairs.sort(key=lambda pair: first_seen[str(pair.cluster)])
+        # In an order of their own: by their first examples the large ones would come first.
+        shuffled = np.random.default_rng([seed, 2]).permutation(sorted(set(names))).tolist()
+        turn = {name: k for k, name in enumerate(shuffled)}
+        pairs.sort(key=lambda pair: turn[str(pair.cluster)])
     return HeldOutExamples(where, len(order), pairs)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pausedata.core.errors import DataError, UsageError
 from pausedata.core.progress import Progress, Silent
 from pausedata.measure import trained_on
 from pausedata.measure.answers import READING
+from pausedata.measure.deciding import Deciding, units_of
 from pausedata.measure.examples import ExamplePair, choose
 from pausedata.measure.figures import figures
 from pausedata.measure.generate import (
@@ -28,7 +28,7 @@ from pausedata.measure.generate import (
     way_of,
     write_pairs,
 )
-from pausedata.measure.judge import judge, ruled_out
+from pausedata.measure.judge import judge
 from pausedata.measure.known_before import known_before
 from pausedata.measure.leak import leaks
 from pausedata.measure.likelihood import Readers, measure_pairs
@@ -212,7 +212,8 @@ class _Measuring:
         """Part by part, until all are measured or nothing is left to decide."""
         parts: list[Measured] = []
         kept = {start: _kept(stage, start, pairs) for start in range(0, len(pairs), PART)}
-        deciding = self._deciding(pairs)
+        asked = self.asked
+        deciding = Deciding(pairs, asked.rules) if asked.rules else None
         title = f"measuring {self.asked.placement}"
         with (
             self._readers(pairs, needed=None in kept.values()) as readers,
@@ -229,43 +230,15 @@ class _Measuring:
                 advance(len(some))
                 stopping.raise_if_stopped()
                 done = start + len(some)
-                if done == len(pairs) or self.asked.to_the_end or not deciding:
+                if deciding is None or asked.to_the_end or done == len(pairs):
                     continue
-                if all(self._ruled_out(parts[0], pairs, name) is not None for name in deciding):
+                if deciding.is_over(parts[0]):
                     self.progress.say(
                         f"help is ruled out after {done} of {len(pairs)} examples: the others are "
                         "not measured (--to-the-end goes on)"
                     )
                     break
         return parts[0]
-
-    def _deciding(self, pairs: list[ExamplePair]) -> list[str | None]:
-        """What a verdict is wanted on: the whole (None), and each group that is large enough."""
-        rules = self.asked.rules
-        if rules is None:
-            return []
-        sizes = Counter(pair.group for pair in pairs if pair.group and rules.per_group)
-        large = [name for name, count in sizes.items() if count >= rules.min_examples]
-        return [None, *sorted(large)]
-
-    def _ruled_out(
-        self, measured: Measured, pairs: list[ExamplePair], group: str | None
-    ) -> int | None:
-        """After how many units help was ruled out, of all examples (None) or of a group."""
-        assert self.asked.rules is not None
-        units = _units(pairs)
-        if units is not None:
-            # A cluster of which an example is still to come is not yet a unit.
-            whole = len(measured)
-            while 0 < whole < len(pairs) and units[whole] == units[whole - 1]:
-                whole -= 1
-            measured, units = measured.take(slice(whole)), units[:whole]
-        if group is not None:
-            mine = np.asarray(measured.group_name == group, dtype=bool)
-            measured, units = measured.take(mine), None if units is None else units[mine]
-        if units is not None:
-            measured = measured.of_units(units)
-        return ruled_out(measured, self.asked.rules)
 
     @contextmanager
     def _readers(self, pairs: list[ExamplePair], *, needed: bool) -> Iterator[Readers | None]:
@@ -334,7 +307,7 @@ class _Measuring:
     def _generated(
         self, records: list[Record], pairs: list[ExamplePair], asked: Generating
     ) -> Generated:
-        units = _units(pairs[: len(records)])
+        units = units_of(pairs[: len(records)])
         names = np.array([record["group"] for record in records], dtype=object)
 
         def part(mine: Any) -> dict[str, Any]:
@@ -369,7 +342,7 @@ class _Measuring:
     ) -> Measurement:
         asked, rules = self.asked, self.asked.rules
         confidence = self._confidence
-        leak, units = self._leaks(pairs)[: len(measured)], _units(pairs[: len(measured)])
+        leak, units = self._leaks(pairs)[: len(measured)], units_of(pairs[: len(measured)])
 
         def part(name: str | None) -> MeasuredPart:
             mine: Any = slice(None)
@@ -385,7 +358,7 @@ class _Measuring:
             )
             if rules is None or (name is not None and not rules.per_group):
                 return MeasuredPart(told)
-            ended = self._ruled_out(measured, pairs, name)
+            ended = Deciding(pairs, rules).ruled_out(measured, name)
             return MeasuredPart(told, judge(told, rules, ended, answers), ended)
 
         if rules and rules.per_group and asked.group_by is None:
@@ -457,13 +430,6 @@ def _kept(stage: Stage, start: int, pairs: list[ExamplePair]) -> Measured | None
         return None
     part = Measured.of_part(read_shard(stage.folder / path))
     return part if part.id.tolist() == [pair.id for pair in pairs] else None
-
-
-def _units(pairs: Sequence[ExamplePair]) -> Any:
-    """The cluster of each of ``pairs``, [examples]; None where each is a unit by itself."""
-    if not pairs or pairs[0].cluster is None:
-        return None
-    return np.array([pair.cluster for pair in pairs], dtype=object)
 
 
 def _answers_name(start: int) -> str:
