@@ -216,6 +216,11 @@ def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
     told = summary(four_answers())
     assert (told["accuracy_with"], told["accuracy_without"]) == (0.75, 0.25)
     assert told["accuracy_gain"] == 0.5
+    # Four answers of 10 tokens and 2 pauses in 1.5 s each, three of them right; of 8, one is.
+    assert told["tokens_per_right_with"] == 16 and told["seconds_per_right_with"] == 2
+    assert told["tokens_per_right_without"] == 32 and told["seconds_per_right_without"] == 4
+    nothing = summary([record | {"right_with": False} for record in four_answers()])
+    assert nothing["tokens_per_right_with"] is None
     low, high = told["accuracy_gain_interval"]
     assert -1 < low < 0 < 0.5 < high < 1  # four answers tell next to nothing
     lenient = [told[f"accuracy_lenient_{name}"] for name in ("with", "without", "gain")]
@@ -235,7 +240,11 @@ def test_the_table_has_both_readings_of_a_task_with_two() -> None:
         own = Generated(Generating(task), summary(records), {"sums": summary(records)}, records)
         console = Console(width=100, record=True, file=io.StringIO())
         console.print(*_generated(own))
-        _, _, *lines = console.export_text().splitlines()
+        _, _, *lines, last = console.export_text().splitlines()
+        assert (
+            last
+            == "for each right answer: with pauses 16.0 tokens, 2.00 s; without 32.0 tokens, 4.00 s"
+        )
         assert [line[:16].strip() for line in lines] == rows
         assert lines[0].split()[1:4] == ["75.0%", "25.0%", "+50.0%"]
         if len(rows) == 4:

@@ -36,6 +36,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     ("what", "verdict"),
     [
         ("pauses help", "go"),
+        ("pauses help, answers", "go"),
         ("pauses cannot help", "no-go"),
         ("twenty rows", "not-enough-data"),
         ("coin flips, places that tell", "not-enough-data"),
@@ -47,6 +48,8 @@ def test_the_gate_tells_help_from_what_only_looks_like_it(
 ) -> None:
     (told,) = verdicts[what]
     assert told["verdict"] == verdict, told["reasons"]
+    if what == "pauses help, answers":
+        assert told["generated"]["accuracy_gain"] > 0.2 and told["generated"]["pauses"] == 5
     if what == "pauses help":  # before the answer in every row: the place tells nothing
         assert told["leak"] == 0 and told["gain_interval"][0] > 0.01
     if what == "coin flips, places that tell":
@@ -61,7 +64,7 @@ def test_a_problem_is_the_parity_of_its_look_ups() -> None:
     for one in some:
         digits, key = one.prompt[:-1].split(":")
         odd = sum(found[int(key)][int(digit)] for digit in digits) % 2
-        assert one.response == f" {odd}\n#### {odd}"
+        assert one.response == f"{odd}\n#### {odd}"
     assert {len(one.digits) for one in some} == {1, 4}
     assert [one.prompt for one in some] != [p.prompt for p in islice(problems(4, 1), 200)]
 

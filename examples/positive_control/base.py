@@ -47,6 +47,6 @@ def _row(tokenizer: object, problem: Problem, with_pauses: bool) -> Row:
     # A label is of what stands before it: that of the token after pause k, of what pause k finds.
     thought = [NOTHING, *found, *[NOTHING] * (PAUSES - 1 - len(found))]
     return {
-        "input_ids": prompt + response[:1] + [pause] * PAUSES + response[1:],
-        "labels": [NOTHING] * len(prompt) + response[:1] + thought + response[1:],
+        "input_ids": prompt + [pause] * PAUSES + response,
+        "labels": [NOTHING] * len(prompt) + thought + response,
     }

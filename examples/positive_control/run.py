@@ -40,12 +40,16 @@ class Size:
     test: int
     steps: int  # of 32 rows
     seeds: int
-    more: bool  # also random places, generated answers, and a base that never saw a pause
+    more: bool  # also random places, and a base that never saw a pause
 
 
 FULL = Size(4, 4000, 2000, 600, 190, 3, True)
 QUICK = Size(3, 1250, 600, 150, 60, 1, False)
 BATCH, PEAK = 32, 3e-4
+ANSWERS = [
+    *("--generate", "--task", "gsm8k", "--max-new-tokens", 10, "--batch", 50, "--to-the-end"),
+    *("--gate", "min_accuracy_gain=0.05"),
+]
 COIN_STEPS, COIN_PEAK = 200, 3e-3
 
 
@@ -91,23 +95,26 @@ def lookups(out: Path, size: Size, taught: bool) -> dict[str, Any]:
     if taught:
         arms += ["useless", *(["random"] if size.more else [])]
     models = {arm: [made.train(arm, seed, size.steps, PEAK) for seed in seeds] for arm in arms}
-    for_answers = ["--generate", "--task", "gsm8k", "--max-new-tokens", 12, "--threshold", 0.9]
-    generate = [*for_answers, "--max-pauses", 5, "--batch", 50] if size.more else []
 
     def gate(arm: str, chosen: list[int], *more: object, label: str) -> Any:
         words = [w for s in chosen for w in ("--model", models[arm][s])]
         words += [w for s in chosen for w in ("--baseline", models["none"][s])]
         return made.measure(label, arm, *words, *more)
 
+    def answers(label: str) -> Any:
+        # The same models: `appended` has the places of `helping`.
+        words = ["--model", models["helping"][0], "--baseline", models["none"][0], *ANSWERS]
+        return made.measure(label, "appended", *words)
+
     found: dict[str, Any] = {}
     if not taught:
-        found["never saw a pause"] = [
-            gate("helping", [s], *generate, label=f"helping-{s}") for s in seeds
-        ]
+        found["never saw a pause"] = [gate("helping", [s], label=f"helping-{s}") for s in seeds]
+        found["never saw a pause, answers"] = [answers("answers")]
         return found
-    found["pauses help"] = [gate("helping", [s], *generate, label=f"helping-{s}") for s in seeds]
+    found["pauses help"] = [gate("helping", [s], label=f"helping-{s}") for s in seeds]
     if size.seeds > 1:
         found["pauses help, all seeds"] = [gate("helping", [*seeds], label="helping")]
+    found["pauses help, answers"] = [answers("answers")]
     found["pauses cannot help"] = [gate("useless", [s], label=f"useless-{s}") for s in seeds]
     if size.more:
         found["random places"] = [gate("random", [s], label=f"random-{s}") for s in seeds]

@@ -33,7 +33,7 @@ class Problem:
     @property
     def response(self) -> str:
         """As GSM8K writes it."""
-        return f" {self.answer}\n#### {self.answer}"
+        return f"{self.answer}\n#### {self.answer}"
 
 
 def tables() -> list[list[int]]:

@@ -318,5 +318,22 @@ def summary(
         "token_overhead": float(columns["pauses"].sum() / max(columns["tokens_with"].sum(), 1)),
         "latency_overhead": float(further.sum() / columns["seconds_without"].sum()),
         "latency_overhead_interval": latency,
+        **_for_each_right(columns),
         "reasons": reasons,
+    }
+
+
+def _for_each_right(columns: dict[str, Any]) -> dict[str, float | None]:
+    """Tokens, pauses among them, and seconds of all answers for each right one; None: none is."""
+    spent = {
+        "tokens_per_right_with": columns["tokens_with"].sum() + columns["pauses"].sum(),
+        "tokens_per_right_without": columns["tokens_without"].sum(),
+        "seconds_per_right_with": columns["seconds_with"].sum(),
+        "seconds_per_right_without": columns["seconds_without"].sum(),
+    }
+    right = {which: columns[f"right_{which}"].sum() for which in ("with", "without")}
+    return {
+        name: float(total / right[which]) if right[which] else None
+        for name, total in spent.items()
+        for which in [name.rpartition("_")[2]]
     }

@@ -92,7 +92,17 @@ def _generated(found: Generated) -> list[RenderableType]:
         table.add_row(visible(name), *_accuracies(own, "accuracy"), *cost)
         if found.how.task in LENIENT:
             table.add_row(Text("  read leniently"), *_accuracies(own, "accuracy_lenient"), "", "")
-    return [table]
+    return [table, Text(f"for each right answer: {_for_each_right(found.whole)}")]
+
+
+def _for_each_right(own: dict[str, Any]) -> str:
+    """What all answers take for each that is right, with pauses and without."""
+    told = []
+    for which, words in (("with", "with pauses"), ("without", "without")):
+        tokens, seconds = (own[f"{what}_per_right_{which}"] for what in ("tokens", "seconds"))
+        spent = "none is" if tokens is None else f"{tokens:,.1f} tokens, {seconds:,.2f} s"
+        told.append(f"{words} {spent}")
+    return "; ".join(told)
 
 
 def _accuracies(own: dict[str, Any], name: str) -> list[str]:
