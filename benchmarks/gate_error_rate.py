@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from common import machine, parser_of
 from numpy.typing import NDArray
-from pausedata.measure.paired import paired_interval
 
+from pausedata.measure.paired import paired_interval
 from pausedata.measure.sequential import signs
 from pausedata.pipeline.rules import Rules
 from pausedata.store.dataset import open_version

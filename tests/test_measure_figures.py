@@ -241,6 +241,7 @@ RULES = Rules(min_gain=0.01, max_token_overhead=0.05, max_latency_overhead=0.10)
     [
         (of(), None, "go"),
         (of(gain_interval=(-0.02, 0.005), gain=-0.01), 140, "no-go"),
+        (of(gain_interval=(-0.02, 0.011), gain=-0.01), 140, "no-go"),  # ruled out before
         (of(gain_interval=(0.005, 0.04)), None, "not-enough-data"),
         (of(gain_interval=(0.01, 0.04)), None, "not-enough-data"),  # more than the least
         (of(token_overhead=0.0501), None, "no-go"),
@@ -307,6 +308,8 @@ def test_what_other_seeds_could_make_of_it_counts() -> None:
     assert "other seeds of 2 and 2 trainings considered" in judged.reasons[0]
     # 0.03 less the root of 0.01² + 0.03².
     assert "(-0.0016 to" in judged.reasons[0]
+    harmful = of(seeds=apart, gain=-0.01, gain_interval=(-0.02, 0.005))
+    assert judge(harmful, RULES, 140).verdict == "not-enough-data"  # by other seeds it may gain
     assert judge(of(), RULES).not_covered and not judge(of(seeds=apart), RULES).not_covered
 
 

@@ -97,7 +97,8 @@ def _gain(figures: Figures, rules: Rules, ruled_out: int | None) -> Said:
     told = (
         f"the gain is {figures.gain:+.4f} nats a token ({low:+.4f} to {high:+.4f}{_seeds(figures)})"
     )
-    if ruled_out is not None and high <= rules.min_gain:
+    # What was ruled out once stays so: the interval may have grown a little since.
+    if ruled_out is not None and (figures.seeds.margin is None or high <= rules.min_gain):
         return (
             "no-go",
             f"{told}: more than {rules.min_gain} is ruled out, after {ruled_out} {what}",
