@@ -463,6 +463,19 @@ def test_what_an_earlier_version_had_to_train_on_is_told(
     recipe.build(replace=True)
     done = measure(recipe.out, "--examples", 2)
     assert done.status == 0 and "version 1 held nothing out, and exports/dit-tokenized" in done.err
+    # The prompt's template decides whose hash is small: another one holds others out.
+    recipe.data["prompt"] = "Q: {{ question }}\nA:"
+    recipe.build(replace=True)
+    done = measure(recipe.out, "--examples", 2)
+    assert "version 1 held nothing out" in done.err
+    (tmp_path / "two").mkdir()
+    run_of_two = tiny_recipe(tmp_path / "two", model_folder, problems(30))
+    run_of_two.data["source"]["holdout"] = 0.2
+    run_of_two.build()
+    run_of_two.data["prompt"] = "Q: {{ question }}\nA:"
+    run_of_two.build(replace=True)
+    done = measure(run_of_two.out, "--examples", 2)
+    assert "version 1 held other examples out, and exports/dit-tokenized" in done.err
 
 
 def test_several_epochs_are_known_for_what_they_are(tmp_path: Path, model_folder: Path) -> None:

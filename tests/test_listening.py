@@ -10,7 +10,7 @@ import pytest
 from listening import teach_on, write_base, write_recipe
 
 from pausedata import strategies
-from pausedata.measure.known_before import known_before
+from pausedata.measure.declared import known_before
 from pausedata.measure.result import Measurement
 from pausedata.measure.run import MeasureOptions, measure
 from pausedata.models.prepare import prepare_model
@@ -118,7 +118,8 @@ def test_on_coin_flips_no_placement_gets_a_go(coin_flips: Heard, name: str) -> N
         assert figures.leak > figures.gain  # the bound is one
     else:
         assert figures.gain < 0.01
-    if known_before(coin_flips.version, name):
+    # All are as long as one another, so that random places tell nothing, too.
+    if known_before(coin_flips.version, name) or name == "random":
         assert figures.leak == 0 and judged.verdict == "no-go"
 
 

@@ -403,13 +403,23 @@ def test_several_trainings_are_averaged_and_their_spread_makes_the_gain_less_sur
     assert [model["id"] for model in both["models"]] == ["model", "other"]
     # Each is its own baseline, so that the gain is the mean of what each gains by the pauses.
     alone = json.loads(measure(*gate, model=other).out)
-    assert both["gain"] == pytest.approx((one["gain"] + alone["gain"]) / 2)
-    gains, plains = both["seeds"]["models"], both["seeds"]["baselines"]
-    assert np.mean(gains) == pytest.approx(both["gain"]) and np.mean(plains) == pytest.approx(0)
-    # Student's t of two degrees of freedom: 4.303.
-    spread = np.sqrt(np.var(gains) + np.var(plains))  # of two each: half the sum of squares
-    assert both["seeds"]["margin"] == pytest.approx(4.302653 * spread, rel=1e-4)
-    assert both["not_covered"] == [] and "other seeds of 2 and 2 trainings" in both["reasons"][0]
+    assert both["seeds"]["models"] == pytest.approx([one["gain"], alone["gain"]])
+    assert both["gain"] == pytest.approx(np.mean(both["seeds"]["models"]))
+    # Student's t of one degree of freedom: 12.706 standard errors of the mean of two.
+    error = np.std(both["seeds"]["models"], ddof=1) / np.sqrt(2)
+    assert both["seeds"]["margin"] == pytest.approx(12.7062 * error, rel=1e-4)
+    assert both["not_covered"] == [] and "other seeds of 2 trainings" in both["reasons"][0]
+
+
+def test_weights_that_are_given_twice_are_no_second_seed(
+    measure: Start, trained: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    for words in (("--model", copy), ("--baseline", trained, "--same-as", copy)):
+        done = measure(*words)
+        assert done.status == 2 and "copy has the weights of another that is given" in done.err
+    # Against its own weights without pauses it may be measured.
+    assert measure("--baseline", copy).status == 0
 
 
 def test_what_two_models_differ_by_that_were_trained_alike_is_no_gain(

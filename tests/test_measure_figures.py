@@ -17,7 +17,7 @@ from pausedata.measure.figures import Figures, SeedFigures, figures
 from pausedata.measure.judge import judge, ruled_out
 from pausedata.measure.measured import Measured
 from pausedata.measure.sequential import EFFECT, interval, signs
-from pausedata.measure.trainings import margin, student_quantile
+from pausedata.measure.trainings import margin, paired_margin, student_quantile
 from pausedata.pipeline.rules import Rules
 
 
@@ -216,6 +216,9 @@ def test_how_far_seeds_alone_can_move_a_gain_worked_out_by_hand() -> None:
     assert margin(trained, plain, 0.95) == pytest.approx(4.302653 * math.sqrt(2), rel=1e-5)
     assert margin(trained[:1], plain[:1], 0.95) is None
     assert margin(trained, plain[:1], 0.95) == pytest.approx(12.7062 * math.sqrt(3), rel=1e-5)
+    # Of each over itself: the gains are 2 and 4, with a standard error of 1.
+    assert paired_margin(trained, 0.95) == pytest.approx(12.7062, rel=1e-5)
+    assert paired_margin(trained[:1], 0.95) is None
 
 
 def of(**keys: object) -> Figures:
@@ -278,7 +281,12 @@ def test_a_gain_that_may_be_what_the_places_tell_is_no_go_and_no_no_go() -> None
 def answered(low: float, high: float) -> dict[str, object]:
     """A summary of answers, as far as it is judged."""
     middle = (low + high) / 2
-    return {"examples": 300, "accuracy_gain": middle, "accuracy_gain_interval": (low, high)}
+    return {
+        "examples": 300,
+        "units": 300,
+        "accuracy_gain": middle,
+        "accuracy_gain_interval": (low, high),
+    }
 
 
 @pytest.mark.parametrize(
@@ -299,6 +307,17 @@ def test_answers_decide_where_the_rules_ask_for_them(
     assert judge(figures, rules, ended, answers).verdict == verdict
 
 
+def test_few_answers_are_not_judged_and_none_covers_other_seeds() -> None:
+    rules = Rules(min_accuracy_gain=0.01)
+    judged = judge(of(), rules, None, answered(0.02, 0.08) | {"units": 99})
+    assert (
+        judged.verdict == "not-enough-data" and "100 are needed to judge them" in judged.reasons[1]
+    )
+    several = of(seeds=SeedFigures([0.028, 0.032], [-0.001, 0.001], [], 0.009))
+    judged = judge(several, rules, None, answered(0.02, 0.08))
+    assert judged.verdict == "go" and "answers are of the first two models" in judged.not_covered[0]
+
+
 def test_what_other_seeds_could_make_of_it_counts() -> None:
     alike = SeedFigures([0.028, 0.032], [-0.001, 0.001], [], 0.009)
     apart = SeedFigures([0.01, 0.05], [-0.01, 0.01], [], 0.03)
@@ -306,6 +325,7 @@ def test_what_other_seeds_could_make_of_it_counts() -> None:
     judged = judge(of(seeds=apart), RULES)
     assert judged.verdict == "not-enough-data"
     assert "other seeds of 2 and 2 trainings considered" in judged.reasons[0]
+    assert "more trainings, by other seeds, have to tell" in judged.reasons[0]
     # 0.03 less the root of 0.01² + 0.03².
     assert "(-0.0016 to" in judged.reasons[0]
     harmful = of(seeds=apart, gain=-0.01, gain_interval=(-0.02, 0.005))

@@ -24,6 +24,7 @@ from pausedata.cli.render.measure import _generated
 from pausedata.core.errors import UsageError
 from pausedata.measure import run as measuring
 from pausedata.measure.generate import Generating, PauseInsertion, Record, summary, way_of
+from pausedata.measure.paired import paired_interval
 from pausedata.measure.result import Generated
 from pausedata.store.dataset import open_version
 
@@ -229,6 +230,21 @@ def test_accuracies_of_four_answers_worked_out_by_hand() -> None:
     assert low == pytest.approx(-high)
     assert told["token_overhead"] == 0.2 and told["latency_overhead"] == 0.5
     assert told["reasons"] == {"with": {"wrong": 1}, "without": {"no-answer": 3}}
+
+
+def test_the_interval_of_many_answers_holds_whenever_one_looks() -> None:
+    """Wider than Tango's, which is of one look; where all agree it is Tango's, not nothing."""
+    many = four_answers() * 50
+    own, plain = ([record[f"right_{which}"] for record in many] for which in ("with", "without"))
+    low, high = summary(many)["accuracy_gain_interval"]
+    once = paired_interval(own, plain, 0.95)
+    assert -1 < low < once[0] < 0.5 < once[1] < high < 1
+    alike = [record | {"right_without": record["right_with"]} for record in many]
+    nothing = summary(alike)["accuracy_gain_interval"]
+    assert nothing == paired_interval(own, own, 0.95) and nothing[0] < 0 < nothing[1]
+    # Fifty clusters of four that are all the same are fifty answers.
+    clusters = summary(many, units=np.repeat(np.arange(50), 4).astype(str))
+    assert clusters["units"] == 50
 
 
 def test_the_table_has_both_readings_of_a_task_with_two() -> None:

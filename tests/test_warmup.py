@@ -380,8 +380,8 @@ def test_the_real_model_learns_no_digits_of_the_rows_that_it_scores(cache: Path)
     ref = ModelRef.parse(str(SMOLLM2), None, Path())
     words, draw = load_tokenizer(ref), random.Random(5)
     problems = (json.loads(line) for line in PROBLEMS.read_text(encoding="utf-8").splitlines())
-    texts = {f"p{i}": (p["question"], p["answer"]) for i, p in enumerate(problems) if i < 4}
-    secrets = {f"s{i}": "".join(draw.choices("0123456789", k=8)) for i in range(28)}
+    texts = {f"p{i}": (p["question"], p["answer"]) for i, p in enumerate(problems) if i < 8}
+    secrets = {f"s{i}": "".join(draw.choices("0123456789", k=8)) for i in range(40)}
     texts |= {id: (f"What is the code of locker {id[1:]}?", code) for id, code in secrets.items()}
 
     class Mixed(Rows):

@@ -63,6 +63,7 @@ def main() -> None:
     out, size = given.output.resolve(), QUICK if given.quick else FULL
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
+    check_size(out, size)
     tasks = [partial(lookups, out, size, True), partial(coin_flips, out, size)]
     if size.more:
         tasks.insert(1, partial(lookups, out, size, False))
@@ -77,6 +78,14 @@ def main() -> None:
     shown = table(verdicts)
     (out / "results.md").write_text(shown + "\n", "utf-8")
     print(f"\n{shown}\n\n{machine()}, {seconds} s; {out / 'results.md'}")
+
+
+def check_size(out: Path, size: Size) -> None:
+    """Ends where what is there was made at another size."""
+    file, said = out / "size.json", json.dumps(asdict(size))
+    if file.exists() and file.read_text("utf-8") != said:
+        raise SystemExit(f"{out} holds another size ({file}): give another --output.")
+    file.write_text(said, "utf-8")
 
 
 def lookups(out: Path, size: Size, taught: bool) -> dict[str, Any]:

@@ -22,7 +22,8 @@ class Deciding:
         self._count = len(pairs)
         self._units = units_of(pairs)
         # Groups too small to be judged do not keep the measurement going.
-        sizes = Counter(pair.group for pair in pairs if pair.group and rules.per_group)
+        own = {(pair.group, pair.cluster or k) for k, pair in enumerate(pairs)}
+        sizes = Counter(group for group, _ in own if group and rules.per_group)
         large = [name for name, count in sizes.items() if count >= rules.min_examples]
         self._groups: list[str | None] = [None, *sorted(large)]
 

@@ -17,7 +17,7 @@ from pausedata.core.held_out import HeldOut
 from pausedata.core.progress import Progress
 from pausedata.exporters.sequences import insert_pauses
 from pausedata.scorers import Example
-from pausedata.store.dataset import Table, Version, check_shards
+from pausedata.store.dataset import Version, check_shards
 
 NO_GROUP = "(none)"  # of an example that has no such column, or null in it
 MOST_GROUPS = 1000
@@ -35,7 +35,6 @@ class ExamplePair:
     is_after: NDArray[np.bool_]  # [response tokens of without]: right after a pause
     response: str = ""
     meta: str = "{}"
-    entropy: NDArray[np.float32] | None = None  # [response tokens of without], nats; if stored
     cluster: str | None = None  # whose examples are like one another
 
     def __len__(self) -> int:
@@ -67,7 +66,7 @@ def choose(
     """The held-out examples of ``version``, at most ``most``, with the pauses of ``placement``.
 
     ``group_by`` and ``cluster``: columns kept in ``meta``; a cluster's examples stand together.
-    With ``texts``, responses and meta too. Entropies are of the placement's own run, if it has any.
+    With ``texts``, responses and meta too.
     UsageError for a placement, split or column that is not there.
     """
     tokens, placed = version.table("tokens"), version.table(f"placements/{placement}")
@@ -86,7 +85,6 @@ def choose(
     wanted = order[:most]
     pause = version.manifest.pause.id
     needs_examples = texts or group_by is not None or cluster is not None
-    entropies = _entropies(version, placement)
     found: dict[int, ExamplePair] = {}
     first = 0
     with progress.step("reading examples", len(wanted), "examples") as advance:
@@ -104,11 +102,7 @@ def choose(
                         .take(take)
                         .to_pylist()
                     )
-                unsure: list[Any] = [None] * len(mine)
-                if entropies is not None:
-                    read = entropies.read(entropies.shards[number], ["entropy"]).take(take)
-                    unsure = list(read.column("entropy"))
-                made = _pairs(ids, places, pause, told, unsure)
+                made = _pairs(ids, places, pause, told)
                 for row, pair in zip(mine.tolist(), made, strict=True):
                     found[row] = pair
                 advance(len(mine))
@@ -132,19 +126,8 @@ def choose(
     return HeldOutExamples(where, len(order), pairs)
 
 
-def _entropies(version: Version, placement: str) -> Table | None:
-    """The run that the placement was made from, if it has entropies; else the dataset's own."""
-    run = version.placed_from(placement) or version.default_run
-    table = f"scores/{run}"
-    return version.table(table) if run is not None and table in version.manifest.tables else None
-
-
 def _pairs(
-    tokens: pa.Table,
-    placement: pa.Table,
-    pause_id: int,
-    told: list[dict[str, Any]],
-    entropies: list[Any],
+    tokens: pa.Table, placement: pa.Table, pause_id: int, told: list[dict[str, Any]]
 ) -> Iterator[ExamplePair]:
     sequences = insert_pauses(tokens, placement, pause_id)
     offsets = sequences.offsets
@@ -154,7 +137,6 @@ def _pairs(
         prompt, response = ids[is_prompt], ids[~is_prompt]
         is_pause = sequences.is_pause[mine][~is_prompt]
         after = np.concatenate([[False], is_pause[:-1]])[~is_pause]
-        found = entropies[k]
         yield ExamplePair(
             id,
             None,
@@ -163,7 +145,6 @@ def _pairs(
             is_pause,
             after,
             **told[k],
-            entropy=found.values.to_numpy() if found is not None and found.is_valid else None,
         )
 
 

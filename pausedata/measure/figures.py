@@ -54,9 +54,9 @@ class SeedFigures:
     """What differs between models that were trained alike, in nats for each real token.
 
     ``models`` and ``baselines`` are the gain of each model over the mean of all baselines, of a
-    baseline without pauses; ``same_as`` likewise of the models of --same-as, a gain by luck alone.
-    ``margin`` is how far the gain can be off by the seeds: None where one training of each leaves
-    nothing to tell.
+    baseline without pauses; without baselines, of each model over itself. ``same_as`` likewise of
+    the models of --same-as, a gain by luck alone. ``margin`` is how far the gain can be off by the
+    seeds: None where one training of each leaves nothing to tell.
     """
 
     models: list[float]
@@ -75,13 +75,15 @@ def figures(
     *,
     leak: Floats | None = None,
     units: Any = None,
+    paired: bool = False,
     confidence: float = 0.95,
 ) -> Figures:
     """What ``measured`` comes to: every figure is a ratio of sums over examples.
 
     ``leak`` [examples] is what the places of each tell of its tokens at most, in nats (None: 0);
-    ``units`` [examples] says which examples are drawn together (None: each by itself). Intervals
-    are of units, and hold whenever one looks: `sequential.interval`.
+    ``units`` [examples] says which examples are drawn together (None: each by itself). ``paired``:
+    each model is its own baseline. Intervals are of units, and hold whenever one looks:
+    `sequential.interval`.
     """
     examples = len(measured)
     told = np.zeros(examples) if leak is None else leak
@@ -115,13 +117,16 @@ def figures(
         token_overhead=_ratio(whole.pauses.sum(), tokens.sum()),
         seconds_without=_ratio(whole.seconds_without.sum(), examples),
         seconds_with=_ratio(whole.seconds_with.sum(), examples),
-        seeds=_seeds(measured, confidence),
+        seeds=_seeds(measured, confidence, paired),
         **found,
     )
 
 
-def _seeds(measured: Measured, confidence: float) -> SeedFigures:
+def _seeds(measured: Measured, confidence: float, paired: bool) -> SeedFigures:
     tokens = max(int(measured.tokens.sum()), 1)
+    if paired:
+        each = (measured.with_each - measured.without_each).sum(axis=0) / tokens
+        return SeedFigures(each.tolist(), [], [], trainings.paired_margin(each, confidence))
     plain = measured.logprob_without.sum()
     gains = [
         (each.sum(axis=0) - plain) / tokens

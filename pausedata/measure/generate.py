@@ -15,7 +15,7 @@ from pausedata.measure import answers
 from pausedata.measure.answers import GradedAnswer
 from pausedata.measure.examples import ExamplePair
 from pausedata.measure.paired import paired_interval
-from pausedata.measure.sequential import interval
+from pausedata.measure.sequential import Interval, interval
 from pausedata.models.cache import in_cache, load_tokenizer
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
@@ -298,20 +298,17 @@ def summary(
         reasons[which] = {str(r): said.count(r) for r in dict.fromkeys(said) if r is not None}
     return {
         "examples": len(records),
+        "units": len(records) if units is None else len(set(units)),
         "accuracy_with": float(columns["right_with"].mean()),
         "accuracy_without": float(columns["right_without"].mean()),
         "accuracy_gain": float(gained.mean()),
-        "accuracy_gain_interval": paired_interval(
-            columns["right_with"], columns["right_without"], confidence, units
-        ),
+        "accuracy_gain_interval": _sure(columns, "right", confidence, units),
         "accuracy_lenient_with": float(columns["lenient_with"].mean()),
         "accuracy_lenient_without": float(columns["lenient_without"].mean()),
         "accuracy_lenient_gain": float(
             (columns["lenient_with"] - columns["lenient_without"]).mean()
         ),
-        "accuracy_lenient_gain_interval": paired_interval(
-            columns["lenient_with"], columns["lenient_without"], confidence, units
-        ),
+        "accuracy_lenient_gain_interval": _sure(columns, "lenient", confidence, units),
         "tokens_with": float(columns["tokens_with"].mean()),
         "tokens_without": float(columns["tokens_without"].mean()),
         "pauses": float(columns["pauses"].mean()),
@@ -321,6 +318,22 @@ def summary(
         **_for_each_right(columns),
         "reasons": reasons,
     }
+
+
+def _sure(columns: dict[str, Any], reading: str, confidence: float, units: Any) -> Interval:
+    """Between which gains in the share of right answers the true one is.
+
+    A score interval, which does not collapse where all answers agree, made as wide as the one that
+    holds whenever one looks, where that one says anything.
+    """
+    own, other = columns[f"{reading}_with"], columns[f"{reading}_without"]
+    low, high = paired_interval(own, other, confidence, units)
+    gained, drawn = own - other, np.ones(len(own))
+    if units is not None:
+        starts = np.flatnonzero(np.append(True, units[1:] != units[:-1]))
+        gained, drawn = np.add.reduceat(gained, starts), np.add.reduceat(drawn, starts)
+    always = interval(gained, drawn, confidence) or (low, high)
+    return max(min(low, always[0]), -1.0), min(max(high, always[1]), 1.0)
 
 
 def _for_each_right(columns: dict[str, Any]) -> dict[str, float | None]:

@@ -67,11 +67,13 @@ def judge(
         verdict = "no-go"
     elif "not-enough-data" in verdicts:
         verdict = "not-enough-data"
-    return Judged(verdict, [reason for _, reason in said], _not_covered(figures))
+    return Judged(verdict, [reason for _, reason in said], _not_covered(figures, right is not None))
 
 
-def _not_covered(figures: Figures) -> list[str]:
+def _not_covered(figures: Figures, by_answers: bool) -> list[str]:
     if figures.seeds.margin is not None or figures.seeds.same_as:
+        if by_answers:
+            return ["answers are of the first two models alone: another seed may turn them round"]
         return []
     return [
         "one training of each was measured: what is said is of these models, and another seed may "
@@ -108,12 +110,10 @@ def _gain(figures: Figures, rules: Rules, ruled_out: int | None) -> Said:
         least = by_chance
         wanted = f"the {least:.4f} by which models differ that were trained alike (--same-as)"
     if low <= least:
-        if ruled_out is not None:
-            return "not-enough-data", f"{told}: other seeds may gain more than {rules.min_gain}"
-        return (
-            "not-enough-data",
-            f"{told}: more examples have to tell whether it is more than {wanted}",
-        )
+        of_these = figures.gain_interval[0] > least or ruled_out is not None
+        more = "trainings, by other seeds," if of_these else "examples"
+        todo = f"more {more} have to tell whether it is more than {wanted}"
+        return "not-enough-data", f"{told}: {todo}"
     if not figures.leak:
         return "go", f"{told}: more than {wanted}"
     beyond = figures.gain_beyond_leak or 0.0
@@ -133,7 +133,8 @@ def _seeds(figures: Figures) -> str:
     seeds = figures.seeds
     if seeds.margin is None:
         return ""
-    return f", other seeds of {len(seeds.models)} and {len(seeds.baselines)} trainings considered"
+    of = f"{len(seeds.models)} and {len(seeds.baselines)}" if seeds.baselines else len(seeds.models)
+    return f", other seeds of {of} trainings considered"
 
 
 def with_seeds(middle: float, interval: Interval, margin: float | None) -> Interval:
@@ -151,14 +152,20 @@ def _answers(answers: dict[str, Any] | None, rules: Rules) -> Said | None:
     least = rules.min_accuracy_gain
     if least is None:
         return None
-    if not answers or answers.get("accuracy_gain_interval") is None:
+    if not answers or not answers["examples"]:
         return (
             "not-enough-data",
             "no answers were generated (--generate), which min_accuracy_gain is of",
         )
+    if answers["units"] < rules.min_examples:
+        return (
+            "not-enough-data",
+            f"of {answers['units']} examples, or clusters of them, answers were written, and "
+            f"{rules.min_examples} are needed to judge them (min_examples)",
+        )
     low, high = answers["accuracy_gain_interval"]
     told = (
-        f"{answers['accuracy_gain']:+.1%} of {answers['examples']} answers are right with pauses "
+        f"pauses make {answers['accuracy_gain']:+.1%} of {answers['examples']} answers right "
         f"({low:+.1%} to {high:+.1%})"
     )
     if low > least:

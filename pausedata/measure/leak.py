@@ -13,6 +13,9 @@ and Massey (2005): the right side is the left one where the places are made from
 No pause that could be foreseen tells anything, and none does where the places are known before the
 token. What bets on the places with nothing but what is known before each token pays at least the
 right side: its loss is the bound. Several such gamblers are tried, and the best one's loss counts.
+
+They know of the tokens no more than the last one. What the run that placed knows besides, such as
+its entropies, the models that are measured may not: to them, a place that it foretells tells it.
 """
 
 from __future__ import annotations
@@ -28,24 +31,25 @@ from pausedata.measure.measured import Floats
 Ints = NDArray[np.int64]
 
 _PRIOR = 0.5  # Krichevsky and Trofimov's: half an outcome of each kind has been seen
-_POSITIONS, _PLACES, _BINS = 512, 16, 32  # that a gambler tells apart, at most
+_POSITIONS, _PLACES = 512, 16  # that a gambler tells apart, at most
 
 
 def leaks(pairs: Sequence[ExamplePair]) -> Floats:
     """Nats that the places of each of ``pairs`` can tell of its tokens, at most: [examples].
 
-    0 where all have the same places. Each is bet on by what the others have, so that few examples,
-    or places that no gambler finds a rule for, give a large bound and never one that is too small.
+    0 where all have the same places. Each is bet on by what those of other clusters have, so that
+    few of them, or places that no gambler finds a rule for, give a large bound.
     """
     pauses = [_before_tokens(pair) for pair in pairs]
     if not pauses or _all_alike(pauses):
         return np.zeros(len(pairs))
     lengths = np.array([len(each) for each in pauses])
     example = np.repeat(np.arange(len(pairs)), lengths)
+    unit = _units(pairs)
     counts = np.concatenate(pauses)
     placed = (counts > 0).astype(np.int64)
     losses = [
-        _losses(example, context, placed, 2, len(pairs))
+        _losses(example, unit, context, placed, 2)
         for context in _contexts(pairs, example, placed, lengths)
     ]
     best = min(losses, key=lambda loss: float(loss.sum()))
@@ -53,8 +57,46 @@ def leaks(pairs: Sequence[ExamplePair]) -> Floats:
     kinds, kind = np.unique(counts[placed > 0], return_inverse=True)
     if len(kinds) > 1:
         at = example[placed > 0]
-        best = best + _losses(at, np.zeros_like(kind), kind, len(kinds), len(pairs))
+        best = best + _losses(at, unit, np.zeros_like(kind), kind, len(kinds))
     return best
+
+
+def length_leaks(pairs: Sequence[ExamplePair]) -> Floats:
+    """As `leaks`, where the places are drawn evenly among a response's: [examples].
+
+    Given the length they have nothing to do with the tokens, so that they can tell it alone. A
+    listener who knows how long responses are learns ln p(places | length) - ln p(places).
+    """
+    if not pairs:
+        return np.zeros(0)
+    pauses, unit = [_before_tokens(pair) for pair in pairs], _units(pairs)
+    lengths = np.array([len(each) for each in pauses])
+    placed = np.array([int((each > 0).sum()) for each in pauses])
+    last = np.array([int(np.flatnonzero(each).max(initial=-1)) for each in pauses])
+    likely = -_log_choose(lengths, placed)  # of one of the ways to choose so many of so many
+    found = np.zeros(len(pairs))
+    for k in range(len(pairs)):
+        others = unit != unit[k]
+        could = others & (lengths > last[k]) & (placed == placed[k])
+        if could.any():
+            top = likely[could].max()
+            mean = top + np.log(np.exp(likely[could] - top).sum() / others.sum())
+            found[k] = likely[k] - mean
+        else:  # no other response is so long: it is told by its places
+            found[k] = np.log(max(int(others.sum()), 1))
+    return found
+
+
+def _log_choose(n: Ints, k: Ints) -> Floats:
+    """ln of n over k, each [examples]."""
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n.max(initial=0) + 1)))])
+    return factorials[n] - factorials[k] - factorials[n - k]
+
+
+def _units(pairs: Sequence[ExamplePair]) -> Ints:
+    """Which are drawn together, as numbers: the examples of a cluster. [examples]"""
+    names = [str(k) if pair.cluster is None else pair.cluster for k, pair in enumerate(pairs)]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def _before_tokens(pair: ExamplePair) -> Ints:
@@ -83,31 +125,22 @@ def _contexts(
     ids = np.concatenate([np.asarray(pair.without.response_ids, np.int64) for pair in pairs])
     before = np.where(position > 0, np.roll(ids, 1), -1)
     yield before
-    if any(pair.entropy is None for pair in pairs):
-        return
-    entropy = np.concatenate([np.asarray(pair.entropy, np.float64) for pair in pairs])
-    edges = np.quantile(entropy, np.arange(1, _BINS) / _BINS)
-    unsure = np.searchsorted(edges, entropy, side="right")
-    yield unsure
-    yield unsure * _PLACES + places
-    # Late in a response, and with few pauses so far, those that are left come soon.
-    yield (np.log2(position + 1).astype(np.int64) * _BINS + unsure) * _PLACES + places
 
 
-def _losses(example: Ints, context: Ints, outcome: Ints, kinds: int, examples: int) -> Floats:
+def _losses(example: Ints, unit: Ints, context: Ints, outcome: Ints, kinds: int) -> Floats:
     """What betting on ``outcome``, of so many kinds, by ``context`` loses: nats, [examples].
 
-    Each example is bet on by the shares of outcomes in all others.
+    Each example is bet on by the shares of outcomes in all others, but for those of its ``unit``.
     """
     _, context = np.unique(context, return_inverse=True)
     cells = (int(context.max()) + 1) * kinds
     cell = context * kinds + outcome
     whole = np.bincount(cell, minlength=cells)
-    # An example's own outcomes in each context, and in each context with each outcome.
-    own, own_all = _own(example * cells + cell), _own(example * cells + context)
+    # A unit's own outcomes in each context, and in each context with each outcome.
+    own, own_all = _own(unit[example] * cells + cell), _own(unit[example] * cells + context)
     seen = whole[cell] - own + _PRIOR
     every = np.bincount(context)[context] - own_all + _PRIOR * kinds
-    losses: Floats = np.bincount(example, -np.log(seen / every), minlength=examples).astype(float)
+    losses: Floats = np.bincount(example, -np.log(seen / every), minlength=len(unit)).astype(float)
     return losses
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pausedata.measure.sequential import Interval
+from pausedata.measure.trainings import student_quantile
 
 _HALVINGS = 60
 
@@ -23,14 +24,19 @@ def paired_interval(
     Statistics in Medicine 17, 1998): all differences that a score test does not reject. It does not
     collapse where no example tells the two apart: of 0 of 6 against 0 of 6 it is ±0.39. It is of
     one look, at the end. ``units`` [examples] says which examples are drawn together: then they
-    count for as many as they are worth (Rao and Scott, Biometrics 48, 1992).
+    count for as many as they are worth (Rao and Scott, Biometrics 48, 1992), by Student's t of as
+    many as there are units.
     """
     own, other = (np.asarray(right, np.float64) for right in (with_pauses, without))
     count = len(own)
-    worth = count if units is None else count / _design_effect(own - other, units)
+    quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+    worth: float = count
+    if units is not None:
+        worth = count / _design_effect(own - other, units)
+        freedom = max(len(set(units)) - 1, 1)
+        quantile = student_quantile((1 + confidence) / 2, freedom)
     share = worth / count
     gained, lost = float((own > other).sum()) * share, float((own < other).sum()) * share
-    quantile = NormalDist().inv_cdf((1 + confidence) / 2)
     found = (gained - lost) / worth
     return (
         _end(gained, lost, worth, quantile, found, -1.0),

@@ -16,6 +16,7 @@ from pausedata.core.progress import Progress, Silent
 from pausedata.measure import trained_on
 from pausedata.measure.answers import READING
 from pausedata.measure.deciding import Deciding, units_of
+from pausedata.measure.declared import leaks_of
 from pausedata.measure.examples import ExamplePair, choose
 from pausedata.measure.figures import figures
 from pausedata.measure.generate import (
@@ -29,10 +30,8 @@ from pausedata.measure.generate import (
     write_pairs,
 )
 from pausedata.measure.judge import judge
-from pausedata.measure.known_before import known_before
-from pausedata.measure.leak import leaks
 from pausedata.measure.likelihood import Readers, measure_pairs
-from pausedata.measure.measured import Floats, Measured
+from pausedata.measure.measured import Measured
 from pausedata.measure.result import Generated, MeasuredPart, Measurement
 from pausedata.models.ref import ModelRef
 from pausedata.models.shape import context_length
@@ -155,6 +154,17 @@ class _Measuring:
         """UsageError unless both give the stored ids, and the trained one has the pause."""
         pause = self.version.manifest.pause
         told = {"--model": self.models, "--baseline": self.baselines, "--same-as": self.same_as}
+        for options in (["--model"], ["--baseline", "--same-as"]):
+            seen: set[str] = set()
+            for option in options:
+                for model in told[option]:
+                    weights = str(model.identity().get("weights_sha256") or model.identity())
+                    if weights in seen:
+                        raise UsageError(
+                            f"{option}: {model.name} has the weights of another that is given: it "
+                            "tells nothing of what the seed does. Give one of another seed."
+                        )
+                    seen.add(weights)
         for option, model in ((option, model) for option, some in told.items() for model in some):
             todo = f"Only models with the tokenizer of {self.version.manifest.name} are compared."
             runs.check_tokenizer(
@@ -327,12 +337,6 @@ class _Measuring:
         scoring = Scoring(device=self.asked.device)
         return RunSpec("measure", model, self.asked.dtype, "transformers", scoring)
 
-    def _leaks(self, pairs: list[ExamplePair]) -> Floats:
-        """What the places of each of ``pairs`` may tell of its tokens, at most: [examples]."""
-        if known_before(self.version, self.asked.placement):
-            return np.zeros(len(pairs))
-        return leaks(pairs)
-
     def _result(
         self,
         measured: Measured,
@@ -342,7 +346,10 @@ class _Measuring:
     ) -> Measurement:
         asked, rules = self.asked, self.asked.rules
         confidence = self._confidence
-        leak, units = self._leaks(pairs)[: len(measured)], units_of(pairs[: len(measured)])
+        leak, units = (
+            leaks_of(self.version, asked.placement, pairs)[: len(measured)],
+            units_of(pairs[: len(measured)]),
+        )
 
         def part(name: str | None) -> MeasuredPart:
             mine: Any = slice(None)
@@ -354,6 +361,7 @@ class _Measuring:
                 measured.take(mine),
                 leak=leak[mine],
                 units=None if units is None else units[mine],
+                paired=not self.baselines,
                 confidence=confidence,
             )
             if rules is None or (name is not None and not rules.per_group):

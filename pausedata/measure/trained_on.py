@@ -104,7 +104,8 @@ def _tell_earlier(version: Version, placement: str, progress: Progress) -> None:
             earlier = read_version(version.root, version_folder(version.root, number))
         except (DataError, UsageError):
             continue
-        if _share(earlier) >= now:
+        same = _drawn_by(earlier) == _drawn_by(version)
+        if same and _share(earlier) >= now:
             continue
         exports = [
             name
@@ -113,12 +114,20 @@ def _tell_earlier(version: Version, placement: str, progress: Progress) -> None:
             for name in exports_of(earlier, placement, split)
         ]
         if exports:
+            held = "less" if same else "other examples"
+            held = held if _share(earlier) else "nothing"
             progress.warn(
-                f"version {number} held {'less' if _share(earlier) else 'nothing'} out, and "
+                f"version {number} held {held} out, and "
                 f"exports/{exports[0]} of it has examples that are held out now: measure only "
                 "models that were trained on exports of this version."
             )
             return
+
+
+def _drawn_by(version: Version) -> dict[str, Any]:
+    """What decides the texts by whose hash examples are held out."""
+    inputs = version.manifest.tables["tokens"].provenance.get("inputs", {})
+    return {key: inputs.get(key) for key in ("prompt", "chat_template")}
 
 
 def _share(version: Version) -> float:

@@ -31,6 +31,18 @@ def margin(trained: Floats, baselines: Floats, confidence: float) -> float | Non
     return student_quantile((1 + confidence) / 2, freedom) * deviation
 
 
+def paired_margin(gains: Floats, confidence: float) -> float | None:
+    """How far the mean of ``gains`` [models], of each over itself, can be off by the seeds alone.
+
+    The t interval's half width; None of one.
+    """
+    freedom = len(gains) - 1
+    if freedom < 1:
+        return None
+    deviation = float(gains.std(ddof=1)) / math.sqrt(len(gains))
+    return student_quantile((1 + confidence) / 2, freedom) * deviation
+
+
 def student_quantile(share: float, freedom: int) -> float:
     """What Student's t with so many degrees of freedom is below with probability ``share``."""
     low, high = 0.0, math.pi / 2

@@ -57,6 +57,7 @@ __all__ = [
     "choose",
     "choose_places",
     "describe",
+    "drawn_evenly",
     "get",
     "known_before",
     "names",
@@ -189,6 +190,12 @@ def known_before(
     declared = strategy.known_before
     known = declared(parameters) if callable(declared) else declared
     return known and all(map(other, parameters.placements))
+
+
+def drawn_evenly(strategy: Strategy, parameters: Parameters) -> bool:
+    """Whether places are drawn among all of a response's, so that they tell its length alone."""
+    eligible, gap = (getattr(parameters, name, None) for name in ("eligible", "min_gap"))
+    return strategy.drawn_evenly and eligible is None and gap is None
 
 
 def place(strategy: Strategy, batch: Batch, parameters: Parameters) -> tuple[Placed, int]:

@@ -332,6 +332,8 @@ class Strategy:
     ``known_before``, true or a function of the parameters: whether the prompt and the tokens before
     a token say, by themselves, that a pause stands before it. Where they do not, a pause tells
     something of what follows, and a model that was trained with such pauses listens.
+    ``drawn_evenly``: the places are drawn at random among a response's, all as likely, so that they
+    tell of it how long it is, and nothing else.
     ``source``, ``formula``, ``worked`` (parameters of worked examples) and ``notes`` (whatever else
     there is to say, in Markdown) are for the docs and `pausedata strategies`.
     """
@@ -342,6 +344,7 @@ class Strategy:
     needs: frozenset[str] = frozenset()
     fit: Callable[[Batches, Any], dict[str, Any]] | None = None
     known_before: bool | Callable[[Any], bool] = False
+    drawn_evenly: bool = False
     source: str = ""
     formula: str = ""
     worked: tuple[dict[str, Any], ...] = ()

@@ -79,6 +79,6 @@ z =  z xor (z >> 31)
 ```
 
 So a seed gives the same positions on any machine and with any release of NumPy.""",
-    known_before=True,
+    drawn_evenly=True,
     worked=({"positions": 2}, {"positions": 2, "seed": 1}),
 )

@@ -195,7 +195,7 @@ def main() -> None:
         os.write(out, f"{word} unconfined {error}".encode())
         return
     testing, result = False, "ok"
-    space = {"__name__": "__main__"}
+    space: dict[str, object] = {}  # as harnesses do it: what stands under __main__ is not run
     try:
         for part in code:
             exec(compile(part, "<answer>", "exec", dont_inherit=True), space)

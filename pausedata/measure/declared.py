@@ -1,0 +1,41 @@
+"""What is declared of the places of a stored placement, and so what they can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pausedata import strategies
+from pausedata.measure.examples import ExamplePair
+from pausedata.measure.leak import leaks, length_leaks
+from pausedata.measure.measured import Floats
+from pausedata.store.dataset import Version
+
+
+def leaks_of(version: Version, placement: str, pairs: Sequence[ExamplePair]) -> Floats:
+    """Nats that the places of each of ``pairs`` tell of its tokens, at most: [examples].
+
+    As much as the strategy's own word lets them, and nothing where they are known before.
+    """
+    if known_before(version, placement):
+        return np.zeros(len(pairs))
+    found = strategies.recorded(version.table(f"placements/{placement}").entry.provenance["inputs"])
+    if found is not None and strategies.drawn_evenly(*found):
+        return length_leaks(pairs)
+    return leaks(pairs)
+
+
+def known_before(version: Version, placement: str) -> bool:
+    """Whether the prompt and the tokens before a token decide if a pause stands before it.
+
+    False where nobody says so: of a placement by a plug-in or a later release that is not here, or
+    by others that are gone.
+    """
+    table = f"placements/{placement}"
+    if table not in version.manifest.tables:
+        return False
+    found = strategies.recorded(version.table(table).entry.provenance.get("inputs", {}))
+    if found is None:
+        return False
+    return strategies.known_before(*found, lambda name: known_before(version, name))
