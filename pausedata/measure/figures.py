@@ -86,7 +86,9 @@ def figures(
     `sequential.interval`.
     """
     examples = len(measured)
-    told = np.zeros(examples) if leak is None else leak
+    told = np.zeros(examples)
+    if leak is not None and leak.sum() > 0:  # by chance a little less than nothing is estimated
+        told = leak
     whole = measured
     if units is not None and examples:
         told = np.add.reduceat(told, np.flatnonzero(np.append(True, units[1:] != units[:-1])))

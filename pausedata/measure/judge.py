@@ -123,9 +123,8 @@ def _gain(figures: Figures, rules: Rules, ruled_out: int | None) -> Said:
         return "go", f"{told}: {leak}, and the rest, {low:+.4f} at least, is more than {wanted}"
     return (
         "not-enough-data",
-        f"{told}: but {leak}, since the placement chose them by these. That is no help while "
-        "generating: measure answers (--generate, min_accuracy_gain), or places that are known "
-        "before the token",
+        f"{told}: but {leak}, which is no help while generating: measure answers (--generate, "
+        "min_accuracy_gain), or places that are known before the token",
     )
 
 
