@@ -62,9 +62,10 @@ def compare(
     with (progress or Silent()).step("comparing splits", total, "examples") as advance:
         known = {split: _hashes(examples, split, advance) for split in sorted(named)}
     for split, other in pairs:
-        same = np.isin(known[split][0], known[other][0])
+        # By sorting: what numpy 2.0 would choose instead cannot hold numbers so large.
+        same = np.isin(known[split][0], known[other][0], kind="sort")
         if same.any():
-            whole = int(np.isin(known[split][1], known[other][1]).sum())
+            whole = int(np.isin(known[split][1], known[other][1], kind="sort").sum())
             first = _id(examples, split, int(np.flatnonzero(same)[0]))
             found.append(SharedTexts(split, other, int(same.sum()), whole, first))
     return found
