@@ -137,24 +137,33 @@ def test_what_was_written_before_a_stop_is_kept(
     assert begun == [0, 1, 1, 2]
 
 
-def test_answers_of_a_try_with_fewer_examples_are_kept_as_far_as_they_go(
-    measure: Start,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    begun: list[int] = []
-    really, summed = measuring.write_pairs, measuring.summary
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of the batches that are written, from here on."""
+    found: list[int] = []
+    really = measuring.write_pairs
 
     def counted(pairs: Any, first: int, *rest: Any) -> Any:
-        begun.append(first)
+        found.append(first)
         return really(pairs, first, *rest)
 
-    def stopped(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(measuring, "write_pairs", counted)
-    monkeypatch.setattr(measuring, "summary", stopped)
-    assert measure(*WORDS, "--examples", 3, "--batch", 2).status == 130
-    monkeypatch.setattr(measuring, "summary", summed)
+    return found
+
+
+def stopped(*_: Any, **__: Any) -> Any:
+    """Instead of what comes after the answers."""
+    raise KeyboardInterrupt
+
+
+def test_answers_of_a_try_with_fewer_examples_are_kept_as_far_as_they_go(
+    measure: Start,  # noqa: F811
+    begun: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "summary", stopped)
+        assert measure(*WORDS, "--examples", 3, "--batch", 2).status == 130
     told = json.loads(measure("--json", *WORDS, "--batch", 2).out)
     assert begun == [0, 1, 1, 2]  # the second batch had one example of two
     assert told["generated"]["examples"] == 6
@@ -162,25 +171,13 @@ def test_answers_of_a_try_with_fewer_examples_are_kept_as_far_as_they_go(
 
 def test_answers_that_were_read_otherwise_are_written_again(
     measure: Start,  # noqa: F811
+    begun: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begun: list[int] = []
-    really, summed = measuring.write_pairs, measuring.summary
-
-    def counted(pairs: Any, first: int, *rest: Any) -> Any:
-        begun.append(first)
-        return really(pairs, first, *rest)
-
-    def stopped(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(measuring, "write_pairs", counted)
-    monkeypatch.setattr(measuring, "summary", stopped)
-    monkeypatch.setattr(measuring, "READING", 1)
-    assert measure(*WORDS, "--batch", 3).status == 130
-    monkeypatch.undo()
-    monkeypatch.setattr(measuring, "write_pairs", counted)
-    assert measuring.summary is summed
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring, "summary", stopped)
+        patch.setattr(measuring, "READING", 1)
+        assert measure(*WORDS, "--batch", 3).status == 130
     assert measure(*WORDS, "--batch", 3).status == 0
     assert begun == [0, 1, 0, 1]
 

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from pausedata.cli import complete
 from pausedata.cli.common import (
+    AnswerBatch,
     AsJson,
     AtVersion,
     DatasetPath,
+    Device,
+    DType,
+    MaxNewTokens,
     command,
     print_json,
     print_rich,
@@ -66,21 +69,10 @@ def calibrate(
             "budget in the model's text.",
         ),
     ] = 3,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer, without pauses.")
-    ] = 256,
-    batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Answers that are generated side by side.")
-    ] = 8,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype",
-            help="float32, bfloat16 or float16.",
-            autocompletion=complete.words("float32", "bfloat16", "float16"),
-        ),
-    ] = "float32",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    max_new_tokens: MaxNewTokens = 256,
+    batch: AnswerBatch = 8,
+    dtype: DType = "float32",
+    device: Device = "auto",
     picture: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the curve to this file, as an SVG.")
     ] = None,

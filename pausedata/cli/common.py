@@ -109,6 +109,21 @@ RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", met
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")
 ]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer, without pauses.")
+]
+AnswerBatch = Annotated[
+    int, typer.Option("--batch", min=1, help="Answers that are generated side by side.")
+]
+DType = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help="float32, bfloat16 or float16.",
+        autocompletion=complete.words("float32", "bfloat16", "float16"),
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 AtVersion = Annotated[
     int | None,
     typer.Option(

@@ -9,8 +9,12 @@ import typer
 
 from pausedata.cli import complete
 from pausedata.cli.common import (
+    AnswerBatch,
     AsJson,
     DatasetPath,
+    Device,
+    DType,
+    MaxNewTokens,
     checked_name,
     command,
     command_line,
@@ -149,25 +153,14 @@ def measure(
     max_pauses: Annotated[
         int | None, typer.Option("--max-pauses", min=1, help="At most so many in an answer.")
     ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer, without pauses.")
-    ] = 256,
-    batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Answers that are generated side by side.")
-    ] = 8,
+    max_new_tokens: MaxNewTokens = 256,
+    batch: AnswerBatch = 8,
     answers: Annotated[
         Path | None,
         typer.Option("--answers", metavar="FILE.jsonl", help="Write the answers to this file."),
     ] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype",
-            help="float32, bfloat16 or float16.",
-            autocompletion=complete.words("float32", "bfloat16", "float16"),
-        ),
-    ] = "float32",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")] = "auto",
+    dtype: DType = "float32",
+    device: Device = "auto",
     json: AsJson = False,
 ) -> None:
     """Measure whether pauses help a trained model on held-out examples, and what they cost: its

@@ -11,6 +11,7 @@ from pausedata.measure.examples import ExamplePair
 from pausedata.measure.leak import leaks, length_leaks
 from pausedata.measure.measured import Floats
 from pausedata.store.dataset import Version
+from pausedata.strategies import Parameters, Strategy
 
 
 def leaks_of(version: Version, placement: str, pairs: Sequence[ExamplePair]) -> Floats:
@@ -20,7 +21,7 @@ def leaks_of(version: Version, placement: str, pairs: Sequence[ExamplePair]) -> 
     """
     if known_before(version, placement):
         return np.zeros(len(pairs))
-    found = strategies.recorded(version.table(f"placements/{placement}").entry.provenance["inputs"])
+    found = _recorded(version, placement)
     if found is not None and strategies.drawn_evenly(*found):
         return length_leaks(pairs)
     return leaks(pairs)
@@ -32,10 +33,12 @@ def known_before(version: Version, placement: str) -> bool:
     False where nobody says so: of a placement by a plug-in or a later release that is not here, or
     by others that are gone.
     """
-    table = f"placements/{placement}"
-    if table not in version.manifest.tables:
-        return False
-    found = strategies.recorded(version.table(table).entry.provenance.get("inputs", {}))
-    if found is None:
-        return False
-    return strategies.known_before(*found, lambda name: known_before(version, name))
+    found = _recorded(version, placement)
+    return found is not None and strategies.known_before(
+        *found, lambda name: known_before(version, name)
+    )
+
+
+def _recorded(version: Version, placement: str) -> tuple[Strategy, Parameters] | None:
+    table = version.manifest.tables.get(f"placements/{placement}")
+    return strategies.recorded(table.provenance.get("inputs", {})) if table else None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pausedata.measure import trainings
-from pausedata.measure.measured import Floats, Measured
+from pausedata.measure.measured import Floats, Measured, unit_sums
 from pausedata.measure.sequential import Interval, interval
 
 
@@ -90,9 +90,8 @@ def figures(
     if leak is not None and leak.sum() > 0:  # by chance a little less than nothing is estimated
         told = leak
     whole = measured
-    if units is not None and examples:
-        told = np.add.reduceat(told, np.flatnonzero(np.append(True, units[1:] != units[:-1])))
-        whole = measured.of_units(units)
+    if units is not None:
+        told, whole = unit_sums(told, units), measured.of_units(units)
     tokens, after = whole.tokens, whole.after
     ratios = {
         "gain": (whole.gains, tokens),

@@ -14,6 +14,7 @@ from pausedata.core.errors import DataError, UsageError
 from pausedata.measure import answers
 from pausedata.measure.answers import GradedAnswer
 from pausedata.measure.examples import ExamplePair
+from pausedata.measure.measured import unit_sums
 from pausedata.measure.paired import paired_interval
 from pausedata.measure.sequential import Interval, interval
 from pausedata.models.cache import in_cache, load_tokenizer
@@ -330,8 +331,7 @@ def _sure(columns: dict[str, Any], reading: str, confidence: float, units: Any) 
     low, high = paired_interval(own, other, confidence, units)
     gained, drawn = own - other, np.ones(len(own))
     if units is not None:
-        starts = np.flatnonzero(np.append(True, units[1:] != units[:-1]))
-        gained, drawn = np.add.reduceat(gained, starts), np.add.reduceat(drawn, starts)
+        gained, drawn = unit_sums(gained, units), unit_sums(drawn, units)
     always = interval(gained, drawn, confidence) or (low, high)
     return max(min(low, always[0]), -1.0), min(max(high, always[1]), 1.0)
 

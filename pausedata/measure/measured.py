@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,15 +70,13 @@ class Measured:
 
         ``units`` [examples] names the one that each belongs to; all of its examples stand together.
         """
-        if not len(self):
-            return self
-        starts = np.flatnonzero(np.concatenate([[True], units[1:] != units[:-1]]))
+        first = _first_of(units)
         summed = {
-            f.name: np.add.reduceat(getattr(self, f.name), starts, axis=0)
+            f.name: unit_sums(getattr(self, f.name), units)
             for f in fields(self)
             if f.name not in ("id", "group_name")
         }
-        return Measured(units[starts], self.group_name[starts], **summed)
+        return Measured(units[first], self.group_name[first], **summed)
 
     def table(self) -> pa.Table:
         """As the rows of a table ``gates/NAME``."""
@@ -111,6 +110,16 @@ class Measured:
         return cls(
             **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)}
         )
+
+
+def unit_sums(values: Floats | Ints, units: NDArray[np.object_]) -> Any:
+    """Sums of ``values`` [examples, …] over each unit, all of whose examples stand together."""
+    return np.add.reduceat(values, _first_of(units), axis=0) if len(values) else values
+
+
+def _first_of(units: NDArray[np.object_]) -> Ints:
+    """Where each unit begins: [units]."""
+    return np.flatnonzero(np.concatenate([[True], units[1:] != units[:-1]])[: len(units)])
 
 
 _EACH = ("with_each", "without_each", "same_each")

@@ -351,6 +351,8 @@ class _Measuring:
             units_of(pairs[: len(measured)]),
         )
 
+        deciding = Deciding(pairs, rules) if rules else None
+
         def part(name: str | None) -> MeasuredPart:
             mine: Any = slice(None)
             answers = generated.whole if generated else None
@@ -364,9 +366,9 @@ class _Measuring:
                 paired=not self.baselines,
                 confidence=confidence,
             )
-            if rules is None or (name is not None and not rules.per_group):
+            if rules is None or deciding is None or (name is not None and not rules.per_group):
                 return MeasuredPart(told)
-            ended = Deciding(pairs, rules).ruled_out(measured, name)
+            ended = deciding.ruled_out(measured, name)
             return MeasuredPart(told, judge(told, rules, ended, answers), ended)
 
         if rules and rules.per_group and asked.group_by is None:

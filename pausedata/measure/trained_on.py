@@ -126,13 +126,16 @@ def _tell_earlier(version: Version, placement: str, progress: Progress) -> None:
 
 def _drawn_by(version: Version) -> dict[str, Any]:
     """What decides the texts by whose hash examples are held out."""
-    inputs = version.manifest.tables["tokens"].provenance.get("inputs", {})
-    return {key: inputs.get(key) for key in ("prompt", "chat_template")}
+    return {key: _inputs(version).get(key) for key in ("prompt", "chat_template")}
 
 
 def _share(version: Version) -> float:
-    source = version.manifest.tables["tokens"].provenance.get("inputs", {}).get("source", {})
-    return source.get("holdout") or 0.0
+    return _inputs(version).get("source", {}).get("holdout") or 0.0
+
+
+def _inputs(version: Version) -> dict[str, Any]:
+    """What the tokens were made from."""
+    return version.manifest.tables["tokens"].provenance.get("inputs", {})
 
 
 def _duplicates(version: Version, split: str, progress: Progress) -> list[SharedTexts]:
